@@ -9,6 +9,7 @@
 #ifndef MLHOST_BROKER_PRIMITIVE_H
 #define MLHOST_BROKER_PRIMITIVE_H
 
+#include "base/module.h"
 #include "base/signature.h"
 #include "base/value.h"
 #include "loop/cancel.h"
@@ -26,7 +27,6 @@ struct call {
 
 typedef int primitive_fn(struct call *call, const struct value *args, struct value *out, struct error *err);
 
-enum module { MODULE_CORE, MODULE_IO };
 
 struct primitive {
     struct signature sign;

@@ -1,0 +1,17 @@
+/*
+ * The private modules (mlhost-io.so, mlhost-serve.so, mlhost-edit.so): found beside the program, or in ../lib/mlhost (any
+ * multiarch lib folder) of where it is installed; loaded on first use, never unloaded. serve brings io along.
+ */
+#ifndef MLHOST_BASE_MODULE_H
+#define MLHOST_BASE_MODULE_H
+
+#include "base/error.h"
+
+enum module { MODULE_CORE, MODULE_IO, MODULE_SERVE, MODULE_EDIT };
+
+/* The address of an exported function. In a program that holds everything (unit tests) it is found there first. Thread-safe. */
+void *module_symbol(enum module module, const char *symbol, struct error *err);
+/* The module's file, for those who copy the program (the base image). Allocated; NULL with an error. */
+char *module_file(enum module module, struct error *err);
+
+#endif
