@@ -101,13 +101,13 @@ int frame_take(struct buf *in, struct value *out, struct error *err);
 /* ---- text forms ---- */
 
 struct text_limits { size_t bytes, depth, nodes; }; /* 0: the default (64 MiB, 200, 4 million nodes) */
-#define JSON_PRETTY 1u   /* indent by two */
-#define JSON_SORTED 2u   /* keys sorted: one text for one value */
-#define JSON_HANDLES 4u  /* handles print as "<secret>"; without it they are an error */
+#define TEXT_PRETTY 1u   /* indent by two */
+#define TEXT_SORTED 2u   /* keys sorted: one text for one value */
 
 /* source names the text in errors ("mlhost.yaml"); errors carry line and column. */
 int value_from_json(const char *text, size_t len, const char *source, const struct text_limits *limits,
                     struct value *out, struct error *err);
+/* Handles are written as "<secret>"; NaN and infinities as the strings that MLflow uses. */
 void value_to_json(const struct value *v, unsigned flags, struct buf *out);
 /* YAML 1.2 core schema through libyaml; alias expansion counts against limits.nodes; duplicate keys are errors.
  * Several documents: *out is the array of them when `all`, else only one document is allowed. */

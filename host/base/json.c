@@ -1,0 +1,227 @@
+/* JSON <-> value, through Jansson. Our own writer: Jansson's would need a copy of the tree first. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/value.h"
+
+#define DEFAULT_BYTES (64u << 20)
+#define DEFAULT_DEPTH 200u
+#define DEFAULT_NODES 4000000u
+
+struct budget {
+    size_t depth, nodes;
+    const char *source;
+    struct error *err;
+};
+
+static int convert(const json_t *json, struct value *out, struct budget *left, size_t depth)
+{
+    if (depth > left->depth)
+        return error_set(left->err, ERR_TOO_LARGE, "%s: nested deeper than %zu", left->source, left->depth);
+    if (left->nodes-- == 0)
+        return error_set(left->err, ERR_TOO_LARGE, "%s: too many values", left->source);
+    switch (json_typeof(json)) {
+    case JSON_NULL:
+        value_set_nil(out);
+        break;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        value_set_bool(out, json_is_true(json));
+        break;
+    case JSON_INTEGER:
+        value_set_int(out, json_integer_value(json));
+        break;
+    case JSON_REAL:
+        value_set_real(out, json_real_value(json));
+        break;
+    case JSON_STRING:
+        value_set_bytes(out, json_string_value(json), json_string_length(json));
+        break;
+    case JSON_ARRAY: {
+        size_t index;
+        json_t *item;
+        value_set_array(out);
+        json_array_foreach(json, index, item)
+        {
+            if (convert(item, value_push(out), left, depth + 1) < 0)
+                return -1;
+        }
+        break;
+    }
+    case JSON_OBJECT: {
+        value_set_map(out);
+        for (void *it = json_object_iter((json_t *)json); it; it = json_object_iter_next((json_t *)json, it)) {
+            if (convert(json_object_iter_value(it), value_put(out, json_object_iter_key(it)), left, depth + 1) < 0)
+                return -1;
+        }
+        break;
+    }
+    }
+    return 0;
+}
+
+int value_from_json(const char *text, size_t len, const char *source, const struct text_limits *limits,
+                    struct value *out, struct error *err)
+{
+    size_t bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
+    struct budget left = {
+        .depth = limits && limits->depth ? limits->depth : DEFAULT_DEPTH,
+        .nodes = limits && limits->nodes ? limits->nodes : DEFAULT_NODES,
+        .source = source ? source : "JSON",
+        .err = err,
+    };
+    json_error_t where;
+
+    value_set_nil(out);
+    if (len > bytes)
+        return error_set(err, ERR_TOO_LARGE, "%s: %zu bytes of JSON, at most %zu are allowed", left.source, len, bytes);
+    json_t *json = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
+    if (!json)
+        return error_set(err, ERR_INVALID, "%s:%d:%d: not JSON: %s", left.source, where.line > 0 ? where.line : 1,
+                         where.column > 0 ? where.column : 1, where.text);
+    int status = convert(json, out, &left, 0);
+    json_decref(json);
+    if (status < 0)
+        value_free(out);
+    return status;
+}
+
+static void put_text(const char *text, size_t len, struct buf *out)
+{
+    buf_putc(out, '"');
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        switch (c) {
+        case '"':
+            buf_puts(out, "\\\"");
+            break;
+        case '\\':
+            buf_puts(out, "\\\\");
+            break;
+        case '\n':
+            buf_puts(out, "\\n");
+            break;
+        case '\r':
+            buf_puts(out, "\\r");
+            break;
+        case '\t':
+            buf_puts(out, "\\t");
+            break;
+        default:
+            if (c < 0x20 || c == 0x7f)
+                buf_printf(out, "\\u%04x", c);
+            else
+                buf_putc(out, (char)c);
+        }
+    }
+    buf_putc(out, '"');
+}
+
+static void put_real(double d, struct buf *out)
+{
+    if (!isfinite(d)) {
+        /* JSON has no such numbers; the services here spell them as strings. */
+        buf_puts(out, isnan(d) ? "\"NaN\"" : d > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+        return;
+    }
+    for (int digits = 15; digits <= 17; digits++) {
+        char text[40];
+        snprintf(text, sizeof text, "%.*g", digits, d);
+        double back = strtod(text, NULL);
+        if (memcmp(&back, &d, sizeof d) == 0 || digits == 17) {
+            buf_puts(out, text);
+            if (!strpbrk(text, ".eE"))
+                buf_puts(out, ".0");
+            return;
+        }
+    }
+}
+
+static int by_key(const void *a, const void *b)
+{
+    const struct value_pair *x = *(const struct value_pair *const *)a;
+    const struct value_pair *y = *(const struct value_pair *const *)b;
+    size_t len = x->key_len < y->key_len ? x->key_len : y->key_len;
+    int order = memcmp(x->key, y->key, len);
+
+    return order ? order : (x->key_len > y->key_len) - (x->key_len < y->key_len);
+}
+
+static void new_line(unsigned flags, int depth, struct buf *out)
+{
+    if (flags & TEXT_PRETTY)
+        buf_printf(out, "\n%*s", depth * 2, "");
+}
+
+static void write_json(const struct value *v, unsigned flags, int depth, struct buf *out);
+
+static void write_map(const struct value *v, unsigned flags, int depth, struct buf *out)
+{
+    size_t count = v->as.map.count;
+    cleanup_free struct value_pair **order = mem_array(NULL, count ? count : 1, sizeof *order);
+
+    for (size_t i = 0; i < count; i++)
+        order[i] = &v->as.map.pairs[i];
+    if ((flags & TEXT_SORTED) && count)
+        qsort(order, count, sizeof *order, by_key);
+    buf_putc(out, '{');
+    for (size_t i = 0; i < count; i++) {
+        if (i)
+            buf_putc(out, ',');
+        new_line(flags, depth + 1, out);
+        put_text(order[i]->key, order[i]->key_len, out);
+        buf_puts(out, flags & TEXT_PRETTY ? ": " : ":");
+        write_json(&order[i]->value, flags, depth + 1, out);
+    }
+    if (count)
+        new_line(flags, depth, out);
+    buf_putc(out, '}');
+}
+
+static void write_json(const struct value *v, unsigned flags, int depth, struct buf *out)
+{
+    switch (v->kind) {
+    case VALUE_NIL:
+        buf_puts(out, "null");
+        break;
+    case VALUE_BOOL:
+        buf_puts(out, v->as.boolean ? "true" : "false");
+        break;
+    case VALUE_INT:
+        buf_printf(out, "%lld", (long long)v->as.integer);
+        break;
+    case VALUE_REAL:
+        put_real(v->as.real, out);
+        break;
+    case VALUE_STRING:
+        put_text(v->as.string.data, v->as.string.len, out);
+        break;
+    case VALUE_ARRAY:
+        buf_putc(out, '[');
+        for (size_t i = 0; i < v->as.array.count; i++) {
+            if (i)
+                buf_putc(out, ',');
+            new_line(flags, depth + 1, out);
+            write_json(&v->as.array.items[i], flags, depth + 1, out);
+        }
+        if (v->as.array.count)
+            new_line(flags, depth, out);
+        buf_putc(out, ']');
+        break;
+    case VALUE_MAP:
+        write_map(v, flags, depth, out);
+        break;
+    case VALUE_HANDLE:
+        buf_printf(out, "\"<%s>\"", v->as.handle.type);
+        break;
+    }
+}
+
+void value_to_json(const struct value *v, unsigned flags, struct buf *out)
+{
+    write_json(v, flags, 0, out);
+}
