@@ -60,6 +60,14 @@ static void *load(enum module module, struct error *err)
             if (!loaded[module]) {
                 error_set(err, ERR_IO, "cannot load %s: %s", path, dlerror());
                 error_hint(err, "are the libraries that it needs installed? ldd %s lists them", path);
+            } else {
+                const char *version = dlsym(loaded[module], "mlhost_module_version");
+                if (!version || strcmp(version, mlhost_version) != 0) {
+                    error_set(err, ERR_INVALID, "%s is of version %s, the program of %s", path,
+                              version ? version : "unknown", mlhost_version);
+                    error_hint(err, "build or install both again");
+                    loaded[module] = NULL;
+                }
             }
         }
     }

@@ -14,4 +14,7 @@ void *module_symbol(enum module module, const char *symbol, struct error *err);
 /* The module's file, for those who copy the program (the base image). Allocated; NULL with an error. */
 char *module_file(enum module module, struct error *err);
 
+/* "0.1.0+<commit>": of the program; a module of another version is refused. */
+extern const char mlhost_version[];
+
 #endif

@@ -1,12 +1,13 @@
 #include <stdio.h>
 
+#include "base/module.h"
 #include "cmd/cmd.h"
 
 static int run(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    printf("mlhost %s\n", MLHOST_VERSION);
+    printf("mlhost %s\n", mlhost_version);
     return 0;
 }
 
