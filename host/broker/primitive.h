@@ -37,7 +37,8 @@ struct primitive {
     bool one_way;         /* no reply is sent: log, print, progress */
 };
 
-/* All rows, in name order; *count of them. */
+/* Each broker/rows_<area>.c exports `const struct primitive <area>_rows[]`, ended by a row without a name.
+ * All rows, in name order; *count of them. */
 const struct primitive *const *primitive_table(size_t *count);
 const struct primitive *primitive_find(const char *name);
 
