@@ -1,0 +1,369 @@
+#include "run/graph.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/mem.h"
+
+struct check {
+    struct value *findings;
+    struct error *err;
+    int errors;
+};
+
+/* Notes one thing that is wrong; the first becomes the error that the caller returns. */
+static void wrong(struct check *check, const char *file, int line, const char *rule, const char *hint,
+                  const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+static void wrong(struct check *check, const char *file, int line, const char *rule, const char *hint,
+                  const char *format, ...)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    va_list args;
+
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    if (check->findings) {
+        struct value *finding = value_push(check->findings);
+        value_set_map(finding);
+        value_put_string(finding, "level", "error");
+        value_put_string(finding, "message", text.data);
+        value_put_string(finding, "file", file);
+        value_put_int(finding, "line", line);
+        value_put_int(finding, "column", 1);
+        value_put_string(finding, "rule", rule);
+        if (hint && hint[0])
+            value_put_string(finding, "hint", hint);
+    }
+    if (check->errors++ == 0) {
+        error_set(check->err, ERR_INVALID, "%s:%d: %s", file, line, text.data);
+        if (hint && hint[0])
+            error_hint(check->err, "%s", hint);
+    }
+}
+
+static void scalar_print(const struct value *v, struct buf *out)
+{
+    if (v->kind == VALUE_STRING)
+        buf_append(out, v->as.string.data, v->as.string.len);
+    else
+        value_to_json(v, 0, out);
+}
+
+void cell_key(const struct cell *cell, struct buf *out)
+{
+    if (cell->matrix.kind != VALUE_MAP)
+        return;
+    for (size_t i = 0; i < cell->matrix.as.map.count; i++) {
+        const struct value_pair *pair = &cell->matrix.as.map.pairs[i];
+        if (i)
+            buf_putc(out, ',');
+        buf_puts(out, pair->key);
+        buf_putc(out, '=');
+        scalar_print(&pair->value, out);
+    }
+}
+
+static int by_key(const void *a, const void *b)
+{
+    const struct value_pair *const *x = a, *const *y = b;
+    return strcmp((*x)->key, (*y)->key);
+}
+
+static void add_cell(struct graph *graph, size_t stage, const struct value *matrix)
+{
+    graph->cells = mem_array(graph->cells, graph->cell_count + 1, sizeof *graph->cells);
+    struct cell *cell = &graph->cells[graph->cell_count++];
+    cleanup_buf struct buf name = BUF_INIT;
+
+    *cell = (struct cell){.stage = stage};
+    if (matrix)
+        value_copy(&cell->matrix, matrix);
+    buf_puts(&name, graph->stages[stage].name);
+    if (matrix) {
+        buf_putc(&name, '[');
+        cell_key(cell, &name);
+        buf_putc(&name, ']');
+    }
+    cell->name = buf_steal(&name);
+    graph->stages[stage].cell_count++;
+}
+
+/* Every combination, the last axis turning fastest. */
+static void matrix_cells(struct graph *graph, size_t index, struct check *check)
+{
+    struct stage *stage = &graph->stages[index];
+    const struct value *matrix = value_get(stage->spec, "matrix");
+
+    stage->first_cell = graph->cell_count;
+    if (!matrix || matrix->kind == VALUE_NIL || value_count(matrix) == 0) {
+        add_cell(graph, index, NULL);
+        return;
+    }
+    size_t axes = matrix->kind == VALUE_MAP ? matrix->as.map.count : 0;
+    if (axes == 0 || axes > 16) {
+        wrong(check, stage->file, stage->line, "matrix", "matrix = { component = { \"a\", \"b\" } }",
+              "stage '%s': matrix must be a table of 1 to 16 lists", stage->name);
+        return;
+    }
+    const struct value_pair *axis[16];
+    size_t at[16] = {0};
+    size_t total = 1;
+    for (size_t i = 0; i < axes; i++)
+        axis[i] = &matrix->as.map.pairs[i];
+    qsort(axis, axes, sizeof axis[0], by_key);
+    for (size_t i = 0; i < axes; i++) {
+        const struct value *list = &axis[i]->value;
+        size_t count = list->kind == VALUE_ARRAY ? list->as.array.count : 0;
+        bool scalars = count > 0;
+        for (size_t k = 0; k < count; k++) {
+            enum value_kind kind = list->as.array.items[k].kind;
+            scalars = scalars && kind != VALUE_ARRAY && kind != VALUE_MAP && kind != VALUE_NIL;
+        }
+        if (!scalars) {
+            wrong(check, stage->file, stage->line, "matrix", "matrix = { component = { \"a\", \"b\" } }",
+                  "stage '%s': matrix axis '%s' must be a list of at least one string, number or boolean",
+                  stage->name, axis[i]->key);
+            return;
+        }
+        total *= count;
+        if (total > GRAPH_CELLS_MAX || graph->cell_count + total > GRAPH_CELLS_MAX) {
+            wrong(check, stage->file, stage->line, "matrix", "",
+                  "stage '%s': the pipeline would have more than %d cells", stage->name, GRAPH_CELLS_MAX);
+            return;
+        }
+    }
+    for (size_t n = 0; n < total; n++) {
+        struct value cell = {0};
+        value_set_map(&cell);
+        for (size_t i = 0; i < axes; i++)
+            value_copy(value_put(&cell, axis[i]->key), value_at(&axis[i]->value, at[i]));
+        add_cell(graph, index, &cell);
+        value_free(&cell);
+        for (size_t i = axes; i-- > 0;) {
+            if (++at[i] < axis[i]->value.as.array.count)
+                break;
+            at[i] = 0;
+        }
+    }
+}
+
+/* A duration as a string or a number of seconds; 0 when absent. */
+static int64_t duration(const struct value *v, const struct stage *stage, const char *field, const char *script,
+                        struct check *check)
+{
+    struct error err = {0};
+    int64_t ns = 0;
+    cleanup_buf struct buf text = BUF_INIT;
+
+    if (!v || v->kind == VALUE_NIL)
+        return 0;
+    scalar_print(v, &text);
+    if ((v->kind != VALUE_STRING && v->kind != VALUE_INT && v->kind != VALUE_REAL) ||
+        duration_parse(text.data ? text.data : "", &ns, &err) < 0) {
+        if (err.code == ERR_NONE)
+            error_set(&err, ERR_INVALID, "not a duration: %s", text.data);
+        const char *hint = "write \"30s\", \"5m\", \"1h30m\", \"2d\", \"500ms\" or a number of seconds";
+        if (stage)
+            wrong(check, stage->file, stage->line, "duration", hint, "stage '%s': %s: %s", stage->name, field,
+                  err.message);
+        else
+            wrong(check, script, 1, "duration", hint, "pipeline: %s: %s", field, err.message);
+        return 0;
+    }
+    return ns;
+}
+
+static void retry(struct stage *stage, const char *script, struct check *check)
+{
+    const struct value *spec = value_get(stage->spec, "retry");
+    const struct value *max = spec && spec->kind == VALUE_MAP ? value_get(spec, "max") : spec;
+
+    if (!spec || spec->kind == VALUE_NIL)
+        return;
+    if (!max || max->kind != VALUE_INT || max->as.integer < 0 || max->as.integer > 100) {
+        wrong(check, stage->file, stage->line, "retry", "retry = { max = 2, backoff = \"30s\" }",
+              "stage '%s': retry.max must be a whole number from 0 to 100", stage->name);
+        return;
+    }
+    stage->retries = (int)max->as.integer;
+    if (spec->kind == VALUE_MAP)
+        stage->backoff_ns = duration(value_get(spec, "backoff"), stage, "retry.backoff", script, check);
+}
+
+static void resolve_needs(struct graph *graph, struct stage *stage, struct check *check)
+{
+    const struct value *needs = value_get(stage->spec, "needs");
+    const char *names[GRAPH_STAGES_MAX];
+
+    for (size_t i = 0; i < graph->stage_count; i++)
+        names[i] = graph->stages[i].name;
+    for (size_t i = 0; i < value_count(needs); i++) {
+        const char *name = value_text(value_at(needs, i), NULL);
+        const struct stage *other = name ? graph_stage(graph, name) : NULL;
+        if (other) {
+            size_t index = (size_t)(other - graph->stages);
+            bool twice = false;
+            for (size_t k = 0; k < stage->need_count; k++)
+                twice = twice || stage->needs[k] == index;
+            if (twice)
+                continue;
+            stage->needs = mem_array(stage->needs, stage->need_count + 1, sizeof *stage->needs);
+            stage->needs[stage->need_count++] = index;
+            continue;
+        }
+        const char *near = name ? near_miss(name, names, graph->stage_count) : NULL;
+        cleanup_free char *hint = near ? mem_printf("did you mean '%s'?", near)
+                                       : mem_strdup("needs lists names of stages of this pipeline");
+        wrong(check, stage->file, stage->line, "needs", hint, "stage '%s' needs '%s', which no stage is called",
+              stage->name, name ? name : "?");
+    }
+}
+
+/* Depth first; a stage that is met while it is on the path closes a cycle. */
+enum { UNSEEN, ON_PATH, CLEAR };
+struct walk {
+    const struct graph *graph;
+    char *mark;
+    size_t *path;
+    size_t depth;
+};
+
+static bool cycle_from(struct walk *walk, size_t index, struct check *check)
+{
+    const struct stage *stage = &walk->graph->stages[index];
+
+    walk->mark[index] = ON_PATH;
+    walk->path[walk->depth++] = index;
+    for (size_t i = 0; i < stage->need_count; i++) {
+        size_t need = stage->needs[i];
+        if (walk->mark[need] == UNSEEN && cycle_from(walk, need, check))
+            return true;
+        if (walk->mark[need] != ON_PATH)
+            continue;
+        cleanup_buf struct buf text = BUF_INIT;
+        size_t from = 0;
+        while (walk->path[from] != need)
+            from++;
+        for (size_t k = from; k < walk->depth; k++)
+            buf_printf(&text, "%s -> ", walk->graph->stages[walk->path[k]].name);
+        buf_puts(&text, walk->graph->stages[need].name);
+        wrong(check, stage->file, stage->line, "cycle", "take one of these needs away",
+              "stages need each other in a circle: %s", text.data);
+        return true;
+    }
+    walk->mark[index] = CLEAR;
+    walk->depth--;
+    return false;
+}
+
+static void find_cycle(const struct graph *graph, struct check *check)
+{
+    cleanup_free char *mark = mem_alloc(graph->stage_count + 1);
+    cleanup_free size_t *path = mem_array(NULL, graph->stage_count + 1, sizeof *path);
+    struct walk walk = {.graph = graph, .mark = mark, .path = path};
+
+    for (size_t i = 0; i < graph->stage_count; i++) {
+        if (mark[i] == UNSEEN && cycle_from(&walk, i, check))
+            return;
+    }
+}
+
+static void read_stage(struct graph *graph, size_t index, const char *script, struct check *check)
+{
+    struct stage *stage = &graph->stages[index];
+
+    for (size_t k = 0; k < index; k++) {
+        if (strcmp(graph->stages[k].name, stage->name) == 0) {
+            wrong(check, stage->file, stage->line, "duplicate", "give one of them another name",
+                  "stage '%s' is defined twice, first at %s:%d", stage->name, graph->stages[k].file,
+                  graph->stages[k].line);
+            break;
+        }
+    }
+    if (stage->name[0] == '\0' || strpbrk(stage->name, "/[]=,\n\r\t") || stage->name[0] == '.' ||
+        strlen(stage->name) > 100)
+        wrong(check, stage->file, stage->line, "name", "use letters, digits, '_' and '-'",
+              "'%s' cannot be a stage's name", stage->name);
+    stage->timeout_ns = duration(value_get(stage->spec, "timeout"), stage, "timeout", script, check);
+    const struct value *always = value_get(stage->spec, "always");
+    stage->always = always && (always->kind == VALUE_MAP || value_get_bool(stage->spec, "always", false));
+    retry(stage, script, check);
+}
+
+int graph_build(const struct value *plan, const char *script, struct graph *out, struct value *findings,
+                struct error *err)
+{
+    struct error first = {0};
+    struct check check = {.findings = findings, .err = &first};
+    const struct value *stages = value_get(plan, "stages");
+    size_t count = value_count(stages);
+
+    *out = (struct graph){0};
+    if (count == 0)
+        wrong(&check, script, 1, "empty", "add one: stage \"hello\" { run = function(cx) print \"hello\" end }",
+              "the script defines no stage");
+    if (count > GRAPH_STAGES_MAX) {
+        wrong(&check, script, 1, "size", "", "more than %d stages", GRAPH_STAGES_MAX);
+        count = 0;
+    }
+    out->stages = mem_alloc((count + 1) * sizeof *out->stages);
+    out->stage_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct stage *stage = &out->stages[i];
+        stage->spec = value_at(stages, i);
+        stage->name = value_get_string(stage->spec, "name", "");
+        stage->file = value_get_string(stage->spec, "file", script);
+        stage->line = (int)value_get_int(stage->spec, "line", 1);
+    }
+    for (size_t i = 0; i < count; i++) {
+        read_stage(out, i, script, &check);
+        resolve_needs(out, &out->stages[i], &check);
+        matrix_cells(out, i, &check);
+    }
+    out->timeout_ns = duration(value_path(plan, "pipeline.timeout"), NULL, "timeout", script, &check);
+    find_cycle(out, &check);
+    if (check.errors == 0)
+        return 0;
+    if (err) {
+        *err = first;
+        if (check.errors > 1 && !first.hint[0])
+            error_hint(err, "%d more; mlhost check %s lists all", check.errors - 1, script);
+    }
+    graph_free(out);
+    return -1;
+}
+
+void graph_free(struct graph *graph)
+{
+    for (size_t i = 0; i < graph->stage_count; i++)
+        free(graph->stages[i].needs);
+    for (size_t i = 0; i < graph->cell_count; i++) {
+        free(graph->cells[i].name);
+        value_free(&graph->cells[i].matrix);
+    }
+    free(graph->stages);
+    free(graph->cells);
+    *graph = (struct graph){0};
+}
+
+struct stage *graph_stage(const struct graph *graph, const char *name)
+{
+    for (size_t i = 0; i < graph->stage_count; i++) {
+        if (strcmp(graph->stages[i].name, name) == 0)
+            return &graph->stages[i];
+    }
+    return NULL;
+}
+
+struct cell *graph_cell(const struct graph *graph, const char *name)
+{
+    for (size_t i = 0; i < graph->cell_count; i++) {
+        if (strcmp(graph->cells[i].name, name) == 0)
+            return &graph->cells[i];
+    }
+    return NULL;
+}
