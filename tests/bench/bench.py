@@ -1,0 +1,95 @@
+"""The bench: each row is one figure against a named peer, both measured here and now, the best of alternating tries."""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+MLHOST = os.environ["MLHOST"]
+KFP_PYTHON = os.path.join(os.environ["MLHOST_VENVS"], "venv-kfp/bin/python")
+SCRIPTS = "tests/bench/scripts/"
+QUIET = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def run(argv, state):
+    start = time.perf_counter()
+    subprocess.run(argv, check=True, env=dict(os.environ, MLHOST_STATE=state), **QUIET)
+    return time.perf_counter() - start
+
+
+def printed(argv, state):
+    out = subprocess.run(argv, check=True, env=dict(os.environ, MLHOST_STATE=state), stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    return float(re.search(r"BENCH ([0-9.]+)", out).group(1))
+
+
+def best(ours, peer, tries):
+    """Alternates, so that a noisy neighbour meets both."""
+    mine, theirs = [], []
+    for _ in range(tries):
+        mine.append(ours())
+        theirs.append(peer())
+    return min(mine), min(theirs)
+
+
+def row(name, ours, peer_name, peer, unit="ms", scale=1e3, invert=False):
+    ratio = peer / ours if invert else ours / peer
+    kind = "x faster" if invert else "x of peer"
+    print(f"{name:<34} {ours * scale:>10.3f} {unit:<4} {peer_name:<28} {peer * scale:>10.3f} {unit:<4} {ratio:>9.2f} {kind}",
+          flush=True)
+
+
+def start(state):
+    empty = [MLHOST, "run", SCRIPTS + "empty.lua"]
+    ours, lua = best(lambda: run(empty, state), lambda: run(["lua5.4", "-e", ""], state), 40)
+    row("start: one-stage empty run", ours, "lua5.4 -e ''", lua)
+    ours, kfp = best(lambda: run(empty, state), lambda: run([KFP_PYTHON, "-c", "import kfp"], state), 3)
+    row("start: one-stage empty run", ours, "python3 -c 'import kfp'", kfp, invert=True)
+
+
+def compile_pipeline(state):
+    ours_argv = [MLHOST, "run", "--output", "plain", SCRIPTS + "compile.lua"]
+    sdk_argv = [KFP_PYTHON, "tests/bench/compile_sdk.py"]
+    ours, sdk = best(lambda: printed(ours_argv, state), lambda: printed(sdk_argv, state), 3)
+    row("compile: training pipeline", ours, "kfp SDK, imports aside", sdk, invert=True)
+
+
+def cpu(state):
+    ours, lua = best(lambda: run([MLHOST, "run", SCRIPTS + "cpu.lua"], state),
+                     lambda: run(["lua5.4", SCRIPTS + "cpu.lua"], state), 5)
+    row("cpu: Lua in a stage", ours, "lua5.4", lua)
+
+
+def memory(state):
+    process = subprocess.Popen([MLHOST, "run", "pipelines/ci.lua"], env=dict(os.environ, MLHOST_STATE=state), **QUIET)
+    peak = 0
+    while process.poll() is None:
+        try:
+            with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+                found = re.search(r"VmHWM:\s+(\d+) kB", status.read())
+                peak = max(peak, int(found.group(1)) if found else 0)
+        except OSError:
+            pass
+        time.sleep(0.02)
+    if process.returncode != 0:
+        sys.exit("the run of ci.lua failed")
+    row("memory: host in a run of ci.lua", peak / 1024, "the aim, 32 MiB", 32, unit="MiB", scale=1)
+
+
+GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory}
+
+
+def main():
+    names = sys.argv[1:] or list(GROUPS)
+    for name in names:
+        if name not in GROUPS:
+            sys.exit(f"bench: unknown group '{name}'; the groups are: {', '.join(GROUPS)}")
+    print(f"{'name':<34} {'ours':>15} {'peer':<28} {'peer took':>15} {'ratio':>9}")
+    with tempfile.TemporaryDirectory() as state:
+        for name in names:
+            GROUPS[name](state)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+pipeline "empty" {}
+stage "nothing" { run = function() end }
