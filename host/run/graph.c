@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/mem.h"
+#include "run/text.h"
 
 struct check {
     struct value *findings;
@@ -78,6 +79,7 @@ static void add_cell(struct graph *graph, size_t stage, const struct value *matr
     graph->cells = mem_array(graph->cells, graph->cell_count + 1, sizeof *graph->cells);
     struct cell *cell = &graph->cells[graph->cell_count++];
     cleanup_buf struct buf name = BUF_INIT;
+    cleanup_buf struct buf safe = BUF_INIT;
 
     *cell = (struct cell){.stage = stage};
     if (matrix)
@@ -88,7 +90,8 @@ static void add_cell(struct graph *graph, size_t stage, const struct value *matr
         cell_key(cell, &name);
         buf_putc(&name, ']');
     }
-    cell->name = buf_steal(&name);
+    text_harmless(name.data, name.len, &safe); /* a matrix value may be any text, a name ends up in logs */
+    cell->name = buf_steal(&safe);
     graph->stages[stage].cell_count++;
 }
 

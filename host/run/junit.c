@@ -1,0 +1,311 @@
+/* JUnit of the stages, and the merging of JUnit files of others, which are input from outside: checked before they are
+ * copied, so that one bad file cannot spoil the whole. */
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "run/report.h"
+#include "run/text.h"
+
+#define JUNIT_FILE_MAX (16u << 20)
+#define DEPTH_MAX 64
+
+struct scan {
+    const char *text;
+    size_t len, at;
+    struct { const char *name; size_t len; } open[DEPTH_MAX];
+    size_t depth;
+    size_t suite_from, suite_depth; /* of the suite that is being copied; depth 0: none */
+};
+
+static int bad(const struct scan *scan, const char *what, struct error *err)
+{
+    int line = 1;
+
+    for (size_t i = 0; i < scan->at && i < scan->len; i++)
+        line += scan->text[i] == '\n';
+    return error_set(err, ERR_INVALID, "line %d: %s", line, what);
+}
+
+static bool starts(const struct scan *scan, const char *with)
+{
+    size_t n = strlen(with);
+    return scan->len - scan->at >= n && memcmp(scan->text + scan->at, with, n) == 0;
+}
+
+/* Past the next occurrence of `end`; false when there is none. */
+static bool skip_past(struct scan *scan, const char *end)
+{
+    const char *found = memmem(scan->text + scan->at, scan->len - scan->at, end, strlen(end));
+
+    if (!found)
+        return false;
+    scan->at = (size_t)(found - scan->text) + strlen(end);
+    return true;
+}
+
+static bool name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+           c == '.' || c == ':';
+}
+
+static size_t name_len(const struct scan *scan)
+{
+    size_t n = 0;
+
+    while (scan->at + n < scan->len && name_char(scan->text[scan->at + n]))
+        n++;
+    return n;
+}
+
+/* &amp; and its like, or a character reference: the entities that need no DOCTYPE. */
+static bool entity(struct scan *scan)
+{
+    static const char *const known[] = {"&amp;", "&lt;", "&gt;", "&quot;", "&apos;"};
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (starts(scan, known[i])) {
+            scan->at += strlen(known[i]);
+            return true;
+        }
+    }
+    if (!starts(scan, "&#"))
+        return false;
+    bool hex = scan->at + 2 < scan->len && scan->text[scan->at + 2] == 'x';
+    unsigned long code = 0;
+    size_t i = scan->at + 2 + hex;
+    for (; i < scan->len && scan->text[i] != ';' && code <= 0x10ffff; i++) {
+        char c = scan->text[i];
+        int digit = c >= '0' && c <= '9'          ? c - '0'
+                    : hex && c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : hex && c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                                  : -1;
+        if (digit < 0)
+            return false;
+        code = code * (hex ? 16 : 10) + (unsigned)digit;
+    }
+    if (i >= scan->len || scan->text[i] != ';' || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ||
+        (code < 0x20 && code != 9 && code != 10 && code != 13))
+        return false;
+    scan->at = i + 1;
+    return true;
+}
+
+/* One character of text or of an attribute's value. */
+static int character(struct scan *scan, struct error *err)
+{
+    size_t bytes = text_utf8(scan->text + scan->at, scan->len - scan->at);
+    unsigned char c = (unsigned char)scan->text[scan->at];
+
+    if (c == '&')
+        return entity(scan) ? 0 : bad(scan, "unknown entity", err);
+    if (bytes == 0 || (c < 0x20 && c != '\t' && c != '\n' && c != '\r'))
+        return bad(scan, "a character that XML cannot hold", err);
+    scan->at += bytes;
+    return 0;
+}
+
+static void skip_space(struct scan *scan)
+{
+    while (scan->at < scan->len && strchr(" \t\r\n", scan->text[scan->at]) && scan->text[scan->at])
+        scan->at++;
+}
+
+static int attributes(struct scan *scan, struct error *err)
+{
+    for (;;) {
+        skip_space(scan);
+        size_t n = name_len(scan);
+        if (n == 0)
+            return 0;
+        scan->at += n;
+        skip_space(scan);
+        if (!starts(scan, "="))
+            return bad(scan, "an attribute without a value", err);
+        scan->at++;
+        skip_space(scan);
+        char quote = scan->at < scan->len ? scan->text[scan->at] : '\0';
+        if (quote != '"' && quote != '\'')
+            return bad(scan, "an attribute's value without quotes", err);
+        scan->at++;
+        while (scan->at < scan->len && scan->text[scan->at] != quote) {
+            if (scan->text[scan->at] == '<')
+                return bad(scan, "'<' in an attribute", err);
+            if (character(scan, err) < 0)
+                return -1;
+        }
+        if (scan->at >= scan->len)
+            return bad(scan, "a value that does not end", err);
+        scan->at++;
+    }
+}
+
+static void suite_done(struct scan *scan, struct buf *out)
+{
+    buf_puts(out, "  ");
+    buf_append(out, scan->text + scan->suite_from, scan->at - scan->suite_from);
+    buf_putc(out, '\n');
+    scan->suite_depth = 0;
+}
+
+static int open_tag(struct scan *scan, struct buf *out, struct error *err)
+{
+    size_t from = scan->at++;
+    size_t n = name_len(scan);
+    const char *name = scan->text + scan->at;
+
+    if (n == 0)
+        return bad(scan, "'<' without a name", err);
+    bool suite = n == 9 && memcmp(name, "testsuite", 9) == 0;
+    bool root = n == 10 && memcmp(name, "testsuites", 10) == 0;
+    if (scan->depth == 0 && !suite && !root)
+        return bad(scan, "the root must be testsuite or testsuites", err);
+    if (scan->depth == DEPTH_MAX)
+        return bad(scan, "too deep", err);
+    scan->at += n;
+    if (attributes(scan, err) < 0)
+        return -1;
+    scan->open[scan->depth].name = name;
+    scan->open[scan->depth].len = n;
+    scan->depth++;
+    if (suite && scan->suite_depth == 0) {
+        scan->suite_from = from;
+        scan->suite_depth = scan->depth;
+    }
+    bool empty = starts(scan, "/>");
+    if (!empty && !starts(scan, ">"))
+        return bad(scan, "a tag that does not end", err);
+    scan->at += empty ? 2 : 1;
+    if (empty) {
+        if (scan->suite_depth == scan->depth)
+            suite_done(scan, out);
+        scan->depth--;
+    }
+    return 0;
+}
+
+static int close_tag(struct scan *scan, struct buf *out, struct error *err)
+{
+    scan->at += 2;
+    size_t n = name_len(scan);
+
+    if (scan->depth == 0 || n != scan->open[scan->depth - 1].len ||
+        memcmp(scan->text + scan->at, scan->open[scan->depth - 1].name, n) != 0)
+        return bad(scan, "an end tag that matches no start tag", err);
+    scan->at += n;
+    skip_space(scan);
+    if (!starts(scan, ">"))
+        return bad(scan, "a tag that does not end", err);
+    scan->at++;
+    if (scan->suite_depth == scan->depth)
+        suite_done(scan, out);
+    scan->depth--;
+    return 0;
+}
+
+int junit_suites(const char *text, size_t len, struct buf *out, struct error *err)
+{
+    struct scan scan = {.text = text, .len = len};
+    cleanup_buf struct buf suites = BUF_INIT;
+    bool seen = false;
+
+    if (starts(&scan, "\xef\xbb\xbf"))
+        scan.at = 3;
+    while (scan.at < len) {
+        int rc = 0;
+        if (starts(&scan, "<?") || starts(&scan, "<!--") || starts(&scan, "<![CDATA[")) {
+            const char *end = starts(&scan, "<?") ? "?>" : starts(&scan, "<!--") ? "-->" : "]]>";
+            size_t from = scan.at;
+            if (!skip_past(&scan, end) || (*end == ']' && scan.depth == 0))
+                return bad(&scan, "something that does not end", err);
+            if (from > 3 && text[from + 1] == '?')
+                return bad(&scan, "a processing instruction", err);
+        } else if (starts(&scan, "<!")) {
+            return bad(&scan, "a DOCTYPE", err);
+        } else if (starts(&scan, "</")) {
+            rc = close_tag(&scan, &suites, err);
+        } else if (text[scan.at] == '<') {
+            if (seen && scan.depth == 0)
+                return bad(&scan, "a second root", err);
+            seen = true;
+            rc = open_tag(&scan, &suites, err);
+        } else {
+            if (scan.depth == 0 && !strchr(" \t\r\n", text[scan.at]))
+                return bad(&scan, "text outside the root", err);
+            rc = character(&scan, err);
+        }
+        if (rc < 0)
+            return -1;
+    }
+    if (!seen || scan.depth)
+        return bad(&scan, seen ? "the document ends early" : "no element at all", err);
+    buf_append(out, suites.data ? suites.data : "", suites.len);
+    return 0;
+}
+
+static void stage_case(const struct tally *tally, const struct tally_cell *cell, struct buf *out)
+{
+    const char *status = cell_status_name(cell->status);
+
+    buf_puts(out, "    <testcase classname=\"");
+    text_xml(tally->pipeline ? tally->pipeline : "", out);
+    buf_puts(out, "\" name=\"");
+    text_xml(cell->name, out);
+    buf_printf(out, "\" time=\"%.3f\"", (double)cell->duration_ms / 1000.0);
+    if (cell->status == CELL_OK) {
+        buf_puts(out, "/>\n");
+        return;
+    }
+    buf_puts(out, ">\n");
+    if (cell->status == CELL_SKIPPED || cell->status == CELL_BLOCKED || cell->status == CELL_WAITING) {
+        buf_printf(out, "      <skipped message=\"%s", status);
+        if (cell->reason) {
+            buf_puts(out, ": ");
+            text_xml(cell->reason, out);
+        }
+        buf_puts(out, "\"/>\n");
+    } else {
+        cleanup_buf struct buf text = BUF_INIT;
+        buf_printf(out, "      <failure type=\"%s\" message=\"", status);
+        text_xml(value_get_string(&cell->error, "message", status), out);
+        buf_puts(out, "\">");
+        error_place(&cell->error, &text);
+        buf_printf(&text, "%s\n%s\n", value_get_string(&cell->error, "message", ""),
+                   value_get_string(&cell->error, "hint", ""));
+        buf_printf(&text, "%s\n", value_get_string(&cell->error, "traceback", ""));
+        tally_tail(cell, &text);
+        text_xml(text.data, out);
+        buf_puts(out, "</failure>\n");
+    }
+    buf_puts(out, "    </testcase>\n");
+}
+
+void report_junit(const struct tally *tally, struct value *skipped, struct buf *out)
+{
+    size_t failures = 0, left_out = 0;
+
+    for (size_t i = 0; i < tally->count; i++) {
+        enum cell_status s = tally->cells[i].status;
+        left_out += s == CELL_SKIPPED || s == CELL_BLOCKED || s == CELL_WAITING;
+        failures += cell_status_over(s) && !cell_status_good(s) && s != CELL_BLOCKED;
+    }
+    buf_puts(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"");
+    text_xml(tally->pipeline ? tally->pipeline : "pipeline", out);
+    buf_printf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\" time=\"%.3f\">\n", tally->count,
+               failures, left_out, (double)tally->duration_ms / 1000.0);
+    for (size_t i = 0; i < tally->count; i++)
+        stage_case(tally, &tally->cells[i], out);
+    buf_puts(out, "  </testsuite>\n");
+    for (size_t i = 0; i < value_count(&tally->junit); i++) {
+        const char *path = value_get_string(value_at(&tally->junit, i), "path", "");
+        cleanup_buf struct buf text = BUF_INIT;
+        struct error err = {0};
+        if (file_read(AT_FDCWD, path, JUNIT_FILE_MAX, &text, &err) < 0 ||
+            junit_suites(text.data ? text.data : "", text.len, out, &err) < 0) {
+            cleanup_free char *why = mem_printf("%s: %s", path, err.message);
+            value_push_string(skipped, why);
+        }
+    }
+    buf_puts(out, "</testsuites>\n");
+}

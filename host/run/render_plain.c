@@ -1,0 +1,49 @@
+/* Plain text, one line per event: "12:00:00 [stage] text". */
+#include <string.h>
+#include <time.h>
+
+#include "run/render.h"
+#include "run/text.h"
+
+static void put_time(const struct value *event, struct buf *out)
+{
+    time_t seconds = (time_t)(value_get_int(event, "time", 0) / 1000);
+    struct tm tm;
+    char text[16];
+
+    localtime_r(&seconds, &tm);
+    strftime(text, sizeof text, "%H:%M:%S", &tm);
+    buf_printf(out, "%s ", text);
+}
+
+static void plain_event(struct renderer *renderer, const struct value *event)
+{
+    cleanup_buf struct buf line = BUF_INIT;
+    const char *stage = value_get_string(event, "stage", NULL);
+
+    if (strcmp(value_get_string(event, "t", ""), "run_start") == 0) {
+        if (renderer->quiet)
+            return;
+        put_time(event, &renderer->out);
+        buf_printf(&renderer->out, "%s %s (profile %s)%s\n", value_get_string(event, "pipeline", ""),
+                   value_get_string(event, "run", ""), value_get_string(event, "profile", ""),
+                   value_get_bool(event, "resumed", false) ? ", resumed" : "");
+        return;
+    }
+    if (!render_line(renderer, event, &line))
+        return;
+    put_time(event, &renderer->out);
+    if (stage) {
+        buf_putc(&renderer->out, '[');
+        text_harmless(stage, strlen(stage), &renderer->out);
+        buf_puts(&renderer->out, "] ");
+    }
+    buf_printf(&renderer->out, "%s\n", line.data ? line.data : "");
+}
+
+static void plain_end(struct renderer *renderer)
+{
+    tally_summary(renderer->tally, renderer->report, renderer->quiet, &renderer->out);
+}
+
+const struct renderer_kind render_plain = {.name = "plain", .event = plain_event, .end = plain_end};

@@ -1,0 +1,340 @@
+#include "run/tally.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "run/text.h"
+
+#define TAIL_LINE_MAX 2000
+
+static const char *const status_names[] = {"waiting", "running",   "ok",     "skipped",  "failed",
+                                           "timeout", "denied", "cancelled", "blocked"};
+
+const char *cell_status_name(enum cell_status status)
+{
+    return status_names[status];
+}
+
+enum cell_status cell_status_from_name(const char *name)
+{
+    for (size_t i = 0; i < sizeof status_names / sizeof status_names[0]; i++) {
+        if (strcmp(status_names[i], name) == 0)
+            return (enum cell_status)i;
+    }
+    return CELL_FAILED;
+}
+
+bool cell_status_over(enum cell_status status)
+{
+    return status >= CELL_OK;
+}
+
+bool cell_status_good(enum cell_status status)
+{
+    return status == CELL_OK || status == CELL_SKIPPED;
+}
+
+void tally_init(struct tally *tally)
+{
+    *tally = (struct tally){0};
+    value_set_array(&tally->issues);
+    value_set_array(&tally->links);
+    value_set_array(&tally->junit);
+    value_set_array(&tally->summaries);
+}
+
+void tally_free(struct tally *tally)
+{
+    for (size_t i = 0; i < tally->count; i++) {
+        struct tally_cell *cell = &tally->cells[i];
+        free(cell->name);
+        free(cell->reason);
+        value_free(&cell->output);
+        value_free(&cell->error);
+        value_free(&cell->result);
+        value_free(&cell->effects);
+        value_free(&cell->progress);
+        for (size_t k = 0; k < TALLY_TAIL; k++)
+            free(cell->tail[k]);
+    }
+    free(tally->cells);
+    free(tally->run);
+    free(tally->pipeline);
+    free(tally->script);
+    free(tally->profile);
+    free(tally->status);
+    value_free(&tally->params);
+    value_free(&tally->issues);
+    value_free(&tally->links);
+    value_free(&tally->junit);
+    value_free(&tally->summaries);
+    *tally = (struct tally){0};
+}
+
+struct tally_cell *tally_find(const struct tally *tally, const char *cell)
+{
+    for (size_t i = 0; cell && i < tally->count; i++) {
+        if (strcmp(tally->cells[i].name, cell) == 0)
+            return &tally->cells[i];
+    }
+    return NULL;
+}
+
+static struct tally_cell *add(struct tally *tally, const char *name)
+{
+    tally->cells = mem_array(tally->cells, tally->count + 1, sizeof *tally->cells);
+    struct tally_cell *cell = &tally->cells[tally->count++];
+
+    *cell = (struct tally_cell){.name = mem_strdup(name)};
+    value_set_map(&cell->effects);
+    return cell;
+}
+
+static void set_text(char **to, const char *text)
+{
+    free(*to);
+    *to = mem_strdup(text);
+}
+
+static void set_value(struct value *to, const struct value *from)
+{
+    value_free(to);
+    if (from)
+        value_copy(to, from);
+}
+
+static void tail_add(struct tally_cell *cell, const char *text)
+{
+    cleanup_buf struct buf line = BUF_INIT;
+    size_t len = strlen(text);
+
+    text_harmless(text, len > TAIL_LINE_MAX ? TAIL_LINE_MAX : len, &line);
+    free(cell->tail[cell->tail_next]);
+    cell->tail[cell->tail_next] = buf_steal(&line);
+    cell->tail_next = (cell->tail_next + 1) % TALLY_TAIL;
+}
+
+static void run_start(struct tally *tally, const struct value *event)
+{
+    const struct value *cells = value_get(event, "cells");
+    set_text(&tally->run, value_get_string(event, "run", ""));
+    const char *pipeline = value_get_string(event, "pipeline", "");
+    cleanup_buf struct buf name = BUF_INIT;
+    text_harmless(pipeline, strlen(pipeline), &name);
+    set_text(&tally->pipeline, name.data ? name.data : "");
+    set_text(&tally->script, value_get_string(event, "script", ""));
+    set_text(&tally->profile, value_get_string(event, "profile", ""));
+    set_text(&tally->status, "running");
+    set_value(&tally->params, value_get(event, "params"));
+    tally->resumed = value_get_bool(event, "resumed", false);
+    tally->started_ms = value_get_int(event, "time", 0);
+    for (size_t i = 0; i < value_count(cells); i++) {
+        const char *name = value_text(value_at(cells, i), "");
+        struct tally_cell *cell = tally_find(tally, name);
+        if (!cell)
+            add(tally, name);
+        else if (!cell_status_good(cell->status))
+            cell->status = CELL_WAITING; /* a resumed run tries again what did not end well */
+    }
+}
+
+static void issue(struct tally *tally, struct tally_cell *cell, const struct value *event)
+{
+    bool is_error = strcmp(value_get_string(event, "level", "warning"), "error") == 0;
+
+    if (cell)
+        *(is_error ? &cell->errors : &cell->warnings) += 1;
+    *(is_error ? &tally->errors : &tally->warnings) += 1;
+    if (value_count(&tally->issues) < TALLY_ISSUES_MAX)
+        value_copy(value_push(&tally->issues), event);
+}
+
+static void report(struct tally *tally, const struct value *event)
+{
+    const char *kind = value_get_string(event, "kind", "");
+    struct value *list = strcmp(kind, "link") == 0      ? &tally->links
+                         : strcmp(kind, "junit") == 0   ? &tally->junit
+                         : strcmp(kind, "summary") == 0 ? &tally->summaries
+                                                        : NULL;
+    if (!list || value_count(list) >= TALLY_ISSUES_MAX)
+        return;
+    for (size_t i = 0; i < value_count(list); i++) {
+        const struct value *other = value_at(list, i);
+        const char *key = list == &tally->links ? "url" : "path";
+        if (value_get(event, key) && strcmp(value_get_string(other, key, ""),
+                                            value_get_string(event, key, "")) == 0)
+            return; /* said twice, by a retry or a resumed stage */
+    }
+    value_copy(value_push(list), event);
+}
+
+static void stage_end(struct tally_cell *cell, const struct value *event)
+{
+    cell->status = cell_status_from_name(value_get_string(event, "status", "failed"));
+    cell->duration_ms = value_get_int(event, "duration_ms", 0);
+    set_text(&cell->reason, value_get_string(event, "reason", NULL));
+    set_value(&cell->output, value_get(event, "output"));
+    set_value(&cell->error, value_get(event, "error"));
+    value_free(&cell->result);
+    value_free(&cell->progress);
+}
+
+void tally_event(struct tally *tally, const struct value *event)
+{
+    const char *t = value_get_string(event, "t", "");
+    const char *name = value_get_string(event, "stage", NULL);
+
+    if (strcmp(t, "run_start") == 0) {
+        run_start(tally, event);
+        return;
+    }
+    if (strcmp(t, "run_end") == 0) {
+        set_text(&tally->status, value_get_string(event, "status", "failed"));
+        tally->exit = (int)value_get_int(event, "exit", 1);
+        tally->duration_ms = value_get_int(event, "duration_ms", 0);
+        return;
+    }
+    struct tally_cell *cell = tally_find(tally, name);
+    if (!cell && name)
+        cell = add(tally, name);
+    if (strcmp(t, "issue") == 0) {
+        issue(tally, cell, event);
+    } else if (strcmp(t, "report") == 0) {
+        report(tally, event);
+    } else if (!cell) {
+        return;
+    } else if (strcmp(t, "output") == 0 || strcmp(t, "log") == 0) {
+        tail_add(cell, value_get_string(event, "text", ""));
+    } else if (strcmp(t, "progress") == 0) {
+        set_value(&cell->progress, event);
+    } else if (strcmp(t, "stage_start") == 0) {
+        cell->status = CELL_RUNNING;
+        cell->attempt = (int)value_get_int(event, "attempt", 1);
+        cell->started_ms = value_get_int(event, "time", 0);
+        cell->started_ns = clock_now();
+    } else if (strcmp(t, "effect") == 0) {
+        set_value(value_put(&cell->effects, value_get_string(event, "key", "")), value_get(event, "value"));
+    } else if (strcmp(t, "stage_result") == 0) {
+        set_value(&cell->result, event);
+    } else if (strcmp(t, "stage_retry") == 0) {
+        value_free(&cell->progress);
+    } else if (strcmp(t, "stage_end") == 0) {
+        stage_end(cell, event);
+    }
+}
+
+void tally_tail(const struct tally_cell *cell, struct buf *out)
+{
+    for (size_t i = 0; i < TALLY_TAIL; i++) {
+        const char *line = cell->tail[(cell->tail_next + i) % TALLY_TAIL];
+        if (line)
+            buf_printf(out, "%s\n", line);
+    }
+}
+
+size_t tally_over(const struct tally *tally)
+{
+    size_t over = 0;
+
+    for (size_t i = 0; i < tally->count; i++)
+        over += cell_status_over(tally->cells[i].status);
+    return over;
+}
+
+void error_place(const struct value *error, struct buf *out)
+{
+    const char *file = value_get_string(error, "file", NULL);
+    int64_t line = value_get_int(error, "line", 0);
+
+    if (file && line > 0)
+        buf_printf(out, "%s:%lld: ", file, (long long)line);
+    else if (file)
+        buf_printf(out, "%s: ", file);
+}
+
+static void indent(const char *label, const char *text, struct buf *out)
+{
+    cleanup_buf struct buf safe = BUF_INIT;
+    bool first = true;
+
+    text_harmless_lines(text, strlen(text), &safe);
+    for (char *line = safe.data; line && *line;) {
+        size_t len = strcspn(line, "\n");
+        buf_printf(out, "  %s%.*s\n", first ? label : "  ", (int)len, line);
+        first = false;
+        line += len + (line[len] == '\n');
+    }
+}
+
+static void one_failure(const struct tally_cell *cell, bool with_tail, struct buf *out)
+{
+    const char *message = value_get_string(&cell->error, "message", cell->reason);
+    const char *hint = value_get_string(&cell->error, "hint", "");
+    const char *traceback = value_get_string(&cell->error, "traceback", "");
+    cleanup_buf struct buf text = BUF_INIT;
+
+    buf_printf(out, "\nstage %s: %s\n", cell->name, cell_status_name(cell->status));
+    error_place(&cell->error, &text);
+    /* Lua puts the place into its own messages. */
+    if (text.len && strncmp(message ? message : "", text.data, text.len) == 0)
+        buf_clear(&text);
+    buf_puts(&text, message ? message : "no message");
+    indent("error: ", text.data, out);
+    if (hint[0])
+        indent("hint: ", hint, out);
+    if (traceback[0])
+        indent("", traceback, out);
+    if (with_tail && cell->tail[(cell->tail_next + TALLY_TAIL - 1) % TALLY_TAIL]) {
+        buf_clear(&text);
+        tally_tail(cell, &text);
+        buf_puts(out, "  last lines of its log:\n");
+        indent("  ", text.data, out);
+    }
+}
+
+/* ok 3, failed 1, blocked 2 */
+static void counts(const struct tally *tally, struct buf *out)
+{
+    bool first = true;
+
+    for (int s = CELL_WAITING; s <= CELL_BLOCKED; s++) {
+        size_t n = 0;
+        for (size_t i = 0; i < tally->count; i++)
+            n += tally->cells[i].status == (enum cell_status)s;
+        if (n) {
+            buf_printf(out, "%s%zu %s", first ? "" : ", ", n, cell_status_name((enum cell_status)s));
+            first = false;
+        }
+    }
+}
+
+void tally_summary(const struct tally *tally, const char *report_path, bool with_tail, struct buf *out)
+{
+    bool done = strcmp(tally->status ? tally->status : "", "ok") == 0;
+
+    for (size_t i = 0; i < tally->count; i++) {
+        const struct tally_cell *cell = &tally->cells[i];
+        if (cell_status_over(cell->status) && !cell_status_good(cell->status) && cell->status != CELL_BLOCKED)
+            one_failure(cell, with_tail, out);
+    }
+    buf_printf(out, "\n%s %s in ", tally->pipeline ? tally->pipeline : "run", tally->status ? tally->status : "");
+    duration_print(tally->duration_ms * NS_PER_MS, out);
+    buf_puts(out, ": ");
+    counts(tally, out);
+    buf_printf(out, "\nrun:    %s\n", tally->run ? tally->run : "");
+    if (report_path)
+        buf_printf(out, "report: %s\n", report_path);
+    for (size_t i = 0; i < value_count(&tally->links); i++) {
+        const struct value *link = value_at(&tally->links, i);
+        cleanup_buf struct buf text = BUF_INIT;
+        const char *url = value_get_string(link, "url", value_get_string(link, "text", ""));
+        buf_printf(&text, "%s: %s", value_get_string(link, "title", "link"), url);
+        buf_puts(out, "link:   ");
+        text_harmless(text.data, text.len, out);
+        buf_putc(out, '\n');
+    }
+    if (!done && tally->run)
+        buf_printf(out, "resume: mlhost run %s --resume %s\n", tally->script, tally->run);
+}
