@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,12 +15,18 @@
 
 const char *variable(const char *name)
 {
-    const char *text = name ? getenv(name) : NULL;
+    char one[64];
 
-    /* Azure DevOps leaves "$(NAME)" in the environment when a pipeline maps a variable that does not exist. */
-    if (!text || !*text || strncmp(text, "$(", 2) == 0)
-        return NULL;
-    return text;
+    for (const char *at = name; at && *at;) {
+        size_t len = strcspn(at, "|");
+        snprintf(one, sizeof(one), "%.*s", (int)len, at);
+        const char *text = getenv(one);
+        /* Azure DevOps leaves "$(NAME)" in the environment when a pipeline maps a variable that does not exist. */
+        if (text && *text && strncmp(text, "$(", 2) != 0)
+            return text;
+        at += len + (at[len] == '|');
+    }
+    return NULL;
 }
 
 void auth_free(struct auth *auth)
@@ -213,7 +220,8 @@ static void form_field(struct buf *form, const char *name, const char *value)
  * OAuth 2.0 client credentials (RFC 6749 section 4.4) at Microsoft's v2.0 end point: tenant, client id, secret and scope
  * in, a bearer token with its lifetime out.
  */
-static int fetch_azure_token(struct call *call, struct rest_client *client, struct error *err)
+static char *fetch_azure_token(struct call *call, struct rest_client *client, const char *scope, int64_t *until,
+                               struct error *err)
 {
     struct auth *auth = &client->auth;
     const char *authority = auth->authority ? auth->authority : "https://login.microsoftonline.com";
@@ -226,7 +234,7 @@ static int fetch_azure_token(struct call *call, struct rest_client *client, stru
     size_t authority_len = strlen(authority);
 
     if (!http)
-        return -1;
+        return NULL;
     while (authority_len && authority[authority_len - 1] == '/')
         authority_len--;
     buf_append(&url, authority, authority_len);
@@ -236,7 +244,7 @@ static int fetch_azure_token(struct call *call, struct rest_client *client, stru
     form_field(&form, "grant_type", "client_credentials");
     form_field(&form, "client_id", auth->client_id);
     form_field(&form, "client_secret", auth->client_secret);
-    form_field(&form, "scope", auth->scope);
+    form_field(&form, "scope", scope);
     request.method = "POST";
     request.url = url.data;
     request.body = form.data;
@@ -251,8 +259,10 @@ static int fetch_azure_token(struct call *call, struct rest_client *client, stru
     http_header_add(&request.headers, "Content-Type", "application/x-www-form-urlencoded");
     int result = http_perform(http, &request, &response, err);
     http_headers_free(&request.headers);
-    if (result != 0)
-        return error_wrap(err, "Azure AD sign-in");
+    if (result != 0) {
+        error_wrap(err, "Azure AD sign-in");
+        return NULL;
+    }
     if (response.status != 200) {
         cleanup_buf struct buf text = BUF_INIT;
         enum error_code code = ERR_NONE;
@@ -261,34 +271,46 @@ static int fetch_azure_token(struct call *call, struct rest_client *client, stru
         error_wrap(err, "Azure AD refuses the client credentials");
         if (err && response.status < 500)
             err->code = ERR_UNAUTHORIZED;
-        return error_hint(err, "check tenant, client_id, client_secret and scope (from %s)", auth->origin);
+        error_hint(err, "check tenant, client_id, client_secret and scope (from %s)", auth->origin);
+        return NULL;
     }
-    if (value_from_json(response.body.data, response.body.len, "the token reply", NULL, &reply, err) != 0)
-        return error_wrap(err, "Azure AD sign-in");
+    if (value_from_json(response.body.data, response.body.len, "the token reply", NULL, &reply, err) != 0) {
+        error_wrap(err, "Azure AD sign-in");
+        return NULL;
+    }
     const char *token = value_get_string(&reply, "access_token", NULL);
-    if (!token)
-        return error_set(err, ERR_INVALID, "Azure AD sign-in: the reply holds no access_token");
+    if (!token) {
+        error_set(err, ERR_INVALID, "Azure AD sign-in: the reply holds no access_token");
+        return NULL;
+    }
     /* the v1 end point gives numbers as strings */
     const struct value *expires = value_get(&reply, "expires_in");
     int64_t seconds = expires && expires->kind == VALUE_STRING ? strtoll(expires->as.string.data, NULL, 10)
                                                                : value_get_int(&reply, "expires_in", 300);
-    free(auth->cached);
-    auth->cached = secret_copy(call, token);
-    auth->cached_until = deadline_in(seconds * NS_PER_S) - TOKEN_MARGIN_NS;
-    return 0;
+    *until = deadline_in(seconds * NS_PER_S) - TOKEN_MARGIN_NS;
+    return secret_copy(call, token);
 }
 
 /* With client->lock held. */
-static char *token_locked(struct call *call, struct rest_client *client, bool fresh, struct error *err)
+static char *token_locked(struct call *call, struct rest_client *client, const char *scope, bool fresh,
+                          struct error *err)
 {
     struct auth *auth = &client->auth;
+    int64_t until;
 
     if (auth->kind == AUTH_BEARER)
         return auth->token_file ? read_token_file(call, auth->token_file, err) : mem_strdup(auth->token);
+    if (auth->kind == AUTH_AZURE_AD && scope)
+        return fetch_azure_token(call, client, scope, &until, err);
     if (auth->kind == AUTH_AZURE_AD) {
-        if ((fresh || !auth->cached || deadline_passed(auth->cached_until)) &&
-            fetch_azure_token(call, client, err) != 0)
-            return NULL;
+        if (fresh || !auth->cached || deadline_passed(auth->cached_until)) {
+            char *token = fetch_azure_token(call, client, auth->scope, &until, err);
+            if (!token)
+                return NULL;
+            free(auth->cached);
+            auth->cached = token;
+            auth->cached_until = until;
+        }
         return mem_strdup(auth->cached);
     }
     error_set(err, ERR_UNSUPPORTED, "%s is not used with a bearer token here", client->service->name);
@@ -296,10 +318,10 @@ static char *token_locked(struct call *call, struct rest_client *client, bool fr
     return NULL;
 }
 
-char *auth_token(struct call *call, struct rest_client *client, bool fresh, struct error *err)
+char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh, struct error *err)
 {
     pthread_mutex_lock(&client->lock);
-    char *token = token_locked(call, client, fresh, err);
+    char *token = token_locked(call, client, scope, fresh, err);
     pthread_mutex_unlock(&client->lock);
     return token;
 }
@@ -332,7 +354,7 @@ int auth_apply(struct call *call, struct rest_client *client, bool fresh, struct
     case AUTH_AZURE_AD:
         break;
     }
-    cleanup_free char *token = auth_token(call, client, fresh, err);
+    cleanup_free char *token = auth_token(call, client, NULL, fresh, err);
     if (!token)
         return -1;
     cleanup_free char *line = mem_printf("Bearer %s", token);

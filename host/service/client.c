@@ -19,16 +19,17 @@ static const struct service services[] = {
     {.name = "mlflow", .url = "MLFLOW_TRACKING_URI", .embedded = true, .token = "MLFLOW_TRACKING_TOKEN",
      .user = "MLFLOW_TRACKING_USERNAME", .password = "MLFLOW_TRACKING_PASSWORD",
      .insecure = "MLFLOW_TRACKING_INSECURE_TLS", .ca = "MLFLOW_TRACKING_SERVER_CERT_PATH",
-     .client_cert = "MLFLOW_TRACKING_CLIENT_CERT_PATH", .header = "X-MLFLOW-WORKSPACE",
+     .client_cert = "MLFLOW_TRACKING_CLIENT_CERT_PATH", .experiment = "MLFLOW_EXPERIMENT_NAME", .header = "X-MLFLOW-WORKSPACE",
      .header_variable = "MLFLOW_WORKSPACE"},
     /* the SDK's own: kfp/client/client.py, kfp/client/set_volume_credentials.py */
     {.name = "kubeflow", .url = "KF_PIPELINES_ENDPOINT", .embedded = true,
-     .token_file = "KF_PIPELINES_SA_TOKEN_PATH"},
+     .token_file = "KF_PIPELINES_SA_TOKEN_PATH", .experiment = "KF_PIPELINES_DEFAULT_EXPERIMENT_NAME"},
     /* https://learn.microsoft.com/azure/devops/pipelines/build/variables; PAT: the Azure CLI extension's variable */
-    {.name = "azdo", .url = "SYSTEM_COLLECTIONURI", .token = "SYSTEM_ACCESSTOKEN", .pat = "AZURE_DEVOPS_EXT_PAT"},
+    {.name = "azdo", .url = "SYSTEM_COLLECTIONURI", .token = "SYSTEM_ACCESSTOKEN", .pat = "AZURE_DEVOPS_EXT_PAT|AZDO_PAT"},
     /* the names that Azure's own SDKs read (EnvironmentCredential) */
-    {.name = "azureml", .default_url = "https://management.azure.com", .tenant = "AZURE_TENANT_ID",
-     .client_id = "AZURE_CLIENT_ID", .client_secret = "AZURE_CLIENT_SECRET",
+    {.name = "azureml", .default_url = "https://management.azure.com", .tenant = "AZURE_TENANT_ID|AZ_TENANT_ID",
+     .client_id = "AZURE_CLIENT_ID|AZ_CLIENT_ID", .client_secret = "AZURE_CLIENT_SECRET|AZ_CLIENT_SECRET",
+     .subscription = "AZURE_SUBSCRIPTION_ID|AZ_SUBSCRIPTION_ID",
      .scope = "https://management.azure.com/.default"},
     /* https://docs.databricks.com/dev-tools/auth: unified authentication's variables */
     {.name = "databricks", .url = "DATABRICKS_HOST", .token = "DATABRICKS_TOKEN"},
@@ -112,7 +113,7 @@ static char *operator_url(const struct service *service, const struct service_ta
         text = value_get_string(target->config, "url", NULL);
         from = profile_key;
     }
-    if (!text && service->default_url && target->config) {
+    if (!text && service->default_url && (target->config || variable(service->client_secret))) {
         text = service->default_url;
         from = "the service's public address";
     }
@@ -279,6 +280,10 @@ static void describe(struct call *call, const struct rest_client *client, const 
         cleanup_free char *text = v ? call_config_text(call, v, false, NULL) : NULL;
         value_put_string(out, names[i], text);
     }
+    if (!value_get(out, "subscription"))
+        value_put_string(out, "subscription", variable(client->service->subscription));
+    if (!value_get(out, "experiment"))
+        value_put_string(out, "experiment", variable(client->service->experiment));
 }
 
 /*
@@ -326,20 +331,25 @@ int prim_service_configured(struct call *call, const struct value *args, struct 
         return error_set(err, ERR_USAGE, "unknown service '%s': mlflow, kubeflow, azdo, azureml or databricks", name);
     call_service(call, name, &target);
     value_set_bool(out, variable(service->url) || value_get_string(target.config, "url", NULL) ||
-                            (service->default_url && target.config) || (service->embedded && target.unix_socket));
+                            (service->default_url && (target.config || variable(service->client_secret))) ||
+                            (service->embedded && target.unix_socket));
     return 0;
 }
 
-/* kubeflow.token(client) -> { token = secret }: the bearer token, for handing to another program. */
+/*
+ * <service>.token(client, scope?) -> { token = secret }: the bearer token that requests carry, for another program or host.
+ *
+ *   scope  string  with auth of type azure_ad: a token for another resource, by the same credentials
+ */
 int prim_service_token(struct call *call, const struct value *args, struct value *out, struct error *err)
 {
     struct rest_client *client = rest_client_arg(call, args, err);
 
     if (!client)
         return -1;
-    cleanup_free char *token = auth_token(call, client, false, err);
+    cleanup_free char *token = auth_token(call, client, value_get_string(args, "scope", NULL), false, err);
     if (!token)
-        return -1;
+        return error_wrap(err, "%s", call->row->sign.name);
     value_set_map(out);
     call_secret_new(call, token, strlen(token), value_put(out, "token"));
     return 0;

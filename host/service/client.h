@@ -6,7 +6,8 @@
 
 #include "service/rest.h"
 
-/* What the program knows about a service before any configuration. Names of variables; NULL where there is none. */
+/* What the program knows about a service before any configuration. Names of variables ("A|B": the first that is set);
+ * NULL where there is none. */
 struct service {
     const char *name;             /* key in a profile, `service` of errors */
     const char *url;              /* variable with the address */
@@ -18,6 +19,7 @@ struct service {
     const char *token_file;       /* variable: path of a bearer token that is read again for each request */
     const char *tenant, *client_id, *client_secret, *scope; /* variables: Azure AD; scope is the value itself */
     const char *insecure, *ca, *client_cert;                /* variables: TLS */
+    const char *experiment, *subscription;                  /* variables: told to the script */
     const char *header, *header_variable;                   /* a header sent when the variable is set */
 };
 const struct service *service_find(const char *name);
@@ -62,11 +64,12 @@ void auth_free(struct auth *auth);
 /* Adds the header that says who asks; `fresh`: a cached token has been refused. */
 int auth_apply(struct call *call, struct rest_client *client, bool fresh, struct http_headers *headers,
                struct error *err);
-/* The bearer token itself; ERR_UNSUPPORTED for other kinds. Allocated. */
-char *auth_token(struct call *call, struct rest_client *client, bool fresh, struct error *err);
+/* The bearer token itself (Azure AD: for another scope, when given); ERR_UNSUPPORTED for other kinds. Allocated. */
+char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh, struct error *err);
 bool auth_can_refresh(const struct auth *auth);
 
-/* A variable's text; NULL when unset, empty, or an Azure DevOps "$(NAME)" that nobody replaced. */
+/* A variable's text, of the first of "A|B" that has one; NULL when unset, empty, or an Azure DevOps "$(NAME)" that
+ * nobody replaced. */
 const char *variable(const char *name);
 
 #endif

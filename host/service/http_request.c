@@ -92,13 +92,14 @@ static void answer(const struct http_response *response, struct value *out)
 }
 
 /*
- * http.request(url, method?, headers?, bearer?, body?, from?, to?, timeout?, follow?, retry?, check?)
+ * http.request(url, method?, headers?, bearer?, body?, from?, to?, timeout?, follow?, limit?, retry?, check?)
  *   -> { status, headers (names in lower case), body, url }
  *
  *   url      string    http or https                                      [permission: net]
  *   headers  map       texts or secrets by name; `bearer` is a secret for "Authorization: Bearer"
  *   body     secret    bytes to send; or `from`, a file                   [permission: read]
  *   to       path      where a 2xx body goes instead of into the reply    [permission: write]
+ *   limit    int       bytes of a reply that is kept in memory, default 16 MiB
  *   timeout  duration  for all attempts, default 60s (of file transfers: until the stage ends)
  *   retry    bool      true: repeat even a POST; false: repeat nothing; default: what is safe
  *   check    bool      false: any status is a reply; default: 400 and above is an error
@@ -144,6 +145,7 @@ int prim_http_request(struct call *call, const struct value *args, struct value 
     request.deadline = !timeout && (body_fd >= 0 || reply_fd >= 0) ? call->deadline
                                                                     : deadline_min(call->deadline, deadline_in(limit));
     request.cancel = call->cancel;
+    request.reply_limit = value_get_int(args, "limit", 0) > 0 ? (size_t)value_get_int(args, "limit", 0) : 0;
     request.follow = value_get_bool(args, "follow", true);
     request.allow = call_http_allow;
     request.allow_ctx = call;

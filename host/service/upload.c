@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "service/client.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
@@ -147,16 +148,28 @@ int prim_databricks_import(struct call *call, const struct value *args, struct v
     return result == 0 ? 0 : error_wrap(err, "databricks.import");
 }
 
-/* hash.sha256(content) -> "sha256:<64 hex digits>" */
+/* hash.sha256(content? | path?) -> 64 hexadecimal digits: of a text, or of a file, which is not read into memory. */
 int prim_content_hash(struct call *call, const struct value *args, struct value *out, struct error *err)
 {
     const struct value *content = value_get(args, "content");
+    const char *path = value_get_string(args, "path", NULL);
     struct digest digest;
+    uint64_t size;
 
-    (void)call;
-    if (!content || content->kind != VALUE_STRING)
-        return error_set(err, ERR_USAGE, "hash.sha256: content must be a string");
-    digest_bytes(content->as.string.data, content->as.string.len, &digest);
-    value_set_string(out, digest.text);
+    if (content && content->kind == VALUE_STRING) {
+        digest_bytes(content->as.string.data, content->as.string.len, &digest);
+    } else if (path) {
+        cleanup_free char *file = call_path(call, path, ACCESS_READ, err);
+        if (!file)
+            return -1;
+        cleanup_close int fd = open(file, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            return error_errno(err, errno, "cannot read '%s'", path);
+        if (digest_file(fd, &digest, &size, err) != 0)
+            return error_wrap(err, "%s", path);
+    } else {
+        return error_set(err, ERR_USAGE, "hash.sha256: give content or path");
+    }
+    value_set_string(out, strchr(digest.text, ':') + 1);
     return 0;
 }
