@@ -131,10 +131,10 @@ static void run_start(struct tally *tally, const struct value *event)
     tally->resumed = value_get_bool(event, "resumed", false);
     tally->started_ms = value_get_int(event, "time", 0);
     for (size_t i = 0; i < value_count(cells); i++) {
-        const char *name = value_text(value_at(cells, i), "");
-        struct tally_cell *cell = tally_find(tally, name);
+        const char *cell_name = value_text(value_at(cells, i), "");
+        struct tally_cell *cell = tally_find(tally, cell_name);
         if (!cell)
-            add(tally, name);
+            add(tally, cell_name);
         else if (!cell_status_good(cell->status))
             cell->status = CELL_WAITING; /* a resumed run tries again what did not end well */
     }
