@@ -64,11 +64,11 @@ struct sandbox_policy {
     char *const *argv;
     char *const *env;                /* the whole environment */
     const char *cwd;
-    int (*fn)(void *ctx, int keep_fd); void *fn_ctx;  /* its return is the exit status; called before seccomp unless seal_self */
-    bool seal_self;                  /* fn mode: fn calls sandbox_seal() itself once it has set up */
+    int (*fn)(void *ctx, int keep_fd); void *fn_ctx;  /* its return is the exit status; called after all steps. keep_fd is 3 or -1 */
+    bool seal_self;                  /* fn mode: no limits, Landlock and filter yet; fn calls sandbox_seal() once it has set up */
     int stdin_fd, stdout_fd, stderr_fd;  /* < 0: /dev/null */
     int keep_fd;                     /* one more fd that survives as number 3; < 0: none */
-    bool die_with_parent;
+    bool die_with_parent;            /* with the thread that spawned it, to be exact */
     bool new_terminal_session;       /* setsid */
 };
 #define SANDBOX_POLICY_INIT {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .keep_fd = -1, .die_with_parent = true, \
@@ -78,8 +78,23 @@ struct sandbox_child {
     pid_t pid;
     int pidfd;            /* owned; becomes readable at the end */
     unsigned enforced;    /* SANDBOX_LAYER_* that hold */
+    unsigned namespaces;  /* SANDBOX_NS_* that it has of its own */
 };
 
+/*
+ * Returns once the command's program is loaded, or fn is about to be called. The child starts with default signal handlers,
+ * no blocked signals, and descriptors 0, 1, 2 and (keep_fd) 3 only.
+ *
+ * A command runs below a small process of ours, whose pid child->pid is: it passes signals on, ends everything that the command
+ * started when the command ends, and exits with its status, or 128 + signal. Wait for it with loop_child or wait4.
+ *
+ * What a policy asks for and this machine cannot give is left out, see child->enforced, unless `required` names the layer. A
+ * normal user gets a user namespace along with any other; the caller's uid is then policy->uid (set_user), 0 (in a root of its
+ * own) or itself inside. Without a mount namespace a root is entered by chroot, where allowed, and binds are an error.
+ *
+ * Errors: ERR_NOT_FOUND (no such command: the hint lists where it was looked for), ERR_UNSUPPORTED (a required layer is missing),
+ * else the failing step by name and why.
+ */
 int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *child, struct error *err);
 /* Ends the child and everything it started: SIGKILL (after SIGCONT) to the tree, by pid namespace where there is one, else by
  * walking children; safe for a child that has ended. Does not reap the child itself. */
@@ -88,11 +103,15 @@ void sandbox_kill(const struct sandbox_child *child);
 void sandbox_signal(const struct sandbox_child *child, int signo);
 /* SIGKILL to every descendant of pid (not pid itself). */
 void sandbox_kill_descendants(pid_t pid);
-/* fn mode with seal_self: limits, no_new_privs, Landlock with no rights, and the VM syscall filter, now. Never undone. */
+/* fn mode with seal_self: limits, no_new_privs, Landlock with no rights (where the kernel has it), and the VM syscall filter, now.
+ * Never undone. memory_limit: of the script; the address space is bounded somewhat above it. 0: not bounded. Afterwards only the
+ * calls of docs/sandbox.md work; open descriptors stay usable. -1 when the filter cannot be had: do not run a script then. */
 int sandbox_seal(uint64_t memory_limit, struct error *err);
 
 /* What this kernel and user can enforce, as a map { layer: { available: bool, detail: string } } for doctor. */
 void sandbox_probe(struct value *out);
 unsigned sandbox_available(void); /* SANDBOX_LAYER_* */
+/* Compiles the filters and tries the namespaces now, so that later forks of this process find that done. Optional. */
+void sandbox_warm(void);
 
 #endif
