@@ -82,6 +82,7 @@ int keeper_split(struct plan *plan);
 /* probe.c: which of the wanted namespaces this process can make. Forks probes once, then remembers per effective user. A user
  * namespace is tried along when others need one. */
 unsigned namespaces_usable(unsigned wanted);
+void namespaces_forget(void); /* a process that has been confined must try again */
 bool has_capability(int capability);
 
 /* limits.c */

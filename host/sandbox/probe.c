@@ -128,6 +128,11 @@ unsigned namespaces_usable(unsigned wanted)
     return usable == along && !(wanted & along) ? 0 : usable;
 }
 
+void namespaces_forget(void)
+{
+    known.filled = false;
+}
+
 /* ---- the other layers ---- */
 
 static bool seccomp_usable(void)

@@ -303,6 +303,8 @@ static int step_exec(struct plan *plan)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (policy->fn) {
+        if (confined(plan))
+            namespaces_forget();
         close(plan->status_fd);
         _exit(policy->fn(policy->fn_ctx, plan->keep_fd < 0 ? -1 : 3));
     }
