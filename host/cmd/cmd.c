@@ -7,10 +7,16 @@
 #include "base/config.h"
 #include "base/mem.h"
 
+extern const struct command cmd_run, cmd_plan, cmd_check, cmd_runs, cmd_logs;
 extern const struct command cmd_version;
 
 /* In the order in which `mlhost help` lists them. */
 const struct command *const commands[] = {
+    &cmd_run,
+    &cmd_plan,
+    &cmd_check,
+    &cmd_runs,
+    &cmd_logs,
     &cmd_version,
     NULL,
 };

@@ -1,0 +1,20 @@
+#include "cmd/operator.h"
+
+#include <stdlib.h>
+
+int operator_bound(struct operator_options *o, const struct config *config, struct value *bound, bool *has,
+                   struct error *err)
+{
+    struct bound_options options = {.policy_file = o->policy};
+
+    for (int kind = 0; kind < PERM_COUNT; kind++) {
+        options.allow[kind] = o->allow[kind].items;
+        options.allow_count[kind] = o->allow[kind].count;
+    }
+    int rc = bound_build(config, &options, bound, has, err);
+    for (int kind = 0; kind < PERM_COUNT; kind++) {
+        free((void *)o->allow[kind].items);
+        o->allow[kind] = (struct option_list){0};
+    }
+    return rc;
+}
