@@ -8,6 +8,7 @@
 #include "base/mem.h"
 
 extern const struct command cmd_run, cmd_plan, cmd_check, cmd_runs, cmd_logs;
+extern const struct command cmd_doctor;
 extern const struct command cmd_version;
 
 /* In the order in which `mlhost help` lists them. */
@@ -17,6 +18,7 @@ const struct command *const commands[] = {
     &cmd_check,
     &cmd_runs,
     &cmd_logs,
+    &cmd_doctor,
     &cmd_version,
     NULL,
 };
