@@ -1,8 +1,9 @@
 /*
  * MLflow: https://mlflow.org/docs/latest/rest-api.html, one row per endpoint. The objects of lua/mlflow are made of these.
  *
- * Which POSTs may be repeated: those that set (tags, parameters, aliases, stages, status), and those that search. Creating and
- * appending (runs/create, log-metric, log-batch with metrics, model-versions/create) may not.
+ * Which POSTs may be repeated: those that set (tags, parameters, aliases, stages, status), those that search, and
+ * log-batch: a point of a metric has its time and step with it, and stores keep the same point once. What creates
+ * something (runs/create, model-versions/create) may not: lua/mlflow looks before it asks again.
  */
 #include "broker/primitive.h"
 #include "service/rest.h"
@@ -62,9 +63,7 @@ const struct primitive mlflow_rows[] = {
         .body = "experiment_ids filter order_by max_results page_token run_view_type", .items = "runs", AGAIN),
     ROW("log_batch", "run_id:string metrics:array? params:array? tags:array?", "reply:map",
         "log metrics, params and tags together", .method = "POST", .path = API "runs/log-batch",
-        .body = "run_id metrics params tags"),
-    ROW("set_batch", "run_id:string params:array? tags:array?", "reply:map", "set params and tags together",
-        .method = "POST", .path = API "runs/log-batch", .body = "run_id params tags", AGAIN),
+        .body = "run_id metrics params tags", AGAIN),
     ROW("delete_tag", "run_id:string key:string", "reply:map", "delete a tag of a run", .method = "POST",
         .path = API "runs/delete-tag", .body = "run_id key"),
     ROW("log_inputs", "run_id:string datasets:array", "reply:map", "name the data sets that a run used",
