@@ -1,7 +1,7 @@
 --- azdo: Azure DevOps, from inside a job (variables, summary) and from outside (the callback of an agentless task).
 ---
 ---   azdo.set_variable("KF_RUN_ID", run.id, { output = true })
----   azdo.summary(cx.out "report.md")
+---   azdo.summary "**42** images"
 ---   local task = azdo.task(json.decode(cx.inputs.azdocallbackinfo))
 ---   task:log "training has ended"
 ---   task:complete "succeeded"
@@ -10,6 +10,7 @@
 --- Credentials: SYSTEM_ACCESSTOKEN on an agent, AZURE_DEVOPS_EXT_PAT or AZDO_PAT elsewhere, or the profile's.
 --- REST: https://learn.microsoft.com/rest/api/azure/devops/
 local host = require "host"
+local secret = require "secret"
 
 local azdo = {}
 local Client, Task = {}, {}
@@ -69,7 +70,7 @@ function azdo.task(info, options)
   local pat = options.pat
   if not pat and not options.auth and not options.token then
     -- the plan's address comes from the pipeline, so the host does not add the operator's credentials by itself
-    pat = try(host.secret.env, { name = "AZDO_PAT" })
+    pat = try(secret.get, "AZDO_PAT")
   end
   local client = azdo.connect { endpoint = info.PlanUri, auth = options.auth, token = options.token, pat = pat }
   return setmetatable({
@@ -130,13 +131,12 @@ end
 
 --- azdo.set_variable(name, value, { output?, secret? }): for later steps; output: for other jobs, too
 function azdo.set_variable(name, value, options)
-  options = options or {}
-  host.ci.variable { name = name, value = value, output = options.output, secret = options.secret }
+  set_variable(name, value, options)
 end
 
---- azdo.summary(path, title?): a Markdown file for the run's summary page
-function azdo.summary(path, title)
-  host.ci.report { kind = "summary", path = path, title = title }
+--- azdo.summary(markdown, title?): for the run's summary page
+function azdo.summary(text, title)
+  report.summary(text, title)
 end
 
 return azdo

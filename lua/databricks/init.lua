@@ -7,11 +7,15 @@
 ---
 --- Where: DATABRICKS_HOST with DATABRICKS_TOKEN, or the profile's. REST: https://docs.databricks.com/api/workspace/jobs
 local host = require "host"
+local time = require "time"
 
 local api = host.databricks
 local databricks = {}
 local Workspace, Run = {}, {}
 Workspace.__index, Run.__index = Workspace, Run
+
+--- "90m", 5400 -> seconds
+local function seconds(value) return type(value) == "number" and value or time.duration(value) end
 
 -- life_cycle_state values after which nothing changes
 local TERMINAL = { TERMINATED = true, SKIPPED = true, INTERNAL_ERROR = true }
@@ -88,11 +92,11 @@ end
 
 --- run:wait{ timeout?, every? } -> what the notebook returned ("" for nothing); raises when the run failed
 ---   timeout  duration  raises code "timeout" after it, having cancelled the run
----   every    number    seconds between two looks, default 10
+---   every    duration  between two looks, default "10s"
 function Run:wait(options)
   options = options or {}
-  local every, pause = options.every or 10, 1
-  local stop = options.timeout and os.time() + require("duration").seconds(options.timeout)
+  local every, pause = seconds(options.every or 10), 1
+  local stop = options.timeout and os.time() + seconds(options.timeout)
   while not TERMINAL[self:get().state.life_cycle_state] do
     if stop and os.time() >= stop then
       self:cancel()

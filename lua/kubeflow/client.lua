@@ -7,8 +7,8 @@
 ---
 --- Where: connect{ endpoint = }, else KF_PIPELINES_ENDPOINT, else the active profile, else the embedded service.
 --- API: https://www.kubeflow.org/docs/components/pipelines/reference/api/kubeflow-pipeline-api-spec/ (v2beta1)
-local duration = require "duration"
 local host = require "host"
+local time = require "time"
 
 local api = host.kubeflow
 local client = {}
@@ -18,6 +18,9 @@ for _, class in ipairs { Client, Pipeline, Experiment, Run } do class.__index = 
 
 local TERMINAL = { SUCCEEDED = true, SKIPPED = true, FAILED = true, CANCELED = true }
 local PAGE = 100
+
+--- "90m", 5400 -> seconds
+local function seconds(value) return type(value) == "number" and value or time.duration(value) end
 
 local function equals(key, value) return { operation = "EQUALS", key = key, string_value = value } end
 
@@ -435,8 +438,8 @@ end
 --- Raises when the run ends otherwise, naming the tasks that failed, with their errors and the end of their logs.
 function Run:wait(options)
   options = options or {}
-  local limit = options.timeout and duration.seconds(options.timeout)
-  local every = options.every and duration.seconds(options.every) or self.kfp.embedded and 0.5 or 5
+  local limit = options.timeout and seconds(options.timeout)
+  local every = options.every and seconds(options.every) or self.kfp.embedded and 0.5 or 5
   local pause, started, seen = math.min(0.2, every), os.time(), {}
   while true do
     self:get()

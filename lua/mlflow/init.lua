@@ -198,7 +198,7 @@ end
 ---   filter       string  "metrics.accuracy > 0.9 and tags.external_run_id = 'x'"
 ---   order_by     list    { "metrics.accuracy DESC" }
 function Client:each_run(options)
-  if type(options) ~= "table" or type(options.experiments) ~= "table" then
+  if type(options) ~= "table" or type(options.experiments) ~= "table" or #options.experiments == 0 then
     error("mlflow: search_runs needs experiments = { name, ... }", 2)
   end
   return each(api.search_runs, {
@@ -345,8 +345,7 @@ end
 function Run:log_inputs(datasets)
   local list = {}
   for i, item in ipairs(datasets) do
-    local tags = {}
-    if item.context then tags[1] = { key = "mlflow.data.context", value = item.context } end
+    local tags = item.context and { { key = "mlflow.data.context", value = item.context } } or nil
     list[i] = {
       tags = tags,
       dataset = {
@@ -364,7 +363,7 @@ function Run:log_artifact(path, folder, name)
   local fs = require "fs"
   local target = folder or ""
   local stat = fs.stat(path)
-  if not stat or stat.kind ~= "dir" then
+  if not stat or stat.kind ~= "folder" then
     target = (target ~= "" and target .. "/" or "") .. (name or path:match "[^/]+$" or path)
   end
   return api.upload_artifact {
@@ -473,7 +472,7 @@ function Model:ensure(options)
   options = options or {}
   local made, err = try(api.create_registered_model, {
     client = self.ml.client, name = self.name, description = options.description,
-    tags = options.tags and pairs_list(options.tags) or nil,
+    tags = options.tags and next(options.tags) ~= nil and pairs_list(options.tags) or nil,
   })
   if not made and err.code ~= "exists" then
     if not (ambiguous(err) and try(api.get_registered_model, { client = self.ml.client, name = self.name })) then
@@ -499,7 +498,8 @@ function Model:create_version(options)
   local function create()
     return try(api.create_model_version, {
       client = self.ml.client, name = self.name, source = options.source, run_id = run_id,
-      description = options.description, tags = options.tags and pairs_list(options.tags) or nil,
+      description = options.description,
+      tags = options.tags and next(options.tags) ~= nil and pairs_list(options.tags) or nil,
     })
   end
   local reply, err = create()
