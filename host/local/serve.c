@@ -1,0 +1,105 @@
+/* The serve process: sockets, services, the wait for a signal, the drain. */
+#include "local/serve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "local/server.h"
+#include "local/services.h"
+
+#define DRAIN_MS 10000
+#define MAX_SERVICES 16
+
+static struct service *mlflow_open(const struct local_host *host, struct error *err)
+{
+    return lua_service_open(host, "mlflow", NULL, err);
+}
+
+typedef struct service *(*service_open)(const struct local_host *host, struct error *err);
+static const service_open services[] = {
+    registry_open,
+    artifacts_open,
+    mlflow_open,
+};
+
+static int open_services(const struct local_host *host, struct service **open, size_t *count, struct error *err)
+{
+    for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
+        struct service *service = services[i](host, err);
+        if (!service)
+            return -1;
+        open[(*count)++] = service;
+    }
+    return 0;
+}
+
+static int tell_ready(int fd, const char *url, struct error *err)
+{
+    cleanup_free char *line = mem_printf("%s\n", url);
+
+    if (fd < 0)
+        return 0;
+    int status = fd_write_all(fd, line, strlen(line), err);
+    close(fd);
+    return status < 0 ? error_wrap(err, "cannot say that the server is ready") : 0;
+}
+
+static int wait_for_end(const sigset_t *ends)
+{
+    int which;
+
+    while ((which = sigwaitinfo(ends, NULL)) < 0 && errno == EINTR)
+        continue;
+    return which;
+}
+
+int mlh_serve_main(const struct serve_spec *spec, struct error *err)
+{
+    cleanup_free char *state = path_join(spec->config->state, "local");
+    cleanup_free char *url = mem_strdup("");
+    struct service *open[MAX_SERVICES] = {NULL};
+    size_t count = 0;
+    int port = spec->port, fds[2] = {spec->unix_fd, -1};
+    sigset_t ends, before;
+
+    if (dir_make(state, err) < 0)
+        return -1;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    /* Before any thread is made: each of them inherits the mask, and the signals wait for sigwaitinfo. */
+    pthread_sigmask(SIG_BLOCK, &ends, &before);
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, pipe_before;
+    sigaction(SIGPIPE, &ignore, &pipe_before);
+    int status = -1;
+    if (spec->port >= 0) {
+        fds[1] = server_listen(&port, err);
+        if (fds[1] < 0)
+            goto out;
+        mem_cleanup(&url);
+        url = mem_printf("http://127.0.0.1:%d", port);
+    }
+    struct local_host host = {.config = spec->config, .state = state, .url = url};
+    struct server *server = NULL;
+    if (open_services(&host, open, &count, err) == 0)
+        server = server_start(fds, 2, open, count, !spec->quiet, err);
+    else
+        for (size_t i = 0; i < count; i++)
+            open[i]->close(open[i]);
+    if (!server)
+        goto out;
+    status = tell_ready(spec->ready_fd, url, err);
+    if (status == 0)
+        wait_for_end(&ends);
+    server_stop(server, DRAIN_MS);
+out:
+    sigaction(SIGPIPE, &pipe_before, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
