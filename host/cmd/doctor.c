@@ -90,19 +90,19 @@ typedef const char *version_fn(void);
 
 static void put_loaded(struct value *out, enum module module, const char *name, const char *symbol)
 {
-    version_fn *version = (version_fn *)module_symbol(module, symbol, NULL);
+    struct error err = {0};
+    version_fn *version = (version_fn *)module_symbol(module, symbol, &err);
 
-    if (version)
-        value_put_string(out, name, version());
+    value_put_string(out, name, version ? version() : err.message);
 }
 
 static void put_openssl(struct value *out)
 {
     typedef const char *openssl_fn(int);
-    openssl_fn *version = (openssl_fn *)module_symbol(MODULE_IO, "OpenSSL_version", NULL);
+    struct error err = {0};
+    openssl_fn *version = (openssl_fn *)module_symbol(MODULE_IO, "OpenSSL_version", &err);
 
-    if (version)
-        value_put_string(out, "openssl", version(0));
+    value_put_string(out, "openssl", version ? version(0) : err.message);
 }
 
 static void put_module(struct value *out, enum module module, const char *name)
