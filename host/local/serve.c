@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "local/runner.h"
 #include "local/server.h"
 #include "local/services.h"
 
@@ -21,11 +22,17 @@ static struct service *mlflow_open(const struct local_host *host, struct error *
     return lua_service_open(host, "mlflow", NULL, err);
 }
 
+static struct service *kubeflow_open(const struct local_host *host, struct error *err)
+{
+    return lua_service_open(host, "kubeflow", kubeflow_libraries, err);
+}
+
 typedef struct service *(*service_open)(const struct local_host *host, struct error *err);
 static const service_open services[] = {
     registry_open,
     artifacts_open,
     mlflow_open,
+    kubeflow_open,
 };
 
 static int open_services(const struct local_host *host, struct service **open, size_t *count, struct error *err)

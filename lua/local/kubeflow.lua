@@ -114,7 +114,7 @@ end
 
 return function(host)
   local service = {
-    dir = host.dir, url = host.url, sys = sys, now = sys.now_ms, new_id = new_id, runner = require "runner",
+    dir = host.dir, url = host.url, workspace = host.workspace, sys = sys, now = sys.now_ms, new_id = new_id, runner = require "runner",
     db = store.open(sqlite.open(host.dir .. "/kubeflow.db")),
   }
   for _, name in ipairs { "runs", "volumes", "secrets", "configmaps", "rootfs", "cache" } do

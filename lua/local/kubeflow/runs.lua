@@ -145,7 +145,7 @@ local function start(service, row, spec, parameters, retry)
     run_id = row.id, display_name = row.display_name, created_at = row.created_at, retry = retry or false,
     pipeline_spec = spec.pipeline_spec, platform_spec = spec.platform_spec, parameters = parameters,
     pipeline_root = message.text(row.pipeline_root) or message.text(spec.pipeline_spec.defaultPipelineRoot) or DEFAULT_ROOT,
-    serve_url = service.url,
+    serve_url = service.url, workspace = service.workspace,
   }))
   local ok, why = service.runner.start(dir, row.id)
   if not ok then

@@ -8,12 +8,13 @@ local dag = require "local.runner.dag"
 local ir = require "local.runner.ir"
 local json = require "local.json"
 local scheduler = require "local.runner.scheduler"
+local sys = require "sys"
 local task = require "local.runner.task"
 
 local map = ir.map
 
-local function identifier(host, text)
-  local hex = host.sha256(text)
+local function identifier(text)
+  local hex = sys.sha256(text)
   return ("%s-%s-5%s-8%s-%s"):format(hex:sub(1, 8), hex:sub(9, 12), hex:sub(14, 16), hex:sub(18, 20), hex:sub(21, 32))
 end
 
@@ -59,7 +60,7 @@ local function job_values(host, run)
   }
 end
 
---- host: what host/local/runner_host.c gives. folder: runs/<id>. state: the kubeflow folder. Returns the run's state.
+--- host: what host/local/runner_main.c gives. state: the kubeflow folder. Returns the run's state.
 return function(host, state, run_id)
   local runs = state .. "/runs"
   local folder = runs .. "/" .. run_id
@@ -78,9 +79,9 @@ return function(host, state, run_id)
   local kubernetes = map(map(map(run.platform_spec).platforms).kubernetes)
   local config = map(kubernetes.pipelineConfig)
   local store = artifacts.new({ fs = host.fs, runs = runs, run_id = run_id, root = run.pipeline_root,
-                                pipeline = run.pipeline_spec.pipelineInfo.name, workspace = host.workspace,
+                                pipeline = run.pipeline_spec.pipelineInfo.name, workspace = run.workspace,
                                 state = host.state })
-  local results = cache.new({ fs = host.fs, sha256 = host.sha256, folder = state .. "/cache",
+  local results = cache.new({ fs = host.fs, sha256 = sys.sha256, folder = state .. "/cache",
                               digest = function(path) return plan:job("digest", { path = path }).digest end })
   local seconds = tonumber(config.activeDeadlineSeconds)
   local tasks = task.new({
@@ -94,7 +95,7 @@ return function(host, state, run_id)
   end
   local walker = dag.new({
     spec = run.pipeline_spec, job = job_values(host, run), scheduler = plan, record = records.record, now = host.now,
-    identify = function(key) return identifier(host, run_id .. "/" .. key) end,
+    identify = function(key) return identifier(run_id .. "/" .. key) end,
     cancelled = function() return level > 0 end,
     warn = function(text) host.fs.append(folder .. "/log.txt", text .. "\n") end,
     execute = function(leaf)

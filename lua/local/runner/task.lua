@@ -13,7 +13,6 @@ local task = {}
 local runner = {}
 runner.__index = runner
 
--- Folders of an image that a task may write to, besides the tmpfs ones: what it writes ends with it.
 local LOG_LIMIT = 16 << 20
 local OUTPUT_LIMIT = 16 << 20
 
@@ -140,24 +139,17 @@ local function sorted_mounts(mounts)
   return mounts
 end
 
--- The root's own top folders become writable layers above the shared, read-only image.
-function runner:overlays(root, folder)
-  local mounts = {}
-  local skip = { proc = true, sys = true, dev = true, tmp = true, run = true }
-  for _, name in ipairs(self.host.fs.list(root)) do
-    if not skip[name] and self.host.fs.kind(root .. "/" .. name) == "directory" then
-      local upper, work = ("%s/layer/%s/upper"):format(folder, name), ("%s/layer/%s/work"):format(folder, name)
-      self.host.fs.mkdir(upper)
-      self.host.fs.mkdir(work)
-      mounts[#mounts + 1] = { kind = "overlay", source = root .. "/" .. name, target = "/" .. name, upper = upper, work = work }
-    end
-  end
-  return mounts
+-- A writable layer above the shared image; what a task writes to it ends with the task.
+function runner:layer(root, folder)
+  local upper, work = folder .. "/layer/upper", folder .. "/layer/work"
+  self.host.fs.mkdir(upper)
+  self.host.fs.mkdir(work)
+  return { kind = "overlay", source = root, target = "/", upper = upper, work = work }
 end
 
 function runner:mounts(leaf, root, folder, extra)
   local fs = self.host.fs
-  local mounts = self.host.overlays and self:overlays(root, folder) or {}
+  local mounts = self.host.overlays and { self:layer(root, folder) } or {}
   local own = { { kind = "bind_rw", source = folder .. "/tmp", target = "/tmp" }, { kind = "tmpfs", target = "/run" } }
   for _, name in ipairs { "/etc/resolv.conf", "/etc/hosts" } do
     if fs.real(name) then
@@ -215,7 +207,7 @@ function runner:prepare(leaf)
     return nil, failure(3, "%s", why)
   end
   local reference = placeholder.expand(spec.image, context)
-  plan.image, why = self.host.image(reference)
+  plan.image, why = self.host.image(reference, self.run.serve_url)
   if not plan.image then
     return nil, failure(5, "the image %s cannot be used: %s", reference, why)
   end
@@ -246,7 +238,8 @@ end
 -- The job of one attempt; after a root with writable layers was refused by the kernel, without them.
 function runner:attempt(leaf, plan)
   local fs = self.host.fs
-  local unpacked = self.scheduler:job("unpack", { digest = plan.image.digest })
+  local unpacked = self.scheduler:job("unpack", { digest = plan.image.digest, store = plan.image.store,
+                                                folder = self.state .. "/rootfs" })
   if unpacked.error then
     return failure(13, "the image %s cannot be unpacked: %s", plan.image.name, unpacked.error)
   end
@@ -263,7 +256,7 @@ function runner:attempt(leaf, plan)
   fs.remove(place)
   local function job()
     return {
-      argv = plan.words, root = unpacked.path, read_only = true,
+      argv = plan.words, root = unpacked.path, read_only = not self.host.overlays,
       mounts = self:mounts(leaf, unpacked.path, plan.folder, plan.platform.mounts),
       env = container.environment(plan.image.config, user, self:service_environment(leaf), plan.env, plan.platform.env),
       cwd = map(plan.image.config).WorkingDir ~= "" and plan.image.config.WorkingDir or "/",
@@ -282,13 +275,17 @@ function runner:attempt(leaf, plan)
     return ended
   end
   local ended = run()
-  if ended.error and self.host.overlays and ended.error:find("root file system", 1, true) or ended.overlay_refused then
+  if ended.error and ended.code ~= "not_found" and self.host.overlays then
+    -- Some kernels and file systems refuse overlays. Then the image is read-only, as it is for all tasks after this one.
     self.host.overlays = false
-    ended = run()
+    local again = run()
+    self.host.overlays = again.error ~= nil
+    ended = again.error and ended or again
   end
   fs.remove(plan.folder .. "/layer")
   if ended.error then
-    return failure(13, "cannot start %s: %s", plan.words[1], ended.error)
+    return failure(ended.code == "not_found" and 5 or 13, "cannot start %s: %s%s", plan.words[1], ended.error,
+                   ended.hint and "; " .. ended.hint or "")
   elseif ended.timed_out then
     return failure(4, "the task did not end in time and was stopped after %.0f s", ended.elapsed_ms / 1000)
   elseif ended.cancelled then
