@@ -153,8 +153,8 @@ stage "model" {
     if not version then error(("MLflow run %s has no registered model version"):format(runs[1].id)) end
     local accuracy = runs[1].data.metrics.test_accuracy
     log.info("model %s version %s, test accuracy %.4f", cx.params.model_name, version.version, accuracy)
-    report.text("Model", ("`%s` version %s, test accuracy %.4f, MLflow run `%s`, Kubeflow run `%s`")
-      :format(cx.params.model_name, version.version, accuracy, runs[1].id, run_id))
+    report.summary(("`%s` version %s, test accuracy %.4f, MLflow run `%s`, Kubeflow run `%s`")
+      :format(cx.params.model_name, version.version, accuracy, runs[1].id, run_id), "Model")
     return { model = cx.params.model_name, version = version.version, mlflow_run_id = runs[1].id, accuracy = accuracy }
   end,
 }

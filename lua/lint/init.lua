@@ -25,7 +25,7 @@ local function files_under(paths)
   for _, path in ipairs(paths) do
     local stat = fs.stat(path)
     if not stat then error(("lint: no such file or folder: %s"):format(path), 3) end
-    if stat.kind == "dir" then
+    if stat.kind == "folder" then
       for _, file in ipairs(fs.glob(path .. "/**")) do out[#out + 1] = file end
     else
       out[#out + 1] = path

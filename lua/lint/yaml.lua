@@ -9,7 +9,7 @@ return function(file)
   local function add(level, rule, line, column, message)
     findings[#findings + 1] = { file = file, line = line, column = column, level = level, rule = rule, message = message }
   end
-  local _, err = try(yaml.decode, text, { docs = true, source = file })
+  local _, err = try(yaml.decode_all, text, file)
   if err then
     local message = type(err) == "table" and err.message or tostring(err)
     local line, column, what = message:match ":(%d+):(%d+): (.*)"

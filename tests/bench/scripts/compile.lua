@@ -7,8 +7,8 @@ stage "compile" {
   timeout = "5m",
   run = function()
     local rounds, bytes = 200, 0
-    local start = time.monotonic()
+    local start = time.now()
     for _ = 1, rounds do bytes = #kubeflow.compile(require "training"):yaml() end
-    print(("BENCH %.9f %d"):format((time.monotonic() - start) / rounds, bytes))
+    print(("BENCH %.9f %d"):format((time.now() - start) / rounds, bytes))
   end,
 }
