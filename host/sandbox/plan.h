@@ -32,6 +32,7 @@ struct plan {
     bool keeper;         /* a process of ours above the command: see keeper.c */
     bool chroot_only;    /* a root, but no mount namespace to be had */
     bool seal_self;
+    bool overlays_copied; /* overlays cannot be had: the upper folders hold copies */
     struct tree *trees;
     size_t tree_count;
     struct tree root;
@@ -73,6 +74,9 @@ int rootfs_detach(struct plan *plan);
 int rootfs_enter(struct plan *plan);
 int rootfs_attach(struct plan *plan);
 int rootfs_protect(struct plan *plan);
+
+/* copy.c: `from` into the folder `to`, unless that has something in it already. In the parent. */
+int folder_copy(const char *from, const char *to, struct error *err);
 
 /* keeper.c. How a keeper outside of a pid namespace learns that its parent has ended: a signal that nobody sends by
  * accident. (Inside one it is SIGKILL, which takes all along.) */

@@ -38,7 +38,9 @@ struct sandbox_mount {
     enum mount_kind kind;
     const char *source;  /* host path (lower dir for an overlay) */
     const char *target;  /* path inside */
-    const char *upper, *work; /* overlay */
+    /* overlay: folders that exist. Target "/" puts it in the root's place (its source is policy->root). Where no overlay can be had,
+     * an empty upper gets a copy of the source and is mounted instead. */
+    const char *upper, *work;
     uint64_t size;       /* tmpfs bytes */
 };
 

@@ -176,17 +176,17 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
         return error_set(err, ERR_INVALID, "sandbox: overlay %s needs an upper and a work folder", mount->target);
     if (mount->kind == MOUNT_DEV && strcmp(mount->target, "/dev") != 0)
         return error_set(err, ERR_INVALID, "sandbox: devices go to /dev, not to %s", mount->target);
-    if (mount->kind == MOUNT_OVERLAY && strcmp(mount->target, "/") == 0) {
-        plan->root.kind = MOUNT_OVERLAY;
-        plan->root.source = mount->source;
-        plan->root.options = overlay_options(plan, mount);
-        return 0;
-    }
-    struct tree *tree = &plan->trees[plan->tree_count++];
+    bool in_place_of_root = mount->kind == MOUNT_OVERLAY && strcmp(mount->target, "/") == 0;
+    struct tree *tree = in_place_of_root ? &plan->root : &plan->trees[plan->tree_count++];
     *tree = (struct tree){.kind = mount->kind, .source = mount->source, .fd = -1};
-    tree->target = mem_strdup(mount->target);
-    if (mount->kind == MOUNT_OVERLAY)
+    if (!in_place_of_root)
+        tree->target = mem_strdup(mount->target);
+    if (mount->kind == MOUNT_OVERLAY && plan->overlays_copied) {
+        tree->kind = MOUNT_BIND_RW;
+        tree->source = mount->upper;
+    } else if (mount->kind == MOUNT_OVERLAY) {
         tree->options = overlay_options(plan, mount);
+    }
     if (mount->size)
         snprintf(tree->size, sizeof tree->size, "%llu", (unsigned long long)mount->size);
     return 0;
@@ -358,8 +358,19 @@ static int step_error(const struct plan *plan, const struct report *report, stru
     return step->hint ? error_hint(err, "%s", step->hint) : -1;
 }
 
+static bool at_overlay(const struct plan *plan, const struct report *report)
+{
+    bool found = plan->root.kind == MOUNT_OVERLAY && strcmp(plan->root.source, report->detail) == 0;
+
+    for (size_t i = 0; i < plan->tree_count; i++) {
+        const struct tree *tree = &plan->trees[i];
+        found = found || (tree->kind == MOUNT_OVERLAY && strcmp(tree->source, report->detail) == 0);
+    }
+    return found && strcmp(sandbox_steps[report->step].name, "mounts") == 0;
+}
+
 /* Reads what the child reports until it has loaded its program or failed. 0: it runs; *left_out are layers that do not hold. */
-static int follow(const struct plan *plan, int fd, unsigned *left_out, struct error *err)
+static int follow(const struct plan *plan, int fd, unsigned *left_out, bool *no_overlay, struct error *err)
 {
     struct report report;
 
@@ -372,8 +383,10 @@ static int follow(const struct plan *plan, int fd, unsigned *left_out, struct er
         if (n != sizeof report)
             return error_set(err, ERR_INTERNAL, "sandbox: the child reports nonsense");
         report.detail[sizeof report.detail - 1] = '\0';
-        if (report.failed)
+        if (report.failed) {
+            *no_overlay = at_overlay(plan, &report);
             return step_error(plan, &report, err);
+        }
         *left_out |= sandbox_steps[report.step].layer;
     }
 }
@@ -391,9 +404,10 @@ static unsigned layers(const struct plan *plan)
     return layers;
 }
 
-int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *child, struct error *err)
+static int spawn(const struct sandbox_policy *policy, struct sandbox_child *child, bool copied, bool *no_overlay,
+                 struct error *err)
 {
-    cleanup_plan struct plan plan = {.policy = policy, .parent_fd = -1};
+    cleanup_plan struct plan plan = {.policy = policy, .parent_fd = -1, .overlays_copied = copied};
     cleanup_close int null_fd = -1, status = -1;
     const int given[3] = {policy->stdin_fd, policy->stdout_fd, policy->stderr_fd};
     unsigned left_out = 0;
@@ -421,7 +435,7 @@ int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *chi
         error_errno(err, saved, "sandbox: cannot start a process");
         return error_hint(err, "the limit of processes (ulimit -u) or of memory may be reached");
     }
-    if (child->pidfd < 0 || follow(&plan, status, &left_out, err) < 0) {
+    if (child->pidfd < 0 || follow(&plan, status, &left_out, no_overlay, err) < 0) {
         if (child->pidfd < 0)
             error_errno(err, saved, "sandbox: no pidfd for the child");
         kill(child->pid, SIGKILL);
@@ -435,4 +449,25 @@ int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *chi
     child->namespaces = plan.namespaces;
     child->enforced = layers(&plan) & ~left_out;
     return 0;
+}
+
+int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *child, struct error *err)
+{
+    struct error why = {0};
+    bool no_overlay = false;
+
+    if (spawn(policy, child, false, &no_overlay, &why) == 0)
+        return 0;
+    if (!no_overlay) {
+        if (err)
+            *err = why;
+        return -1;
+    }
+    /* An upper folder on a file system that cannot hold one (another overlay, as in most containers), or an old kernel. */
+    for (size_t i = 0; i < policy->mount_count; i++) {
+        const struct sandbox_mount *mount = &policy->mounts[i];
+        if (mount->kind == MOUNT_OVERLAY && folder_copy(mount->source, mount->upper, err) < 0)
+            return -1;
+    }
+    return spawn(policy, child, true, &no_overlay, err);
 }

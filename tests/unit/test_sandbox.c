@@ -713,6 +713,45 @@ static void an_overlay_leaves_the_image_alone(void **state)
     remove_folder(root);
 }
 
+static void without_overlays_there_are_copies(void **state)
+{
+    (void)state;
+    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
+    struct exec_result result;
+    if (!have_namespaces())
+        return;
+    char *root = new_root(), *upper = new_folder(), work[] = "/dev/shm/mlhost-work-XXXXXX", path[320];
+    assert_non_null(mkdtemp(work)); /* on another file system than upper: every kernel refuses that */
+    const struct sandbox_mount mounts[] = {
+        {.kind = MOUNT_OVERLAY, .source = root, .target = "/", .upper = upper, .work = work},
+        {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
+    };
+    snprintf(path, sizeof path, "%s/data", root);
+    int fd = open(path, O_CREAT | O_WRONLY, 0640);
+    assert_int_equal(write(fd, "original\n", 9), 9);
+    close(fd);
+    chmod(path, 04751);
+    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
+    policy.namespaces = ALL_NAMESPACES;
+    policy.root = root;
+    policy.mounts = mounts;
+    policy.mount_count = 2;
+    shell(&policy, "cat /data; stat -c %a /data; readlink /trap; echo new > /data", &result);
+    assert_string_equal(result.out.data, "original\n4751\n/etc\n");
+    exec_result_free(&result);
+    shell(&policy, "cat /data", &result); /* the copy is kept, as an overlay's upper folder would be */
+    assert_string_equal(result.out.data, "new\n");
+    exec_result_free(&result);
+    char text[10] = "";
+    fd = open(path, O_RDONLY);
+    assert_int_equal(read(fd, text, 9), 9);
+    assert_string_equal(text, "original\n");
+    close(fd);
+    rmdir(work);
+    remove_folder(upper);
+    remove_folder(root);
+}
+
 static void users_inside(void **state)
 {
     (void)state;
@@ -989,6 +1028,7 @@ static int run_all(const char *name)
         T(the_host_s_files_can_be_made_read_only),
         T(a_root_of_its_own),
         T(an_overlay_leaves_the_image_alone),
+        T(without_overlays_there_are_copies),
         T(users_inside),
         T(errors_name_the_step),
         T(what_is_missing_is_left_out_unless_required),
