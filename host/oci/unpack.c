@@ -1,0 +1,349 @@
+#include "oci/unpack.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "oci/inflate.h"
+#include "oci/manifest.h"
+#include "oci/path_set.h"
+#include "oci/unpack_internal.h"
+
+#define DEFAULT_BYTES (UINT64_C(64) << 30)
+#define DEFAULT_ENTRIES UINT64_C(4000000)
+#define WHITEOUT ".wh."
+#define OPAQUE ".wh..wh..opq"
+
+/* A text of a header: as bytes, or, where this locale has no such characters, as the UTF-8 that it is. */
+#define HEADER_TEXT(entry, field) \
+    (archive_entry_##field(entry) ? archive_entry_##field(entry) : archive_entry_##field##_utf8(entry))
+
+struct unpacker {
+    int root;
+    bool whiteouts;
+    bool as_root;
+    uint64_t bytes_left, entries_left;
+    int64_t deadline;
+    const struct cancel *cancel;
+    struct inflater *inflater;
+    struct path_set made; /* by this layer: whiteouts concern the layers below only */
+    struct error *err;    /* of the read callback, which libarchive calls */
+    bool read_failed;
+};
+
+static int go_on(const struct unpacker *unpacker, struct error *err)
+{
+    if (cancelled(unpacker->cancel))
+        return error_set(err, ERR_CANCELLED, "unpacking was cancelled");
+    if (unpacker->deadline && deadline_passed(unpacker->deadline))
+        return error_set(err, ERR_TIMEOUT, "unpacking took too long");
+    return 0;
+}
+
+static la_ssize_t read_piece(struct archive *archive, void *ctx, const void **data)
+{
+    struct unpacker *unpacker = ctx;
+
+    (void)archive;
+    ssize_t got = go_on(unpacker, unpacker->err) == 0 ? inflater_next(unpacker->inflater, data, unpacker->err) : -1;
+    if (got < 0)
+        unpacker->read_failed = true;
+    return got;
+}
+
+static bool made_keep(void *ctx, const char *path)
+{
+    return path_set_has(ctx, path);
+}
+
+/* 1: the entry was a whiteout and is dealt with. */
+static int whiteout(struct unpacker *unpacker, const char *path, struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+    const char *leaf = slash ? slash + 1 : path;
+
+    if (!unpacker->whiteouts || strncmp(leaf, WHITEOUT, strlen(WHITEOUT)) != 0)
+        return 0;
+    cleanup_free char *folder = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
+    if (strcmp(leaf, OPAQUE) == 0) {
+        if (unpack_clear(unpacker->root, folder, made_keep, &unpacker->made) != 0)
+            return error_errno(err, errno, "cannot empty %s", folder);
+        return 1;
+    }
+    const char *hidden = leaf + strlen(WHITEOUT);
+    if (!*hidden || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
+        return error_set(err, ERR_INVALID, "the layer holds the whiteout '%.200s', which names nothing", path);
+    cleanup_free char *gone = slash ? mem_printf("%s/%s", folder, hidden) : mem_strdup(hidden);
+    if (path_set_has(&unpacker->made, gone))
+        return 1;
+    cleanup_close int parent = unpack_open_dir(unpacker->root, folder, false);
+    if (parent >= 0 && unpack_remove(parent, hidden) != 0)
+        return error_errno(err, errno, "cannot remove %s", gone);
+    return 1;
+}
+
+static int write_file(struct unpacker *unpacker, struct archive *archive, int fd, const char *path, struct error *err)
+{
+    const void *data;
+    size_t len;
+    la_int64_t offset, end = 0;
+    int status;
+
+    while ((status = archive_read_data_block(archive, &data, &len, &offset)) == ARCHIVE_OK) {
+        if (go_on(unpacker, err) != 0)
+            return -1;
+        if (len > unpacker->bytes_left) {
+            error_set(err, ERR_TOO_LARGE, "the image's files are larger than allowed, at %s", path);
+            return error_hint(err, "the limit is there to stop layers that unpack without end");
+        }
+        unpacker->bytes_left -= len;
+        if (offset != end && lseek(fd, offset, SEEK_SET) < 0)
+            return error_errno(err, errno, "cannot write %s", path);
+        if (fd_write_all(fd, data, len, err) != 0)
+            return error_wrap(err, "%s", path);
+        end = offset + (la_int64_t)len;
+    }
+    if (status != ARCHIVE_EOF)
+        return unpacker->read_failed ? -1 : error_set(err, ERR_INVALID, "%s: %s", path, archive_error_string(archive));
+    if (end != 0 && ftruncate(fd, end) < 0)
+        return error_errno(err, errno, "cannot write %s", path);
+    return 0;
+}
+
+static int make_hardlink(struct unpacker *unpacker, const char *to, int parent, const char *leaf, const char *path,
+                         struct error *err)
+{
+    const char *to_leaf;
+    cleanup_free char *clean = unpack_clean(to, err);
+
+    if (!clean)
+        return -1;
+    if (strcmp(clean, path) == 0)
+        return 0;
+    cleanup_close int to_parent = unpack_parent(unpacker->root, clean, false, &to_leaf);
+    if (to_parent < 0)
+        return error_errno(err, errno, "%s is a link to %s", path, clean);
+    unpack_remove(parent, leaf);
+    if (linkat(to_parent, to_leaf, parent, leaf, 0) < 0)
+        return error_errno(err, errno, "cannot link %s to %s", path, clean);
+    return 0;
+}
+
+/* Owner, mode and time of what was just made as parent/leaf. */
+static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry, int parent, const char *leaf,
+                          const char *path, struct error *err)
+{
+    mode_t type = archive_entry_filetype(entry);
+    /* What runs from an unpacked image runs without the means to gain privileges; others on this machine shall not either. */
+    mode_t mode = archive_entry_perm(entry) & ~(mode_t)(S_ISUID | S_ISGID);
+
+    if (unpacker->as_root && fchownat(parent, leaf, (uid_t)archive_entry_uid(entry), (gid_t)archive_entry_gid(entry),
+                                      AT_SYMLINK_NOFOLLOW) < 0 && errno != EPERM && errno != EINVAL)
+        return error_errno(err, errno, "cannot set the owner of %s", path);
+    if (type == AE_IFLNK)
+        return 0;
+    if (!unpacker->as_root)
+        mode |= type == AE_IFDIR ? 0700 : 0400;
+    if (fchmodat(parent, leaf, mode, 0) < 0)
+        return error_errno(err, errno, "cannot set the mode of %s", path);
+    if (type == AE_IFREG) {
+        struct timespec times[2] = {{0, UTIME_OMIT}, {archive_entry_mtime(entry), archive_entry_mtime_nsec(entry)}};
+        utimensat(parent, leaf, times, AT_SYMLINK_NOFOLLOW);
+    }
+    return 0;
+}
+
+/* 1: made, 0: left out. */
+static int make_node(struct unpacker *unpacker, struct archive *archive, struct archive_entry *entry, int parent,
+                     const char *leaf, const char *path, struct error *err)
+{
+    mode_t type = archive_entry_filetype(entry);
+    struct stat st;
+
+    if (type == AE_IFDIR) {
+        if (fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+            return 1;
+        if (unpack_remove(parent, leaf) != 0 || mkdirat(parent, leaf, 0700) < 0)
+            return error_errno(err, errno, "cannot make the folder %s", path);
+        return 1;
+    }
+    if (unpack_remove(parent, leaf) != 0)
+        return error_errno(err, errno, "cannot replace %s", path);
+    switch (type) {
+    case AE_IFREG: {
+        cleanup_close int fd = openat(parent, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return error_errno(err, errno, "cannot make %s", path);
+        return write_file(unpacker, archive, fd, path, err) == 0 ? 1 : -1;
+    }
+    case AE_IFLNK: {
+        const char *to = HEADER_TEXT(entry, symlink);
+        if (!to || symlinkat(to, parent, leaf) < 0)
+            return error_errno(err, errno, "cannot make the link %s", path);
+        return 1;
+    }
+    case AE_IFIFO:
+        return mknodat(parent, leaf, S_IFIFO | 0600, 0) == 0 ? 1 : error_errno(err, errno, "cannot make %s", path);
+    case AE_IFCHR:
+    case AE_IFBLK:
+        /* Who may not make devices (a user, a container) gets the image without them; sandboxes bring their own /dev. */
+        return unpacker->as_root && mknodat(parent, leaf, type | 0600, archive_entry_rdev(entry)) == 0;
+    default:
+        return 0;
+    }
+}
+
+static int unpack_entry(struct unpacker *unpacker, struct archive *archive, struct archive_entry *entry,
+                        struct error *err)
+{
+    const char *name = HEADER_TEXT(entry, pathname);
+    const char *link = HEADER_TEXT(entry, hardlink);
+    const char *leaf;
+
+    if (!name)
+        return error_set(err, ERR_INVALID, "the layer holds an entry without a name");
+    if (unpacker->entries_left-- == 0)
+        return error_set(err, ERR_TOO_LARGE, "the image has more entries than allowed");
+    cleanup_free char *path = unpack_clean(name, err);
+    if (!path)
+        return -1;
+    if (strcmp(path, ".") == 0)
+        return 0;
+    int dealt_with = whiteout(unpacker, path, err);
+    if (dealt_with != 0)
+        return dealt_with < 0 ? -1 : 0;
+    cleanup_close int parent = unpack_parent(unpacker->root, path, true, &leaf);
+    if (parent < 0)
+        return error_errno(err, errno, "cannot make the folder of %s", path);
+    int made = 1;
+    if (link) {
+        if (make_hardlink(unpacker, link, parent, leaf, path, err) != 0)
+            return -1;
+    } else {
+        made = make_node(unpacker, archive, entry, parent, leaf, path, err);
+        if (made < 0 || (made && set_attributes(unpacker, entry, parent, leaf, path, err) != 0))
+            return -1;
+    }
+    if (made)
+        path_set_add(&unpacker->made, path);
+    return 0;
+}
+
+static int unpack_stream(struct unpacker *unpacker, struct error *err)
+{
+    struct archive *archive = archive_read_new();
+    struct archive_entry *entry;
+    int status = ARCHIVE_FATAL, result = -1;
+
+    if (!archive)
+        return error_set(err, ERR_MEMORY, "no memory to read a layer");
+    archive_read_support_format_tar(archive);
+    archive_read_support_format_empty(archive);
+    unpacker->err = err;
+    if (archive_read_open(archive, unpacker, NULL, read_piece, NULL) == ARCHIVE_OK) {
+        while ((status = archive_read_next_header(archive, &entry)) == ARCHIVE_OK || status == ARCHIVE_WARN)
+            if (unpack_entry(unpacker, archive, entry, err) != 0)
+                goto out;
+    }
+    if (status == ARCHIVE_EOF && !unpacker->read_failed)
+        result = 0;
+    else if (!unpacker->read_failed)
+        error_set(err, ERR_INVALID, "the layer is no readable tar archive: %s", archive_error_string(archive));
+out:
+    archive_read_free(archive);
+    return result;
+}
+
+static int check_digest(const char *what, const struct digest *have, const char *wanted, struct error *err)
+{
+    if (!wanted || strcmp(have->text, wanted) == 0)
+        return 0;
+    return error_set(err, ERR_DIGEST, "the layer's %s is %s, expected was %s", what, have->text, wanted);
+}
+
+static int unpack_layer(struct unpacker *unpacker, int fd, const char *digest, const char *diff_id, struct error *err)
+{
+    struct digest file, stream;
+
+    unpacker->inflater = inflater_new(fd);
+    int status = unpack_stream(unpacker, err);
+    if (status == 0)
+        status = inflater_finish(unpacker->inflater, &file, &stream, err);
+    if (status == 0 && (check_digest("digest", &file, digest, err) != 0 ||
+                        check_digest("diff id", &stream, diff_id, err) != 0))
+        status = -1;
+    inflater_free(unpacker->inflater);
+    unpacker->inflater = NULL;
+    path_set_free(&unpacker->made);
+    return status;
+}
+
+static void unpacker_init(struct unpacker *unpacker, const struct unpack_options *options)
+{
+    static const struct unpack_options none;
+
+    if (!options)
+        options = &none;
+    *unpacker = (struct unpacker){
+        .root = -1,
+        .whiteouts = true,
+        .as_root = geteuid() == 0,
+        .bytes_left = options->max_bytes ? options->max_bytes : DEFAULT_BYTES,
+        .entries_left = options->max_entries ? options->max_entries : DEFAULT_ENTRIES,
+        .deadline = options->deadline,
+        .cancel = options->cancel,
+    };
+}
+
+int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const char *diff_id, bool whiteouts,
+                     const struct unpack_options *options, struct error *err)
+{
+    struct unpacker unpacker;
+
+    unpacker_init(&unpacker, options);
+    unpacker.root = target_dirfd;
+    unpacker.whiteouts = whiteouts;
+    return unpack_layer(&unpacker, layer_fd, digest, diff_id, err);
+}
+
+int oci_unpack(struct store *store, const char *manifest_digest, const char *target, const struct unpack_options *options,
+               struct error *err)
+{
+    cleanup_value struct value manifest = {0};
+    cleanup_value struct value config = {0};
+    struct unpacker unpacker;
+
+    if (oci_manifest_load(store, manifest_digest, &manifest, NULL, err) != 0 ||
+        oci_config_load(store, &manifest, &config, err) != 0)
+        return -1;
+    if (mkdir(target, 0755) < 0) {
+        if (errno != EEXIST)
+            return error_errno(err, errno, "cannot make the folder %s", target);
+        if (rmdir(target) < 0 || mkdir(target, 0755) < 0)
+            return error_errno(err, errno, "cannot unpack into %s", target);
+    }
+    cleanup_close int root = open(target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (root < 0)
+        return error_errno(err, errno, "cannot open %s", target);
+    unpacker_init(&unpacker, options);
+    unpacker.root = root;
+    const struct value *layers = value_get(&manifest, "layers");
+    const struct value *ids = value_path(&config, "rootfs.diff_ids");
+    for (size_t i = 0; i < value_count(layers); i++) {
+        const char *digest = value_get_string(value_at(layers, i), "digest", "");
+        cleanup_close int fd = store_blob_open(store, digest, NULL, err);
+        if (fd < 0 || unpack_layer(&unpacker, fd, digest, value_text(value_at(ids, i), NULL), err) != 0) {
+            error_wrap(err, "layer %zu of %s", i + 1, manifest_digest);
+            dir_remove(target, NULL);
+            return -1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,163 @@
+/*
+ * Names inside a folder that nothing in a layer can lead out of.
+ *
+ * An entry's parent is opened with openat2(RESOLVE_IN_ROOT): links in the way are followed as the image itself would see
+ * them, with the target as "/". The last component is only ever used with calls that do not follow links.
+ */
+#include "oci/unpack_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+
+static int open_in_root(int root, const char *path, int flags)
+{
+    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    long fd;
+
+    do
+        fd = syscall(SYS_openat2, root, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN);
+    return (int)fd;
+}
+
+char *unpack_clean(const char *name, struct error *err)
+{
+    cleanup_free char *copy = mem_strdup(name);
+    struct buf out = BUF_INIT;
+
+    if (strlen(name) >= PATH_LIMIT) {
+        error_set(err, ERR_INVALID, "the layer holds a name of %zu bytes", strlen(name));
+        return NULL;
+    }
+    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+        if (strcmp(part, ".") == 0)
+            continue;
+        if (strcmp(part, "..") == 0) {
+            buf_free(&out);
+            error_set(err, ERR_INVALID, "the layer holds the name '%.200s', which leads out of the image", name);
+            error_hint(err, "the image is broken or hostile: do not use it");
+            return NULL;
+        }
+        if (out.len)
+            buf_putc(&out, '/');
+        buf_puts(&out, part);
+    }
+    return out.len ? buf_steal(&out) : mem_strdup(".");
+}
+
+int unpack_open_dir(int root, const char *path, bool make)
+{
+    cleanup_free char *copy = mem_strdup(path);
+    int fd = open_in_root(root, path, O_PATH | O_DIRECTORY);
+
+    if (fd >= 0 || errno != ENOENT || !make)
+        return fd;
+    for (char *at = copy;; at++) {
+        if (*at != '/' && *at != '\0')
+            continue;
+        char was = *at;
+        *at = '\0';
+        int here = open_in_root(root, copy, O_PATH | O_DIRECTORY);
+        if (here < 0 && errno == ENOENT) {
+            char *slash = strrchr(copy, '/');
+            const char *leaf = slash ? slash + 1 : copy;
+            if (slash)
+                *slash = '\0';
+            int parent = open_in_root(root, slash ? copy : ".", O_PATH | O_DIRECTORY);
+            if (parent >= 0 && mkdirat(parent, leaf, 0755) < 0 && errno != EEXIST) {
+                close(parent);
+                return -1;
+            }
+            if (parent < 0)
+                return -1;
+            close(parent);
+            if (slash)
+                *slash = '/';
+            here = open_in_root(root, copy, O_PATH | O_DIRECTORY);
+        }
+        if (here < 0 || !was)
+            return here;
+        close(here);
+        *at = was;
+    }
+}
+
+int unpack_parent(int root, const char *path, bool make, const char **leaf)
+{
+    const char *slash = strrchr(path, '/');
+
+    *leaf = slash ? slash + 1 : path;
+    cleanup_free char *parent = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
+    return unpack_open_dir(root, parent, make);
+}
+
+static int remove_at(int parent, const char *leaf, int depth)
+{
+    struct dirent *entry;
+
+    if (unlinkat(parent, leaf, 0) == 0 || errno == ENOENT)
+        return 0;
+    if ((errno != EISDIR && errno != EPERM) || depth > 1000)
+        return -1;
+    int fd = openat(parent, leaf, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES && fchmodat(parent, leaf, 0700, 0) == 0)
+        fd = openat(parent, leaf, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    fchmod(fd, 0700);
+    DIR *folder = fdopendir(fd);
+    if (!folder) {
+        close(fd);
+        return -1;
+    }
+    int status = 0;
+    while ((entry = readdir(folder)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+            remove_at(fd, entry->d_name, depth + 1) != 0)
+            status = -1;
+    closedir(folder);
+    return status == 0 ? unlinkat(parent, leaf, AT_REMOVEDIR) : -1;
+}
+
+int unpack_remove(int parent, const char *leaf)
+{
+    return remove_at(parent, leaf, 0);
+}
+
+int unpack_clear(int root, const char *path, bool (*keep)(void *ctx, const char *path), void *ctx)
+{
+    struct dirent *entry;
+    int fd = open_in_root(root, path, O_RDONLY | O_DIRECTORY);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    int status = 0;
+
+    if (!folder) {
+        if (fd >= 0)
+            close(fd);
+        return fd < 0 && errno == ENOENT ? 0 : -1;
+    }
+    while ((entry = readdir(folder))) {
+        struct stat st;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        cleanup_free char *below =
+            strcmp(path, ".") == 0 ? mem_strdup(entry->d_name) : mem_printf("%s/%s", path, entry->d_name);
+        if (!keep || !keep(ctx, below))
+            status |= remove_at(fd, entry->d_name, 0);
+        else if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+            status |= unpack_clear(root, below, keep, ctx);
+    }
+    closedir(folder);
+    return status;
+}
