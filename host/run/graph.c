@@ -294,6 +294,7 @@ static void read_stage(struct graph *graph, size_t index, const char *script, st
     stage->timeout_ns = duration(value_get(stage->spec, "timeout"), stage, "timeout", script, check);
     const struct value *always = value_get(stage->spec, "always");
     stage->always = always && (always->kind == VALUE_MAP || value_get_bool(stage->spec, "always", false));
+    stage->allow_failure = value_get_bool(stage->spec, "allow_failure", false);
     retry(stage, script, check);
 }
 

@@ -22,6 +22,7 @@ struct stage {
     int64_t backoff_ns;           /* before the first retry; doubles after each */
     int retries;
     bool always;
+    bool allow_failure;           /* its failure fails neither the run nor what needs it */
     const char *file;
     int line;
 };

@@ -239,6 +239,7 @@ static void on_child(void *ctx, int wait_status)
         struct value *error = value_get(&worker->result, "error");
         struct value *ok = value_get(&worker->result, "ok");
         result.skipped = value_get_bool(&worker->result, "skipped", false);
+        result.reason = value_get_string(&worker->result, "reason", NULL);
         result.ok = !error || error->kind == VALUE_NIL;
         if (!result.ok)
             value_move(&result.error, error);

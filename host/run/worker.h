@@ -16,6 +16,7 @@ struct worker_result {
     bool skipped;
     bool ok;
     bool timed_out, cancelled;  /* which of our own ends it met, if any */
+    const char *reason;         /* why it was skipped, or NULL; lives as long as the call */
     struct value output;        /* the callback may take it */
     struct value error;         /* { code, message, hint, file, line, traceback ... } */
 };

@@ -1,0 +1,417 @@
+/* What happens to one cell: waiting, attempts, its `always` block, its end. */
+#include "run/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "run/context.h"
+
+#define ALWAYS_NS (120 * NS_PER_S)        /* budget of an `always` block */
+#define ALWAYS_CANCELLED_NS (30 * NS_PER_S)
+#define BACKOFF_MAX_NS (3600 * NS_PER_S)
+
+struct tally_cell *slot_state(const struct slot *slot)
+{
+    return &slot->run->opt->tally->cells[slot->tally];
+}
+
+const struct cell *slot_cell(const struct slot *slot)
+{
+    return &slot->run->opt->graph->cells[slot->cell];
+}
+
+const struct stage *slot_stage(const struct slot *slot)
+{
+    return &slot->run->opt->graph->stages[slot_cell(slot)->stage];
+}
+
+void run_kill(struct run *run)
+{
+    for (size_t i = 0; i < run->count; i++) {
+        if (run->slots[i].worker)
+            worker_kill(run->slots[i].worker);
+    }
+}
+
+/* Journal first, then everybody else. Takes what is in *event. */
+void run_emit(struct run *run, struct value *event, bool journal, bool sync)
+{
+    if (!value_get(event, "time"))
+        value_put_int(event, "time", clock_wall_ms());
+    if (journal && run->broken.code == ERR_NONE) {
+        struct value line = {0};
+        event_redact(event, &line);
+        int rc = journal_write(&run->journal, &line, sync, &run->broken);
+        value_free(&line);
+        if (rc < 0) {
+            run_kill(run);
+        }
+    }
+    tally_event(run->opt->tally, event);
+    renderer_event(run->opt->renderer, event);
+    value_free(event);
+}
+
+void event_new(struct value *event, const char *t, const struct slot *slot)
+{
+    value_set_map(event);
+    value_put_string(event, "t", t);
+    if (slot)
+        value_put_string(event, "stage", slot_cell(slot)->name);
+}
+
+void run_say(void *ctx, const char *level, const char *text)
+{
+    struct value event = {0};
+
+    event_new(&event, "log", NULL);
+    value_put_string(&event, "level", level);
+    value_put_string(&event, "text", text);
+    run_emit(ctx, &event, false, false);
+}
+
+/* ---- the end of a cell ---- */
+
+static int exit_of(enum cell_status status)
+{
+    return cell_status_good(status)      ? 0
+           : status == CELL_TIMEOUT   ? 3
+           : status == CELL_DENIED    ? 4
+           : status == CELL_CANCELLED ? 130
+                                      : 1;
+}
+
+/* A failure that the script allows for: it is shown, and that is all. */
+static bool allowed(const struct slot *slot, enum cell_status status)
+{
+    return slot_stage(slot)->allow_failure && (status == CELL_FAILED || status == CELL_TIMEOUT);
+}
+
+static void end_cell(struct slot *slot, enum cell_status status, const char *reason)
+{
+    struct run *run = slot->run;
+    struct value event = {0};
+    int64_t took_ms = slot->started ? (clock_now() - slot->started) / NS_PER_MS : 0;
+    bool sync = took_ms >= JOURNAL_CHEAP_MS;
+
+    slot->state = SLOT_DONE;
+    run->costly = run->costly || sync;
+    if (!cell_status_good(status) && status != CELL_BLOCKED && !allowed(slot, status) && run->exit == 0) {
+        run->exit = exit_of(status);
+        run->first_bad = slot_cell(slot)->name;
+    }
+    event_new(&event, "stage_end", slot);
+    value_put_string(&event, "status", cell_status_name(status));
+    value_put_int(&event, "attempt", slot->attempt);
+    value_put_int(&event, "duration_ms", took_ms);
+    value_put_string(&event, "reason", reason);
+    if (allowed(slot, status))
+        value_put_bool(&event, "allowed", true);
+    if (status == CELL_OK)
+        value_move(value_put(&event, "output"), &slot->output);
+    else if (slot->error.kind == VALUE_MAP)
+        value_move(value_put(&event, "error"), &slot->error);
+    value_free(&slot->output);
+    value_free(&slot->error);
+    stagelog_close(&slot->log);
+    run_emit(run, &event, true, sync);
+}
+
+/* ---- what a worker says ---- */
+
+static void on_event(void *ctx, struct value *event)
+{
+    struct slot *slot = ctx;
+    const char *t = value_get_string(event, "t", "");
+    bool line = strcmp(t, "output") == 0 || strcmp(t, "log") == 0;
+    bool effect = strcmp(t, "effect") == 0;
+    bool known = line || effect || strcmp(t, "progress") == 0 || strcmp(t, "variable") == 0 ||
+                 strcmp(t, "report") == 0 || strcmp(t, "issue") == 0;
+    struct value own = {0};
+
+    if (!known)
+        return;
+    value_move(&own, event);
+    value_put_string(&own, "stage", slot_cell(slot)->name);
+    value_put_int(&own, "time", clock_wall_ms());
+    const char *path = value_get_string(&own, "path", NULL);
+    if (path && path[0] != '/') {
+        cleanup_free char *whole = path_join(slot->run->opt->config->workspace, path);
+        value_put_string(&own, "path", whole);
+    }
+    if (line)
+        stagelog_event(&slot->log, slot->folder, &own);
+    slot->run->costly = slot->run->costly || effect;
+    run_emit(slot->run, &own, !line && strcmp(t, "progress") != 0, effect);
+}
+
+static enum cell_status classify(const struct worker_result *result)
+{
+    if (result->ok)
+        return CELL_OK;
+    if (result->timed_out)
+        return CELL_TIMEOUT;
+    if (result->cancelled)
+        return CELL_CANCELLED;
+    switch (error_code_from_name(value_get_string(&result->error, "code", "failed"))) {
+    case ERR_TIMEOUT:
+        return CELL_TIMEOUT;
+    case ERR_DENIED:
+        return CELL_DENIED;
+    case ERR_CANCELLED:
+        return CELL_CANCELLED;
+    default:
+        return CELL_FAILED;
+    }
+}
+
+static int start_worker(struct slot *slot, const char *mode);
+
+static void on_backoff(void *ctx)
+{
+    struct slot *slot = ctx;
+
+    loop_end(slot->backoff);
+    slot->backoff = NULL;
+    slot->state = SLOT_IDLE;
+    slot->status = CELL_WAITING;
+    value_free(&slot->error);
+    run_schedule(slot->run);
+}
+
+static bool try_again(struct slot *slot, enum cell_status status)
+{
+    struct run *run = slot->run;
+    const struct stage *stage = slot_stage(slot);
+    struct value event = {0};
+
+    if ((status != CELL_FAILED && status != CELL_TIMEOUT) || slot->attempt > stage->retries || run->signals ||
+        run->timed_out)
+        return false;
+    int64_t delay = stage->backoff_ns;
+    for (int i = 1; i < slot->attempt && delay < BACKOFF_MAX_NS; i++)
+        delay *= 2;
+    delay = delay < BACKOFF_MAX_NS ? delay : BACKOFF_MAX_NS;
+    event_new(&event, "stage_retry", slot);
+    value_put_int(&event, "attempt", slot->attempt);
+    value_put_int(&event, "delay_ms", delay / NS_PER_MS);
+    value_copy(value_put(&event, "error"), &slot->error);
+    run_emit(run, &event, true, false);
+    slot->state = SLOT_BACKOFF;
+    slot->backoff = loop_timer(run->opt->loop, deadline_in(delay), on_backoff, slot);
+    return true;
+}
+
+/* The stage's run is over for good: its `always` block, if any, then its end. */
+static void stage_over(struct slot *slot)
+{
+    struct run *run = slot->run;
+
+    if (slot_stage(slot)->always && run->signals < 2) {
+        struct value event = {0};
+        event_new(&event, "stage_result", slot);
+        value_put_string(&event, "status", cell_status_name(slot->status));
+        value_put_int(&event, "attempt", slot->attempt);
+        if (slot->status == CELL_OK)
+            value_copy(value_put(&event, "output"), &slot->output);
+        else
+            value_copy(value_put(&event, "error"), &slot->error);
+        run_emit(run, &event, true, false);
+        if (start_worker(slot, "always") == 0)
+            return;
+    }
+    end_cell(slot, slot->status, NULL);
+}
+
+static void always_over(struct slot *slot, struct worker_result *result)
+{
+    if (!result->ok && slot->status == CELL_OK) {
+        slot->status = classify(result);
+        value_move(&slot->error, &result->error);
+        cleanup_free char *message = mem_printf("always: %s", value_get_string(&slot->error, "message", "failed"));
+        value_put_string(&slot->error, "message", message);
+    } else if (!result->ok) {
+        cleanup_free char *text = mem_printf("its always block failed too: %s",
+                                             value_get_string(&result->error, "message", ""));
+        struct value event = {0};
+        event_new(&event, "log", slot);
+        value_put_string(&event, "level", "error");
+        value_put_string(&event, "text", text);
+        on_event(slot, &event);
+        value_free(&event);
+    }
+    end_cell(slot, slot->status, NULL);
+}
+
+static void on_end(void *ctx, struct worker_result *result)
+{
+    struct slot *slot = ctx;
+    struct run *run = slot->run;
+
+    slot->worker = NULL;
+    run->running--;
+    if (slot->state == SLOT_ALWAYS) {
+        always_over(slot, result);
+    } else if (result->ok && result->skipped) {
+        end_cell(slot, CELL_SKIPPED, result->reason);
+    } else {
+        slot->status = classify(result);
+        value_move(&slot->output, &result->output);
+        value_move(&slot->error, &result->error);
+        if (!try_again(slot, slot->status))
+            stage_over(slot);
+    }
+    run_schedule(run);
+}
+
+/* ---- starting ---- */
+
+static int64_t budget(const struct run *run, const struct slot *slot, bool always)
+{
+    const struct stage *stage = slot_stage(slot);
+    int64_t whole = run->opt->timeout_ns ? run->opt->timeout_ns : run->opt->graph->timeout_ns;
+
+    if (always)
+        return run->signals ? ALWAYS_CANCELLED_NS : ALWAYS_NS;
+    if (!whole)
+        return stage->timeout_ns;
+    int64_t left = run->started + whole - clock_now();
+    left = left > NS_PER_MS ? left : NS_PER_MS;
+    return stage->timeout_ns && stage->timeout_ns < left ? stage->timeout_ns : left;
+}
+
+static int start_worker(struct slot *slot, const char *mode)
+{
+    struct run *run = slot->run;
+    const struct run_options *opt = run->opt;
+    bool always = strcmp(mode, "always") == 0;
+    struct worker_handler handler = {.event = on_event, .end = on_end, .ctx = slot};
+    cleanup_free char *out_dir = path_join(slot->folder, "out");
+    struct error err = {0};
+    struct broker_spec spec = {
+        .config = opt->config, .mode = mode, .script = opt->plan->script, .stage = slot_cell(slot)->name,
+        .run_id = opt->id, .out_dir = out_dir, .local_socket = services_socket(run->services), .bound = opt->bound,
+        .timeout_ns = budget(run, slot, always), .grace_ns = WORKER_GRACE_NS, .allow_degraded = opt->allow_degraded};
+
+    plan_permissions(opt->plan, slot_stage(slot)->spec, &spec.permissions);
+    context_build(opt, slot_cell(slot), opt->from ? opt->from : opt->tally, slot_state(slot), slot->attempt, &spec.context);
+    if (always) {
+        value_put_string(&spec.context, "status", cell_status_name(slot->status));
+        value_copy(value_put(&spec.context, "error"), &slot->error);
+        value_copy(value_put(&spec.context, "output"), &slot->output);
+    }
+    /* The children inherit the descriptors: nothing buffered may be in them twice. */
+    renderer_flush(opt->renderer);
+    slot->worker = worker_start(opt->loop, &spec, &handler, &err);
+    value_free(&spec.permissions);
+    value_free(&spec.context);
+    if (!slot->worker) {
+        value_free(&slot->error);
+        error_to_value(&err, &slot->error);
+        slot->status = err.code == ERR_DENIED ? CELL_DENIED : CELL_FAILED;
+        return -1;
+    }
+    slot->state = always ? SLOT_ALWAYS : SLOT_RUNNING;
+    run->running++;
+    return 0;
+}
+
+static void start_stage(struct slot *slot)
+{
+    struct value event = {0};
+
+    if (!slot->started)
+        slot->started = clock_now();
+    slot->attempt++;
+    event_new(&event, "stage_start", slot);
+    value_put_int(&event, "attempt", slot->attempt);
+    run_emit(slot->run, &event, true, false);
+    if (start_worker(slot, "stage") < 0)
+        end_cell(slot, slot->status, NULL);
+}
+
+/* 1 may start, 0 must wait, -1 blocked (*by is the need's cell). */
+static int needs_met(const struct run *run, const struct slot *slot, const char **by)
+{
+    const struct graph *graph = run->opt->graph;
+    const struct stage *stage = slot_stage(slot);
+    bool wait = false;
+
+    if (run->opt->from)
+        return 1;
+    for (size_t i = 0; i < stage->need_count; i++) {
+        const struct stage *need = &graph->stages[stage->needs[i]];
+        for (size_t k = 0; k < need->cell_count; k++) {
+            const struct slot *other = &run->slots[need->first_cell + k];
+            enum cell_status status = slot_state(other)->status;
+            if (other->state != SLOT_DONE) {
+                wait = true;
+            } else if (!cell_status_good(status) && !allowed(other, status)) {
+                *by = slot_cell(other)->name;
+                return -1;
+            }
+        }
+    }
+    return wait ? 0 : 1;
+}
+
+/* Ends a cell that will never start; true when it did. */
+static bool give_up(struct run *run, struct slot *slot, int met, const char *by)
+{
+    if (run->signals) {
+        end_cell(slot, CELL_CANCELLED, "the run was cancelled");
+        return true;
+    }
+    cleanup_free char *reason = run->timed_out ? mem_strdup("the pipeline timed out")
+                                : met < 0      ? mem_printf("needs %s, which did not end well", by)
+                                : run->exit && !run->opt->keep_going && slot->attempt == 0
+                                    ? mem_printf("not started: %s did not end well (--keep-going goes on)", run->first_bad)
+                                    : NULL;
+    if (!reason)
+        return false;
+    end_cell(slot, CELL_BLOCKED, reason);
+    return true;
+}
+
+void run_schedule(struct run *run)
+{
+    bool changed = true;
+
+    while (changed && run->broken.code == ERR_NONE) {
+        changed = false;
+        for (size_t i = 0; i < run->count; i++) {
+            struct slot *slot = &run->slots[i];
+            const char *by = NULL;
+            if (slot->state != SLOT_IDLE)
+                continue;
+            int met = needs_met(run, slot, &by);
+            if (give_up(run, slot, met, by)) {
+                changed = true;
+            } else if (met > 0 && run->running < run->opt->jobs) {
+                if (slot->status == CELL_WAITING) {
+                    start_stage(slot);
+                } else { /* a resumed run: only the `always` block is left */
+                    slot->started = clock_now();
+                    stage_over(slot);
+                }
+                changed = true;
+            }
+        }
+    }
+}
+
+void run_cancel(struct run *run, bool timeout)
+{
+    for (size_t i = 0; i < run->count; i++) {
+        struct slot *slot = &run->slots[i];
+        if (slot->worker && slot->state == SLOT_RUNNING)
+            worker_cancel(slot->worker, timeout);
+        if (slot->state == SLOT_BACKOFF) {
+            loop_end(slot->backoff);
+            slot->backoff = NULL;
+            stage_over(slot); /* as its last attempt left it */
+        }
+    }
+    run_schedule(run);
+}

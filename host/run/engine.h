@@ -1,0 +1,59 @@
+/* Inside the run engine: the state of one run and of its cells. supervisor.c has the run, cells.c what happens to a cell. */
+#ifndef MLHOST_RUN_ENGINE_H
+#define MLHOST_RUN_ENGINE_H
+
+#include "run/services.h"
+#include "run/stagelog.h"
+#include "run/supervisor.h"
+#include "run/worker.h"
+
+enum slot_state { SLOT_IDLE, SLOT_RUNNING, SLOT_BACKOFF, SLOT_ALWAYS, SLOT_DONE };
+
+struct run;
+struct slot {
+    struct run *run;
+    size_t cell;                 /* index in the graph */
+    size_t tally;                /* index in the tally */
+    enum slot_state state;
+    struct worker *worker;
+    struct loop_watch *backoff;
+    int attempt;
+    int64_t started;             /* of the first attempt */
+    char *folder;                /* stages/<cell> */
+    struct stagelog log;
+    enum cell_status status;     /* what the stage came to, while `always` runs */
+    struct value output, error;
+};
+
+struct run {
+    const struct run_options *opt;
+    struct journal journal;
+    struct services *services;
+    struct slot *slots;
+    size_t count;                /* of cells in the graph; those left out are SLOT_DONE from the start */
+    int running;
+    int signals;                 /* SIGINT and SIGTERM so far */
+    bool timed_out;              /* the whole run */
+    int exit;                    /* of the first stage that did not end well; 0 so far */
+    const char *first_bad;       /* its name */
+    bool costly;                 /* something happened that is worth a sync */
+    int64_t started;
+    struct error broken;         /* the journal cannot be written: nothing more may be done */
+};
+
+struct tally_cell *slot_state(const struct slot *slot);
+const struct cell *slot_cell(const struct slot *slot);
+const struct stage *slot_stage(const struct slot *slot);
+
+/* Starts an event { t, stage }; slot may be NULL. */
+void event_new(struct value *event, const char *t, const struct slot *slot);
+/* Journal first, then everybody else. Takes what is in *event. */
+void run_emit(struct run *run, struct value *event, bool journal, bool sync);
+/* A notice of the host's own; ctx is the run. */
+void run_say(void *ctx, const char *level, const char *text);
+/* Starts every cell that may start, ends every cell that never will. */
+void run_schedule(struct run *run);
+void run_cancel(struct run *run, bool timeout);
+void run_kill(struct run *run);
+
+#endif
