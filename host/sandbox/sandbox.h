@@ -113,7 +113,8 @@ int sandbox_seal(uint64_t memory_limit, struct error *err);
 /* What this kernel and user can enforce, as a map { layer: { available: bool, detail: string } } for doctor. */
 void sandbox_probe(struct value *out);
 unsigned sandbox_available(void); /* SANDBOX_LAYER_* */
-/* Compiles the filters and tries the namespaces now, so that later forks of this process find that done. Optional. */
+/* Compiles the filter of scripts now (0.4 ms), so that later forks of this process find that done. Optional. What commands need is
+ * made when the first one is started: most stages start none. */
 void sandbox_warm(void);
 
 #endif

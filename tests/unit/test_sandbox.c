@@ -720,8 +720,8 @@ static void without_overlays_there_are_copies(void **state)
     struct exec_result result;
     if (!have_namespaces())
         return;
-    char *root = new_root(), *upper = new_folder(), work[] = "/dev/shm/mlhost-work-XXXXXX", path[320];
-    assert_non_null(mkdtemp(work)); /* on another file system than upper: every kernel refuses that */
+    char *root = new_root(), *work = new_folder(), upper[] = "/dev/shm/mlhost-upper-XXXXXX", path[320];
+    assert_non_null(mkdtemp(upper)); /* on another file system than work: every kernel refuses that */
     const struct sandbox_mount mounts[] = {
         {.kind = MOUNT_OVERLAY, .source = root, .target = "/", .upper = upper, .work = work},
         {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
@@ -747,8 +747,8 @@ static void without_overlays_there_are_copies(void **state)
     assert_int_equal(read(fd, text, 9), 9);
     assert_string_equal(text, "original\n");
     close(fd);
-    rmdir(work);
-    remove_folder(upper);
+    remove_folder(mem_strdup(upper));
+    remove_folder(work);
     remove_folder(root);
 }
 
