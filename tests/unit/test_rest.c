@@ -319,6 +319,107 @@ static void test_azure_ad(void **state)
     }
 }
 
+/* Calls a primitive that is no plain endpoint, with `json` besides the client. */
+static int run(primitive_fn *fn, const char *name, const struct value *client, const char *json, struct value *out,
+               struct error *err)
+{
+    const struct primitive row = {.sign = {.name = name}};
+    struct call call = {.broker = &broker, .row = &row, .deadline = far()};
+    struct value args = {0};
+
+    *err = (struct error){0};
+    assert_int_equal(value_from_json(json, strlen(json), "args", NULL, &args, err), 0);
+    if (client)
+        value_copy(value_put(&args, "client"), value_get(client, "client"));
+    int result = fn(&call, &args, out, err);
+    value_free(&args);
+    return result;
+}
+
+static void test_uploads(void **state)
+{
+    cleanup_value struct value client = {0};
+    struct error err = {0};
+    char endpoint[160];
+
+    (void)state;
+    snprintf(endpoint, sizeof(endpoint), "{\"endpoint\":\"%s/echo\"}", base);
+    assert_int_equal(connect_to("kubeflow", endpoint, &client, &err), 0);
+    { /* a package: one form field, the name in the query */
+        cleanup_value struct value out = {0};
+        assert_int_equal(run(prim_kubeflow_upload, "kubeflow.upload", &client,
+                             "{\"content\":\"schemaVersion: 2.1.0\",\"name\":\"a b\",\"filename\":\"x\\\"y.yaml\"}",
+                             &out, &err), 0);
+        const char *body = value_get_string(&out, "body", "");
+        const char *type = value_get_string(value_get(&out, "headers"), "content-type", "");
+        assert_string_equal(value_get_string(&out, "path", ""), "/echo/apis/v2beta1/pipelines/upload?name=a%20b");
+        assert_int_equal(strncmp(type, "multipart/form-data; boundary=mlhost-", 37), 0);
+        assert_non_null(strstr(body, "name=\"uploadfile\"; filename=\"x_y.yaml\"\r\n"));
+        assert_non_null(strstr(body, "\r\n\r\nschemaVersion: 2.1.0\r\n--mlhost-"));
+    }
+    { /* a version of it */
+        cleanup_value struct value out = {0};
+        assert_int_equal(run(prim_kubeflow_upload, "kubeflow.upload", &client,
+                             "{\"content\":\"x\",\"pipeline_id\":\"p1\",\"name\":\"v\"}", &out, &err), 0);
+        assert_string_equal(value_get_string(&out, "path", ""),
+                            "/echo/apis/v2beta1/pipelines/upload_version?pipelineid=p1&name=v");
+    }
+    { /* a notebook goes as base64 */
+        cleanup_value struct value out = {0};
+        cleanup_value struct value databricks = {0};
+        assert_int_equal(connect_to("databricks", endpoint, &databricks, &err), 0);
+        assert_int_equal(run(prim_databricks_import, "databricks.import", &databricks,
+                             "{\"content\":\"print(1)\",\"to\":\"/Shared/n\",\"language\":\"PYTHON\"}", &out, &err),
+                         0);
+        assert_non_null(strstr(value_get_string(&out, "body", ""), "\"content\":\"cHJpbnQoMSk=\""));
+    }
+}
+
+static void test_plain_http(void **state)
+{
+    struct error err = {0};
+    char json[512];
+
+    (void)state;
+    {
+        cleanup_value struct value out = {0};
+        snprintf(json, sizeof(json), "{\"url\":\"%s/echo\",\"method\":\"POST\",\"headers\":{\"X-One\":\"1\"},"
+                 "\"bearer\":\"tok\",\"body\":\"hello\"}", base);
+        assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), 0);
+        assert_int_equal(value_get_int(&out, "status", 0), 200);
+        const char *body = value_get_string(&out, "body", "");
+        assert_non_null(strstr(body, "\"authorization\": \"Bearer tok\""));
+        assert_non_null(strstr(body, "\"x-one\": \"1\""));
+        assert_string_equal(value_get_string(value_get(&out, "headers"), "content-type", ""), "application/json");
+    }
+    { /* a body that goes to a file appears whole or not at all */
+        cleanup_value struct value out = {0};
+        snprintf(json, sizeof(json), "{\"url\":\"%s/truncated/http\",\"to\":\"/tmp/mlhost-test-http\",\"retry\":false}",
+                 base);
+        assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), -1);
+        assert_int_equal(access("/tmp/mlhost-test-http", F_OK), -1);
+        assert_int_equal(access("/tmp/mlhost-test-http.part", F_OK), -1);
+    }
+    { /* statuses raise, unless the caller looks himself */
+        cleanup_value struct value out = {0};
+        snprintf(json, sizeof(json), "{\"url\":\"%s/status/404?style=kfp\"}", base);
+        assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), -1);
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+        assert_non_null(strstr(err.message, "Pipeline not found: x"));
+        snprintf(json, sizeof(json), "{\"url\":\"%s/status/404\",\"check\":false}", base);
+        assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), 0);
+        assert_int_equal(value_get_int(&out, "status", 0), 404);
+    }
+    { /* the policy is asked first */
+        cleanup_value struct value out = {0};
+        broker.deny_net = true;
+        snprintf(json, sizeof(json), "{\"url\":\"%s/ok\"}", base);
+        assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), -1);
+        assert_int_equal(err.code, ERR_DENIED);
+        broker.deny_net = false;
+    }
+}
+
 static int setup(void **state)
 {
     struct error err = {0};
@@ -348,6 +449,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_request_shapes), cmocka_unit_test(test_refusals), cmocka_unit_test(test_nothing_answers),
         cmocka_unit_test(test_addresses),      cmocka_unit_test(test_credentials), cmocka_unit_test(test_azure_ad),
+        cmocka_unit_test(test_uploads),        cmocka_unit_test(test_plain_http),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
