@@ -184,9 +184,10 @@ static bool try_again(struct slot *slot, enum cell_status status)
 {
     struct run *run = slot->run;
     const struct stage *stage = slot_stage(slot);
+    enum error_code code = error_code_from_name(value_get_string(&slot->error, "code", "failed"));
     struct value event = {0};
 
-    if ((status != CELL_FAILED && status != CELL_TIMEOUT) || slot->attempt > stage->retries || run->signals ||
+    if ((status != CELL_FAILED && status != CELL_TIMEOUT) || code == ERR_USAGE || slot->attempt > stage->retries || run->signals ||
         run->timed_out)
         return false;
     int64_t delay = stage->backoff_ns;

@@ -254,15 +254,18 @@ void error_place(const struct value *error, struct buf *out)
         buf_printf(out, "%s: ", file);
 }
 
+/* Each line behind two spaces and the label (blanks of its length on all but the first). */
 static void indent(const char *label, const char *text, struct buf *out)
 {
     cleanup_buf struct buf safe = BUF_INIT;
+    int width = (int)strlen(label);
     bool first = true;
 
     text_harmless_lines(text, strlen(text), &safe);
     for (char *line = safe.data; line && *line;) {
         size_t len = strcspn(line, "\n");
-        buf_printf(out, "  %s%.*s\n", first ? label : "  ", (int)len, line);
+        size_t blank = strspn(line, "\t");
+        buf_printf(out, "  %*s%.*s\n", width, first ? label : "", (int)(len - blank), line + blank);
         first = false;
         line += len + (line[len] == '\n');
     }
@@ -284,8 +287,12 @@ static void one_failure(const struct tally_cell *cell, bool with_tail, struct bu
     indent("error: ", text.data, out);
     if (hint[0])
         indent("hint: ", hint, out);
-    if (traceback[0])
-        indent("", traceback, out);
+    if (strncmp(traceback, "stack traceback:\n", 17) == 0)
+        traceback += 17;
+    if (traceback[0]) {
+        buf_puts(out, "  traceback:\n");
+        indent("  ", traceback + strspn(traceback, " \t"), out);
+    }
     if (with_tail && cell->tail[(cell->tail_next + TALLY_TAIL - 1) % TALLY_TAIL]) {
         buf_clear(&text);
         tally_tail(cell, &text);

@@ -637,7 +637,7 @@ def azure_devops_is_noticed_and_spoken_to(w):
     lines = out.splitlines()
     assert "##[group]s" in lines and "##[endgroup]" in lines, out
     assert "##vso[task.setvariable variable=RUN_ID;isOutput=true;]a;b]c" in lines, out
-    assert any(l.startswith("##vso[task.logissue type=error;sourcepath=") and "linenumber=18;" in l for l in lines), out
+    assert any(l.startswith("##vso[task.logissue type=error;sourcepath=") and "linenumber=19;" in l for l in lines), out
     assert "##vso[task.uploadsummary]" + w.newest() + "/report.md" in lines, out
     assert "##vso[task.setprogress value=100;]2 of 2 stages" in lines, out
     equal(lines[-1], "##vso[task.complete result=Failed;]failed")

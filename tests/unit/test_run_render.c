@@ -169,7 +169,7 @@ static void people_get_what_failed_and_what_to_do(void **state)
         has(&s, "from b **vso[task.complete]");
         has(&s, "error: ci.lua:9: <bad> & 50%");
         has(&s, "hint: do it");
-        has(&s, "stack traceback:");
+        has(&s, "  traceback:\n    ");
         has(&s, "report: /w/report.md");
         has(&s, "link:   model: http://h/m");
         has(&s, "resume: mlhost run ci.lua --resume r1");
