@@ -1,5 +1,5 @@
--- The embedded Kubeflow Pipelines API (v2beta1): routes, errors, health. The objects are in lua/local/kubeflow/, what runs a
--- pipeline in lua/local/runner/.
+-- The embedded Kubeflow Pipelines API (v2beta1): routes, errors, health. The objects are in
+-- lua/local/kubeflow/, what runs a pipeline in lua/local/runner/.
 local errors = require "local.kubeflow.errors"
 local experiments = require "local.kubeflow.experiments"
 local json = require "local.json"
@@ -114,7 +114,8 @@ end
 
 return function(host)
   local service = {
-    dir = host.dir, url = host.url, workspace = host.workspace, sys = sys, now = sys.now_ms, new_id = new_id, runner = require "runner",
+    dir = host.dir, url = host.url, workspace = host.workspace, sys = sys, now = sys.now_ms, new_id = new_id,
+      runner = require "runner",
     db = store.open(sqlite.open(host.dir .. "/kubeflow.db")),
   }
   for _, name in ipairs { "runs", "volumes", "secrets", "configmaps", "rootfs", "cache" } do

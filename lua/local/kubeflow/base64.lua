@@ -13,7 +13,8 @@ function base64.encode(bytes)
   for i = 1, #bytes, 3 do
     local a, b, c = bytes:byte(i, i + 2)
     local n = a << 16 | (b or 0) << 8 | (c or 0)
-    out[#out + 1] = digit[n >> 18] .. digit[n >> 12 & 63] .. (b and digit[n >> 6 & 63] or "=") .. (c and digit[n & 63] or "=")
+    out[#out + 1] = digit[n >> 18] .. digit[n >> 12 & 63] .. (b and digit[n >> 6 & 63] or "=") .. (c
+      and digit[n & 63] or "=")
   end
   return table.concat(out)
 end
@@ -29,7 +30,8 @@ function base64.decode(text)
       error("not base64", 0)
     end
     local n = a << 18 | b << 12 | (c and value[c] or 0) << 6 | (d and value[d] or 0)
-    out[#out + 1] = string.char(n >> 16) .. (c and string.char(n >> 8 & 255) or "") .. (d and string.char(n & 255) or "")
+    out[#out + 1] = string.char(n >> 16) .. (c and string.char(n >> 8 & 255) or "") .. (d and string.char(n & 255)
+      or "")
   end
   return table.concat(out)
 end

@@ -28,7 +28,8 @@ end
 
 local function add(service, name, description, namespace)
   local id = service.new_id()
-  service.db:run("INSERT INTO experiments (id, name, description, created_at, namespace) VALUES (?, ?, ?, ?, ?)", id, name,
+  service.db:run("INSERT INTO experiments (id, name, description, created_at, namespace) VALUES (?, ?, ?, ?, ?)", id,
+    name,
                  description or "", service.now(), namespace or "")
   return find(service, id)
 end
@@ -55,7 +56,8 @@ function experiments.create(service, request)
 end
 
 function experiments.list(service, request)
-  local rows, token, total = list.rows({ db = service.db, from = "experiments", fields = fields, query = request.query })
+  local rows, token, total = list.rows({ db = service.db, from = "experiments", fields = fields,
+    query = request.query })
   local items = json.array({})
   for i, row in ipairs(rows) do
     items[i] = shown(row)

@@ -1,7 +1,7 @@
 -- Listing: page_size, page_token, sort_by and filter, the same way for every kind of object.
 --
--- Pages go by key, not by offset: what is added or removed between two pages neither repeats nor hides a row. The token
--- carries order and filter; when they are sent again they must be the same.
+-- Pages go by key, not by offset: what is added or removed between two pages neither repeats nor hides a row.
+-- The token carries order and filter; when they are sent again they must be the same.
 local base64 = require "local.kubeflow.base64"
 local errors = require "local.kubeflow.errors"
 local json = require "local.json"
@@ -13,7 +13,8 @@ local operations = {
   LESS_THAN = "<", LESS_THAN_EQUALS = "<=", LESS_THAN_OR_EQUALS = "<=", IN = "IN", IS_SUBSTRING = "LIKE",
 }
 -- The SDK's enum sends numbers.
-local numbered = { "EQUALS", "NOT_EQUALS", "GREATER_THAN", nil, "GREATER_THAN_EQUALS", "LESS_THAN", "LESS_THAN_EQUALS", "IN",
+local numbered = { "EQUALS", "NOT_EQUALS", "GREATER_THAN", nil, "GREATER_THAN_EQUALS", "LESS_THAN",
+  "LESS_THAN_EQUALS", "IN",
                    "IS_SUBSTRING" }
 local value_keys = {
   int_value = "number", intValue = "number", long_value = "number", longValue = "number", string_value = "string",
@@ -129,7 +130,8 @@ end
 
 local function decode_token(text)
   local ok, state = pcall(function() return json.decode(base64.decode(text)) end)
-  if not ok or type(state) ~= "table" or type(state.sort) ~= "string" or type(state.id) ~= "string" or state.key == nil then
+  if not ok or type(state) ~= "table" or type(state.sort) ~= "string" or type(state.id) ~= "string"
+    or state.key == nil then
     errors.raise(3, "the page token is not one of this service")
   end
   return state
@@ -154,8 +156,9 @@ local function sort_of(text, fields)
   return fields[name], direction == "desc"
 end
 
---- Lists rows. spec: db, from (table), fields (API name -> column; `["tags."]` when tags can be filtered by), where (SQL
---- conditions), arguments, query (the request's). Returns rows, next page token or nil, number of all rows.
+--- Lists rows. spec: db, from (table), fields (API name -> column; `["tags."]` when tags can be filtered by),
+--- where (SQL conditions), arguments, query (the request's). Returns rows, next page token or nil, number of
+--- all rows.
 function list.rows(spec)
   local query = spec.query
   local size = page_size(query.page_size)

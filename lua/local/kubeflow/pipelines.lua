@@ -274,7 +274,8 @@ end
 
 function pipelines.list_versions(service, request, id)
   find(service, id)
-  local rows, token, total = list.rows({ db = service.db, from = "versions", fields = version_fields, query = request.query,
+  local rows, token, total = list.rows({ db = service.db, from = "versions", fields = version_fields,
+    query = request.query,
                                          where = { "pipeline_id = ?" }, arguments = { id } })
   local items = json.array({})
   for i, row in ipairs(rows) do

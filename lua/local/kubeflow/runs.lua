@@ -15,7 +15,8 @@ local terminal = { SUCCEEDED = true, SKIPPED = true, FAILED = true, CANCELED = t
 
 local fields = {
   id = "id", run_id = "id", name = "display_name", display_name = "display_name", created_at = "created_at",
-  finished_at = "finished_at", scheduled_at = "scheduled_at", description = "description", storage_state = "storage_state",
+  finished_at = "finished_at", scheduled_at = "scheduled_at", description = "description",
+    storage_state = "storage_state",
   status = "state", state = "state", namespace = "namespace", experiment_id = "experiment_id",
   recurring_run_id = "recurring_run_id", service_account = "service_account", pipeline_version_id = "version_id",
 }
@@ -35,7 +36,8 @@ local function set_state(service, row, state, err, finished_at)
   history[#history + 1] = { update_time = list.print_time(finished_at or service.now()), state = state, error = err }
   row.state, row.error, row.finished_at = state, err and json.encode(err) or nil, finished_at or 0
   row.history = json.encode(history)
-  service.db:run("UPDATE runs SET state = ?, error = ?, finished_at = ?, history = ? WHERE id = ?", row.state, row.error,
+  service.db:run("UPDATE runs SET state = ?, error = ?, finished_at = ?, history = ? WHERE id = ?", row.state,
+    row.error,
                  row.finished_at, row.history, row.id)
 end
 
@@ -49,7 +51,8 @@ local function sync(service, row)
   if state and terminal[state.state] then
     set_state(service, row, state.state, state.error, state.finished_at)
   elseif not alive then
-    set_state(service, row, "FAILED", { code = 13, message = "the run's process ended before the run did (the serve process "
+    set_state(service, row, "FAILED", { code = 13,
+      message = "the run's process ended before the run did (the serve process "
       .. "ended, or it was killed); retry the run to go on from the tasks that had succeeded" }, service.now())
   elseif state and row.state == "PENDING" then
     set_state(service, row, "RUNNING")
@@ -85,7 +88,8 @@ local function task_details(service, row)
     items[i] = {
       run_id = row.id, task_id = task.task_id, display_name = task.display_name, parent_task_id = task.parent_task_id,
       create_time = list.print_time(task.create_time), start_time = list.print_time(task.start_time),
-      end_time = list.print_time(task.end_time), state = ended and "FAILED" or task.state, error = shown_error(task.error),
+      end_time = list.print_time(task.end_time), state = ended and "FAILED" or task.state,
+        error = shown_error(task.error),
       state_history = history, pod_name = task.pod_name,
       child_tasks = task.child_tasks and #task.child_tasks > 0 and task.child_tasks or nil,
     }
@@ -101,7 +105,8 @@ local function shown(service, row, with_tasks)
     service_account = message.text(row.service_account), created_at = list.print_time(row.created_at),
     scheduled_at = list.print_time(row.scheduled_at), finished_at = list.print_time(row.finished_at), state = row.state,
     error = row.error and json.decode(row.error) or nil, state_history = history,
-    runtime_config = { parameters = json.object(json.decode(row.parameters)), pipeline_root = message.text(row.pipeline_root) },
+    runtime_config = { parameters = json.object(json.decode(row.parameters)),
+      pipeline_root = message.text(row.pipeline_root) },
   }
   if row.version_id then
     result.pipeline_version_reference = { pipeline_id = row.pipeline_id, pipeline_version_id = row.version_id }
@@ -144,7 +149,8 @@ local function start(service, row, spec, parameters, retry)
   service.sys.write(dir .. "/spec.json", json.encode({
     run_id = row.id, display_name = row.display_name, created_at = row.created_at, retry = retry or false,
     pipeline_spec = spec.pipeline_spec, platform_spec = spec.platform_spec, parameters = parameters,
-    pipeline_root = message.text(row.pipeline_root) or message.text(spec.pipeline_spec.defaultPipelineRoot) or DEFAULT_ROOT,
+    pipeline_root = message.text(row.pipeline_root) or message.text(spec.pipeline_spec.defaultPipelineRoot)
+      or DEFAULT_ROOT,
     serve_url = service.url, workspace = service.workspace,
   }))
   local ok, why = service.runner.start(dir, row.id)
@@ -182,7 +188,8 @@ function runs.create(service, request)
       .. "state, history, pipeline_id, version_id, spec, parameters, pipeline_root, namespace) "
       .. "VALUES (?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, ?, ?, ?, ?)",
       id, experiment.id, given.display_name, given.description or "", given.service_account or "", now, now,
-      json.encode(json.array({ { update_time = list.print_time(now), state = "PENDING" } })), version and version.pipeline_id,
+      json.encode(json.array({ { update_time = list.print_time(now), state = "PENDING" } })), version
+        and version.pipeline_id,
       version and version.id, json.encode(spec), json.encode(config.parameters or {}), config.pipeline_root or "",
       experiment.namespace)
     service.db:run("UPDATE experiments SET last_run_created_at = ? WHERE id = ?", now, experiment.id)
@@ -198,7 +205,8 @@ function runs.list(service, request)
   if request.query.experiment_id and request.query.experiment_id ~= "" then
     where[1], arguments[1] = "experiment_id = ?", request.query.experiment_id
   end
-  local rows, token, total = list.rows({ db = service.db, from = "runs", fields = fields, query = request.query, where = where,
+  local rows, token, total = list.rows({ db = service.db, from = "runs", fields = fields, query = request.query,
+    where = where,
                                          arguments = arguments })
   local items = json.array({})
   for i, row in ipairs(rows) do

@@ -23,7 +23,8 @@ local schema = {
 function store.open(db)
   local version = db:value("PRAGMA user_version")
   if version > 1 then
-    error("kubeflow.db was written by a newer mlhost (schema " .. version .. "); use that one, or another state folder", 0)
+    error("kubeflow.db was written by a newer mlhost (schema " .. version
+      .. "); use that one, or another state folder", 0)
   end
   if version < 1 then
     db:transaction(function()

@@ -1,7 +1,7 @@
 -- Where artifacts are: an address (URI) as in a cluster, the path at which tasks see it, and the file on this machine.
 --
--- <pipeline root>/<pipeline name>/<run id>/<task key>/<name>  is  runs/<run id>/artifacts/<task key>/<name>, and tasks
--- see it where the cluster's launcher would have put it (minio://b/x at /minio/b/x).
+-- <pipeline root>/<pipeline name>/<run id>/<task key>/<name>  is  runs/<run id>/artifacts/<task key>/<name>,
+-- and tasks see it where the cluster's launcher would have put it (minio://b/x at /minio/b/x).
 local artifacts = {}
 local store = {}
 store.__index = store
@@ -23,8 +23,9 @@ function artifacts.path_of(uri)
   return uri
 end
 
---- options: fs (of the host), runs (folder of all runs), run_id, root (pipeline root), pipeline (name), workspace (folder in
---- which file:// addresses may point), state (the folder of mlhost's own files, in which they may not).
+--- options: fs (of the host), runs (folder of all runs), run_id, root (pipeline root), pipeline (name),
+--- workspace (folder in which file:// addresses may point), state (the folder of mlhost's own files, in which
+--- they may not).
 function artifacts.new(options)
   local self = setmetatable(options, store)
   self.base = ("%s/%s/%s"):format((self.root:gsub("/+$", "")), self.pipeline, self.run_id)
@@ -45,8 +46,9 @@ local function beneath(folder, path)
   return path == folder or path:sub(1, #folder + 1) == folder .. "/"
 end
 
---- The file or folder here of an address, or nil when it is not on this machine, or nil and why it may not be used. Only
---- artifacts of runs and files of the workspace are given to tasks; links that lead elsewhere are not followed.
+--- The file or folder here of an address, or nil when it is not on this machine, or nil and why it may not be
+--- used. Only artifacts of runs and files of the workspace are given to tasks; links that lead elsewhere are
+--- not followed.
 function store:locate(uri)
   local prefix = self.root:gsub("/+$", "") .. "/"
   if uri:sub(1, #prefix) == prefix then
@@ -74,7 +76,7 @@ function store:locate(uri)
 end
 
 --- The artifact record that tasks hand on to each other.
-function store:record(name, definition, uri, metadata)
+function store.record(_, name, definition, uri, metadata)
   local kind = definition and definition.artifactType or nil
   return { name = name, type = kind, uri = uri, path = artifacts.path_of(uri), metadata = metadata or {} }
 end

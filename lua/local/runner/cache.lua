@@ -1,4 +1,5 @@
--- Results by content: a task whose image, command, environment and inputs are those of an earlier success gets its outputs.
+-- Results by content: a task whose image, command, environment and inputs are those of an earlier success gets
+-- its outputs.
 local json = require "local.json"
 
 local cache = {}
@@ -33,7 +34,8 @@ function store:key(leaf, image_digest, extra)
   else
     what = {
       image = image_digest, command = container.command, args = container.args, env = container.env,
-      parameters = leaf.parameters, artifacts = of_artifacts(leaf.artifacts), outputs = leaf.component.outputDefinitions,
+      parameters = leaf.parameters, artifacts = of_artifacts(leaf.artifacts),
+        outputs = leaf.component.outputDefinitions,
       extra = extra,
     }
   end

@@ -7,8 +7,8 @@
 --           | inputs.parameter_values["name"] | inputs.parameter_values.name
 --   literal = 12  0x1f  1.5  1e3  'text'  "text"  r'raw'  true  false  null  [expr, ...]
 --
--- Numbers compare across int and double, as in CEL; == of different kinds is false, an order of different kinds is an
--- error; && and || are decided by either side, whatever the other side's error.
+-- Numbers compare across int and double, as in CEL; == of different kinds is false, an order of different kinds
+-- is an error; && and || are decided by either side, whatever the other side's error.
 local cel = {}
 
 local function fail(source, at, format, ...)

@@ -6,7 +6,8 @@ local placeholder = require "local.runner.placeholder"
 local map = ir.map
 local container = {}
 
-local units = { [""] = 1, m = 0.001, k = 1e3, M = 1e6, G = 1e9, T = 1e12, P = 1e15, E = 1e18, Ki = 2 ^ 10, Mi = 2 ^ 20, Gi = 2 ^ 30,
+local units = { [""] = 1, m = 0.001, k = 1e3, M = 1e6, G = 1e9, T = 1e12, P = 1e15, E = 1e18, Ki = 2 ^ 10,
+  Mi = 2 ^ 20, Gi = 2 ^ 30,
                 Ti = 2 ^ 40, Pi = 2 ^ 50, Ei = 2 ^ 60 }
 
 --- A Kubernetes quantity ("512Mi", "2G", "1e9", a number) in bytes, or nil.
@@ -14,7 +15,7 @@ function container.bytes(quantity)
   if type(quantity) == "number" then
     return math.tointeger(math.ceil(quantity))
   end
-  local number, unit = tostring(quantity):match("^([%d.]+[eE]?[+-]?%d*)([kMGTPEim]*)$")
+  local number, unit = tostring(quantity):match("^([%d.]+[eE]?[+-]?%d*)([kKMGTPEim]*)$")
   if number and tonumber(number) and units[unit] then
     return math.tointeger(math.ceil(tonumber(number) * units[unit]))
   end
@@ -64,7 +65,8 @@ function container.executor_input(leaf, outputs)
   end
   return json.encode({
     inputs = { parameterValues = json.object(leaf.parameters), artifacts = artifact_map(leaf.artifacts) },
-    outputs = { parameters = json.object(files), artifacts = artifact_map(outputs.artifacts), outputFile = outputs.metadata },
+    outputs = { parameters = json.object(files), artifacts = artifact_map(outputs.artifacts),
+      outputFile = outputs.metadata },
   }, { sorted = true })
 end
 
@@ -77,8 +79,9 @@ function container.context(leaf, outputs, warn)
   }
 end
 
---- The words to start: the executor's command replaces the image's ENTRYPOINT, its args replace the image's CMD. Without a
---- command of its own the image's entrypoint stays; CMD counts only when the executor has neither.
+--- The words to start: the executor's command replaces the image's ENTRYPOINT, its args replace the image's
+--- CMD. Without a command of its own the image's entrypoint stays; CMD counts only when the executor has
+--- neither.
 function container.words(spec, config, context)
   local command = placeholder.words(map(spec.command), context)
   local args = placeholder.words(map(spec.args), context)
@@ -99,8 +102,8 @@ local function numbers_of(line)
   return fields
 end
 
---- The user of an image ("", "app", "1000", "app:staff", "1000:1000") by the passwd and group files of its root.
---- Returns { uid, gid, home }, or nil and what is wrong.
+--- The user of an image ("", "app", "1000", "app:staff", "1000:1000") by the passwd and group files of its
+--- root. Returns { uid, gid, home }, or nil and what is wrong.
 function container.user(text, read)
   local who, group = (text or ""):match("^([^:]*):?(.*)$")
   who = who ~= "" and who or "0"

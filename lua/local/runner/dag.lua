@@ -1,8 +1,9 @@
--- Walking a pipeline: which task runs when, with which inputs, and what comes out. How one container runs is not known
--- here (see task.lua): `execute(leaf)` does it and returns { state, error, parameters, artifacts }.
+-- Walking a pipeline: which task runs when, with which inputs, and what comes out. How one container runs is
+-- not known here (see task.lua): `execute(leaf)` does it and returns { state, error, parameters, artifacts }.
 --
--- A value map `parameters` holds JSON values by name; `artifacts` holds lists of artifacts by name (one artifact is a list
--- of one). A result is { state, error = { code, message }, parameters, artifacts }; states are those of the API.
+-- A value map `parameters` holds JSON values by name; `artifacts` holds lists of artifacts by name (one
+-- artifact is a list of one). A result is { state, error = { code, message }, parameters, artifacts }; states
+-- are those of the API.
 local cel = require "local.runner.cel"
 local ir = require "local.runner.ir"
 local json = require "local.json"
@@ -15,7 +16,8 @@ local walker = {}
 walker.__index = walker
 
 --- options: spec (PipelineSpec), job (what {{$.pipeline_...}} stand for), scheduler, execute(leaf) -> result,
---- record(node) (called at each change of a node), now() (ms), identify(key) -> id, cancelled() -> bool, warn(text).
+--- record(node) (called at each change of a node), now() (ms), identify(key) -> id, cancelled() -> bool,
+--- warn(text).
 function dag.new(options)
   return setmetatable(options, walker)
 end
@@ -203,7 +205,7 @@ end
 
 -- ---- components ----
 
-function walker:dag_outputs(component, scope)
+function walker.dag_outputs(component, scope)
   local parameters, artifacts = {}, {}
   local outputs = map(component.dag.outputs)
   local function of(selector)
@@ -259,7 +261,7 @@ function walker:run_dag(component, inputs, node)
     end
     cancelled = cancelled or result.state == "CANCELED"
   end
-  local parameters, artifacts = self:dag_outputs(component, scope)
+  local parameters, artifacts = walker.dag_outputs(component, scope)
   return { state = failed and "FAILED" or cancelled and "CANCELED" or "SUCCEEDED", error = failed, inner = true,
            parameters = parameters, artifacts = artifacts }
 end
@@ -331,7 +333,8 @@ function walker:run_loop(scope, task, component, name, inputs, node)
       results[index] = { state = "CANCELED", parameters = {}, artifacts = {} }
       return
     end
-    local own = { parameters = over(inputs.parameters, item.parameters), artifacts = over(inputs.artifacts, item.artifacts) }
+    local own = { parameters = over(inputs.parameters, item.parameters), artifacts = over(inputs.artifacts,
+      item.artifacts) }
     local iterated = map(task.parameterIterator).itemInput
     local definition = iterated and map(map(component.inputDefinitions).parameters)[iterated]
     if definition then
@@ -382,7 +385,8 @@ function walker:blocked(scope, task)
   for _, name in ipairs(names) do
     local upstream = scope.results[name]
     if upstream.state ~= "SUCCEEDED" then
-      local what = upstream.state == "FAILED" and "failed" or upstream.state == "CANCELED" and "was cancelled" or "was skipped"
+      local what = upstream.state == "FAILED" and "failed" or upstream.state == "CANCELED" and "was cancelled"
+        or "was skipped"
       return { state = "SKIPPED", parameters = {}, artifacts = {},
                error = { code = 9, message = ("not run: the task '%s', which it needs, %s"):format(name, what) } }
     end

@@ -1,5 +1,5 @@
--- The intermediate representation of a pipeline (PipelineSpec, schema 2.1.0): reading, checking, typing of parameters.
--- Used by the API (before anything is stored) and by the runner (before anything runs).
+-- The intermediate representation of a pipeline (PipelineSpec, schema 2.1.0): reading, checking, typing of
+-- parameters. Used by the API (before anything is stored) and by the runner (before anything runs).
 local cel = require "local.runner.cel"
 local json = require "local.json"
 
@@ -20,8 +20,8 @@ local function good_name(name)
          and name ~= ".."
 end
 
---- Documents of an uploaded file -> { pipeline_spec, platform_spec? }, or nil and what is wrong. Accepts what the SDK writes
---- (one or two documents) and the joined form { pipeline_spec, platform_spec }.
+--- Documents of an uploaded file -> { pipeline_spec, platform_spec? }, or nil and what is wrong. Accepts what
+--- the SDK writes (one or two documents) and the joined form { pipeline_spec, platform_spec }.
 function ir.from_documents(documents)
   local spec, platform
   for i, document in ipairs(documents) do
@@ -53,7 +53,8 @@ function problems.head(spec)
   elseif type(map(spec.pipelineInfo).name) ~= "string" or spec.pipelineInfo.name == "" then
     return "pipelineInfo.name must not be empty"
   elseif not spec.pipelineInfo.name:match("^[a-z0-9][a-z0-9-]*$") or #spec.pipelineInfo.name > 128 then
-    return ("pipelineInfo.name '%s': allowed are up to 128 of a-z 0-9 -, the first no dash"):format(spec.pipelineInfo.name)
+    return ("pipelineInfo.name '%s': allowed are up to 128 of a-z 0-9 -, the first no dash"):format(
+      spec.pipelineInfo.name)
   elseif not json.is_object(spec.root) then
     return "root must be a component"
   end
@@ -277,8 +278,8 @@ function ir.misfit(name, value, definition)
   end
 end
 
---- Values of a component's inputs: those given, else the defaults. Returns the map, or nil and what is wrong: a missing
---- parameter, one that does not exist, a wrong type.
+--- Values of a component's inputs: those given, else the defaults. Returns the map, or nil and what is wrong: a
+--- missing parameter, one that does not exist, a wrong type.
 function ir.parameters(component, given)
   local definitions = map(map(component.inputDefinitions).parameters)
   local values = {}
@@ -334,7 +335,8 @@ function ir.parse_output(name, text, definition)
     value = ok and fits(tree, kind) and tree or nil
   end
   if value == nil or value == false then
-    return nil, ("output parameter '%s' must be %s, the task wrote: %s"):format(name, type_names[kind] or "?", show(text))
+    return nil, ("output parameter '%s' must be %s, the task wrote: %s"):format(name, type_names[kind] or "?",
+      show(text))
   end
   return value
 end

@@ -1,7 +1,8 @@
 -- The runner of one pipeline run: runs in a process of its own (`mlhost task-runner RUN_ID`).
 --
--- Reads runs/<id>/spec.json, which the API wrote; writes runs/<id>/state.json at every change, whole and atomically, which
--- is all that the API reads of it; and runs/<id>/tasks/<key>/ (log.txt, result.json) and runs/<id>/artifacts/<key>/.
+-- Reads runs/<id>/spec.json, which the API wrote; writes runs/<id>/state.json at every change, whole and
+-- atomically, which is all that the API reads of it; and runs/<id>/tasks/<key>/ (log.txt, result.json) and
+-- runs/<id>/artifacts/<key>/.
 local artifacts = require "local.runner.artifacts"
 local cache = require "local.runner.cache"
 local dag = require "local.runner.dag"
@@ -85,7 +86,8 @@ return function(host, state, run_id)
                               digest = function(path) return plan:job("digest", { path = path }).digest end })
   local seconds = tonumber(config.activeDeadlineSeconds)
   local tasks = task.new({
-    host = host, scheduler = plan, store = store, cache = results, run = run, folder = folder, state = state, jobs = jobs,
+    host = host, scheduler = plan, store = store, cache = results, run = run, folder = folder, state = state,
+      jobs = jobs,
     platform = map(kubernetes.deploymentSpec), deadline = seconds and host.now() + seconds * 1000 or nil,
     cancelled = function() return level > 0 end,
   })

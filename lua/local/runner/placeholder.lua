@@ -1,8 +1,9 @@
 -- Placeholders in a container's command and arguments, in constants of a task's inputs, and in an importer's metadata.
 --
--- A context is a table: `parameters` (name -> value), `artifacts` (name -> list of { name, type, uri, path, metadata }),
--- `output_files` (name -> path), `output_artifacts` (as artifacts), `output_file` (output_metadata.json), `job`
--- (what {{$.pipeline_...}} stand for), `executor_input()` (the JSON text of {{$}}), `warn(text)`.
+-- A context is a table: `parameters` (name -> value), `artifacts` (name -> list of { name, type, uri, path,
+-- metadata }), `output_files` (name -> path), `output_artifacts` (as artifacts), `output_file`
+-- (output_metadata.json), `job` (what {{$.pipeline_...}} stand for), `executor_input()` (the JSON text of
+-- {{$}}), `warn(text)`.
 local json = require "local.json"
 
 local placeholder = {}
@@ -184,7 +185,8 @@ expand_into = function(words, node, context)
   end
 end
 
---- A command or argument list with everything in it replaced: Concat gives one word, IfPresent as many as its branch has.
+--- A command or argument list with everything in it replaced: Concat gives one word, IfPresent as many as its
+--- branch has.
 function placeholder.words(list, context)
   local words = {}
   for _, item in ipairs(list or {}) do
@@ -193,8 +195,8 @@ function placeholder.words(list, context)
   return words
 end
 
---- A tree (constants, metadata) with every text in it replaced. A text that is exactly one placeholder of an input keeps
---- the input's kind.
+--- A tree (constants, metadata) with every text in it replaced. A text that is exactly one placeholder of an
+--- input keeps the input's kind.
 function placeholder.tree(node, context)
   if type(node) == "string" then
     local name = node:match("^{{%$%.inputs%.parameters%['([^']*)'%]}}$")

@@ -1,7 +1,8 @@
 -- What the Kubernetes part of a pipeline (platforms.kubernetes) means on this machine.
 --
--- Secrets and config maps are folders with one file per key: kubeflow/secrets/<name>/<key>, kubeflow/configmaps/<name>/<key>;
--- claims are folders kubeflow/volumes/<name>. Where a pod would run does not matter here: one line of the log says so.
+-- Secrets and config maps are folders with one file per key: kubeflow/secrets/<name>/<key>,
+-- kubeflow/configmaps/<name>/<key>; claims are folders kubeflow/volumes/<name>. Where a pod would run does not
+-- matter here: one line of the log says so.
 local ir = require "local.runner.ir"
 
 local map = ir.map
@@ -9,7 +10,8 @@ local platform = {}
 
 -- Kubernetes names: they become folders.
 local function good_name(name)
-  return type(name) == "string" and #name <= 253 and name:match("^[a-z0-9][a-z0-9.-]*$") and not name:find("..", 1, true)
+  return type(name) == "string" and #name <= 253 and name:match("^[a-z0-9][a-z0-9.-]*$") and not name:find("..", 1,
+    true)
 end
 
 local function good_key(key)
@@ -26,8 +28,10 @@ local function name_of(section, parameter, old, leaf)
 end
 
 local kinds = {
-  secretAsEnv = { what = "secret", folder = "secrets", parameter = "secretNameParameter", old = "secretName", key = "secretKey" },
-  configMapAsEnv = { what = "config map", folder = "configmaps", parameter = "configMapNameParameter", old = "configMapName",
+  secretAsEnv = { what = "secret", folder = "secrets", parameter = "secretNameParameter", old = "secretName",
+    key = "secretKey" },
+  configMapAsEnv = { what = "config map", folder = "configmaps", parameter = "configMapNameParameter",
+    old = "configMapName",
                      key = "configMapKey" },
   secretAsVolume = { what = "secret", folder = "secrets", parameter = "secretNameParameter", old = "secretName" },
   configMapAsVolume = { what = "config map", folder = "configmaps", parameter = "configMapNameParameter",
@@ -67,7 +71,8 @@ local function as_volume(section, kind, leaf, host, out)
   if host.fs.kind_inside(folder, name) == "directory" then
     out.mounts[#out.mounts + 1] = { kind = "bind_ro", source = folder .. "/" .. name, target = section.mountPath }
   elseif not section.optional then
-    return ("there is no %s '%s' here: make the folder %s/%s with a file for each key"):format(kind.what, name, folder, name)
+    return ("there is no %s '%s' here: make the folder %s/%s with a file for each key"):format(kind.what, name,
+      folder, name)
   end
 end
 
@@ -85,8 +90,8 @@ local function claim(mount, leaf, host, out)
   end
   local source = ("%s/volumes/%s"):format(host.state, name)
   if host.fs.kind_inside(host.state .. "/volumes", name) ~= "directory" then
-    return ("there is no volume claim '%s' here: make it with CreatePVC in the pipeline, or make the folder %s"):format(name,
-                                                                                                                      source)
+    return ("there is no volume claim '%s' here: make it with CreatePVC in the pipeline, or make the folder %s")
+      :format(name, source)
   end
   if mount.subPath and mount.subPath ~= "" then
     if mount.subPath:find("..", 1, true) or mount.subPath:sub(1, 1) == "/" then
@@ -117,8 +122,8 @@ end
 
 local elsewhere = { "nodeSelector", "tolerations", "nodeAffinity", "podAffinity", "imagePullSecret", "imagePullPolicy" }
 
---- The platform's part for one task. host: { fs, state, folder (of the task), memory(text) -> bytes }.
---- Returns { env, secrets, mounts, claims, timeout (seconds or nil), uid, gid, notes }, or nil and what is wrong.
+--- The platform's part for one task. host: { fs, state, folder (of the task), memory(text) -> bytes }. Returns
+--- { env, secrets, mounts, claims, timeout (seconds or nil), uid, gid, notes }, or nil and what is wrong.
 function platform.apply(spec, leaf, host)
   local out = { env = {}, secrets = {}, mounts = {}, claims = {}, notes = {} }
   local problem
@@ -153,7 +158,8 @@ function platform.apply(spec, leaf, host)
     return nil, problem
   end
   for _, mount in ipairs(out.mounts) do
-    if type(mount.target) ~= "string" or not mount.target:match("^/.") or (mount.target .. "/"):find("/../", 1, true) then
+    if type(mount.target) ~= "string" or not mount.target:match("^/.") or (mount.target .. "/"):find("/../", 1,
+      true) then
       return nil, ("mountPath '%s' must be an absolute path"):format(tostring(mount.target))
     end
   end

@@ -1,12 +1,12 @@
 -- Coroutines over the host's jobs: everything the runner does at the same time.
 --
--- The host (see main.lua) starts jobs on threads and hands their results back one by one; a coroutine that starts a job
--- sleeps until its result is there. Nothing here polls.
+-- The host (see main.lua) starts jobs on threads and hands their results back one by one; a coroutine that
+-- starts a job sleeps until its result is there. Nothing here polls.
 local scheduler = {}
 scheduler.__index = scheduler
 
---- host: { start(kind, spec) -> id, wait() -> id, result (or "cancel", level), cancel(id) }.
---- slots: how many jobs that count against the processors run at the same time.
+--- host: { start(kind, spec) -> id, wait() -> id, result (or "cancel", level), cancel(id) }. slots: how many
+--- jobs that count against the processors run at the same time.
 function scheduler.new(host, slots)
   return setmetatable({ host = host, ready = {}, waiting = {}, free = slots, queue = {}, on_idle = function() end,
                         on_cancel = function() end }, scheduler)

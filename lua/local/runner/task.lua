@@ -16,8 +16,9 @@ runner.__index = runner
 local LOG_LIMIT = 16 << 20
 local OUTPUT_LIMIT = 16 << 20
 
---- options: host, scheduler, store (artifacts), cache, run (the run's spec), folder (of the run), state (kubeflow folder),
---- platform (deploymentSpec of platforms.kubernetes), cancelled(), deadline (ms of the clock, or nil), jobs (set of cancellable).
+--- options: host, scheduler, store (artifacts), cache, run (the run's spec), folder (of the run), state
+--- (kubeflow folder), platform (deploymentSpec of platforms.kubernetes), cancelled(), deadline (ms of the
+--- clock, or nil), jobs (set of cancellable).
 function task.new(options)
   return setmetatable(options, runner)
 end
@@ -122,7 +123,8 @@ function runner:read_outputs(leaf, outputs, tmp)
     local said = map(map(map(written.artifacts)[name]).artifacts)
     local kept = {}
     for i, artifact in ipairs(#said > 0 and said or list) do
-      local record = self.store:record(artifact.name or name, map(definitions.artifacts)[name], artifact.uri or list[1].uri,
+      local record = self.store:record(artifact.name or name, map(definitions.artifacts)[name], artifact.uri
+        or list[1].uri,
                                        map(artifact.metadata))
       record.type = json.is_object(artifact.type) and artifact.type or record.type
       kept[i] = self:adopt(record)
@@ -243,7 +245,8 @@ function runner:attempt(leaf, plan)
   if unpacked.error then
     return failure(13, "the image %s cannot be unpacked: %s", plan.image.name, unpacked.error)
   end
-  local user, why = container.user(plan.image.config.User, function(path) return fs.read_inside(unpacked.path, path, 1 << 20) end)
+  local user, why = container.user(plan.image.config.User, function(path) return fs.read_inside(unpacked.path, path,
+    1 << 20) end)
   if not user then
     return failure(3, "%s", why)
   end
@@ -276,7 +279,8 @@ function runner:attempt(leaf, plan)
   end
   local ended = run()
   if ended.error and ended.code ~= "not_found" and self.host.overlays then
-    -- Some kernels and file systems refuse overlays. Then the image is read-only, as it is for all tasks after this one.
+    -- Some kernels and file systems refuse overlays. Then the image is read-only, as it is for all tasks after
+    -- this one.
     self.host.overlays = false
     local again = run()
     self.host.overlays = again.error ~= nil
@@ -363,7 +367,8 @@ function runner:run_container(leaf)
   return result
 end
 
---- Runs a leaf of the dag (see dag.lua) and returns its result. What goes wrong inside of mlhost becomes the task's error.
+--- Runs a leaf of the dag (see dag.lua) and returns its result. What goes wrong inside of mlhost becomes the
+--- task's error.
 function runner:execute(leaf)
   local folder, log = log_of(self, leaf)
   self.host.fs.mkdir(folder)
