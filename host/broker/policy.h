@@ -20,7 +20,11 @@ struct policy; /* effective */
 struct policy *policy_new(const struct value *asked, const struct value *bound, const char *workspace,
                           struct error *err);
 void policy_free(struct policy *policy);
-/* NULL allowed; else ERR_DENIED with what, where, and the line that grants it. */
+/* Who asks, for denials: "stage 'build'". */
+void policy_name(struct policy *policy, const char *who);
+/* The host's own grants, which no script asks for and no bound takes away. Paths are absolute. */
+void policy_grant(struct policy *policy, enum permission kind, const char *pattern);
+/* 0: allowed; else ERR_DENIED with what, where, and the line that grants it. */
 int policy_check(const struct policy *policy, enum permission kind, const char *what, struct error *err);
 void policy_to_value(const struct policy *policy, struct value *out); /* effective lists, for plan and journal */
 

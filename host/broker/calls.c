@@ -1,0 +1,202 @@
+/* Calls of the VM: each runs on a worker thread, its reply is written when it is there. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/mem.h"
+#include "broker/internal.h"
+
+#define WORKERS_MAX 16
+#define WAITING_MAX 4096
+
+struct job {
+    struct job *next;
+    struct broker *broker;
+    uint64_t id;
+    const struct primitive *row;
+    struct value args;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    struct job *first, **last;
+    size_t waiting, workers, idle;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+static void reply(struct broker *broker, uint64_t id, struct value *ok, const struct error *err)
+{
+    struct value frame = {0};
+    struct buf out = BUF_INIT;
+
+    value_set_map(&frame);
+    value_put_string(&frame, "t", "reply");
+    value_put_int(&frame, "id", (int64_t)id);
+    if (err)
+        error_into_value(err, value_put(&frame, "error"));
+    else
+        value_move(value_put(&frame, "ok"), ok);
+    frame_append(&frame, &out);
+    value_free(&frame);
+    if (out.len > FRAME_MAX) {
+        struct error large = {0};
+        buf_free(&out);
+        error_set(&large, ERR_TOO_LARGE, "the reply is larger than 64 MiB");
+        reply(broker, id, NULL, &large);
+        return;
+    }
+    pthread_mutex_lock(&broker->vm_lock);
+    for (size_t at = 0; at < out.len;) {
+        ssize_t n = send(broker->vm_fd, out.data + at, out.len - at, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break; /* the VM is gone, which the loop sees */
+        at += (size_t)n;
+    }
+    pthread_mutex_unlock(&broker->vm_lock);
+    buf_free(&out);
+}
+
+/* "timeout" among the arguments bounds any call that has one. */
+static int call_deadline(struct broker *broker, const struct value *args, int64_t *deadline, struct error *err)
+{
+    const struct value *timeout = value_get(args, "timeout");
+    int64_t ns = 0;
+
+    *deadline = broker->stopping || deadline_passed(broker->deadline) ? broker->hard_deadline : broker->deadline;
+    if (!timeout || timeout->kind == VALUE_NIL)
+        return 0;
+    if (timeout->kind == VALUE_STRING) {
+        if (duration_parse(timeout->as.string.data, &ns, err) < 0)
+            return error_wrap(err, "timeout");
+    } else if (timeout->kind == VALUE_INT && timeout->as.integer >= 0) {
+        ns = timeout->as.integer > INT64_MAX / NS_PER_S ? INT64_MAX : timeout->as.integer * NS_PER_S;
+    } else if (timeout->kind == VALUE_REAL && timeout->as.real >= 0 && timeout->as.real < 1e9) {
+        ns = (int64_t)(timeout->as.real * (double)NS_PER_S);
+    } else {
+        return error_set(err, ERR_USAGE, "timeout must be a duration such as \"90s\", or seconds");
+    }
+    *deadline = deadline_min(*deadline, deadline_in(ns));
+    return 0;
+}
+
+static int perform(struct broker *broker, const struct primitive *row, const struct value *args, struct value *out,
+                   struct error *err)
+{
+    struct call call = {.broker = broker, .row = row};
+    primitive_fn *fn = row->fn;
+
+    call.cancel = broker->stopping ? broker->late_cancel : broker->cancel;
+    if (signature_check(&row->sign, args, err) < 0 || call_deadline(broker, args, &call.deadline, err) < 0)
+        return -1;
+    if (!fn) {
+        void *symbol = module_symbol(row->module, row->symbol, err);
+        if (!symbol)
+            return -1;
+        memcpy(&fn, &symbol, sizeof fn); /* ISO C knows no cast between object and function pointers */
+    }
+    return fn(&call, args, out, err);
+}
+
+static void run(struct job *job)
+{
+    struct value out = {0};
+    struct error err = {0};
+
+    if (perform(job->broker, job->row, &job->args, &out, &err) < 0)
+        reply(job->broker, job->id, NULL, &err);
+    else
+        reply(job->broker, job->id, &out, NULL);
+    value_free(&out);
+    value_free(&job->args);
+    free(job);
+}
+
+static void *worker(void *ctx)
+{
+    (void)ctx;
+    pthread_mutex_lock(&pool.lock);
+    for (;;) {
+        while (!pool.first) {
+            pool.idle++;
+            pthread_cond_wait(&pool.more, &pool.lock);
+            pool.idle--;
+        }
+        struct job *job = pool.first;
+        pool.first = job->next;
+        pool.waiting--;
+        pthread_mutex_unlock(&pool.lock);
+        run(job);
+        pthread_mutex_lock(&pool.lock);
+    }
+    return NULL;
+}
+
+static int enqueue(struct job *job, struct error *err)
+{
+    int failed = 0;
+
+    pthread_mutex_lock(&pool.lock);
+    if (pool.waiting >= WAITING_MAX) {
+        pthread_mutex_unlock(&pool.lock);
+        return error_set(err, ERR_TOO_LARGE, "more than %d calls at once", WAITING_MAX);
+    }
+    if (!pool.first)
+        pool.last = &pool.first;
+    *pool.last = job;
+    pool.last = &job->next;
+    pool.waiting++;
+    if (pool.idle < pool.waiting && pool.workers < WORKERS_MAX) {
+        pthread_t thread;
+        failed = pthread_create(&thread, NULL, worker, NULL);
+        if (failed == 0) {
+            pthread_detach(thread);
+            pool.workers++;
+        }
+    }
+    pthread_cond_signal(&pool.more);
+    bool nobody = failed && pool.workers == 0;
+    pthread_mutex_unlock(&pool.lock);
+    return nobody ? error_errno(err, failed, "cannot start a thread") : 0;
+}
+
+void calls_take(struct broker *broker, struct value *frame)
+{
+    const char *name = value_get_string(frame, "name", "");
+    uint64_t id = (uint64_t)value_get_int(frame, "id", 0);
+    bool one_way = strcmp(value_get_string(frame, "t", ""), "say") == 0;
+    const struct primitive *row = primitive_find(name);
+    struct error err = {0};
+
+    if (!row || (one_way && !row->one_way)) {
+        error_set(&err, ERR_USAGE, "there is no primitive '%s'", name);
+        if (!one_way)
+            reply(broker, id, NULL, &err);
+    } else if (row->one_way) {
+        /* In order, on this thread: they only pass something on. */
+        struct value out = {0}, *args = value_get(frame, "args");
+        if (args && args->kind == VALUE_MAP && (strcmp(name, "event.log") == 0))
+            value_put_string(args, "at", value_get_string(frame, "at", ""));
+        int failed = perform(broker, row, args, &out, &err);
+        if (failed && one_way) {
+            struct call call = {.broker = broker, .row = row};
+            call_log(&call, "error", "%s", err.message);
+        } else if (!one_way) {
+            reply(broker, id, failed ? NULL : &out, failed ? &err : NULL);
+        }
+        value_free(&out);
+    } else {
+        struct job *job = mem_alloc(sizeof *job);
+        struct value *args = value_get(frame, "args");
+        *job = (struct job){.broker = broker, .id = id, .row = row};
+        if (args)
+            value_move(&job->args, args);
+        else
+            value_set_map(&job->args);
+        if (enqueue(job, &err) < 0)
+            reply(broker, id, NULL, &err);
+    }
+    value_free(frame);
+}

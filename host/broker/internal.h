@@ -1,0 +1,92 @@
+/* What the files of broker/ share: the broker's process. */
+#ifndef MLHOST_BROKER_INTERNAL_H
+#define MLHOST_BROKER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/clock.h"
+#include "broker/broker.h"
+#include "broker/mask.h"
+#include "broker/primitive.h"
+#include "loop/loop.h"
+
+struct handle_entry {
+    uint64_t id;
+    char type[16];
+    void *object;
+    size_t len;                 /* of a secret's bytes */
+    void (*drop)(void *);
+};
+
+struct handles {
+    pthread_mutex_t lock;
+    struct handle_entry *items;
+    size_t count;
+    uint64_t next_id;
+};
+
+struct broker {
+    const struct broker_spec *spec;
+    struct loop *loop;
+    struct policy *policy;
+    struct masker *masker;
+    struct handles handles;
+    struct http *http;
+    pthread_mutex_t http_lock;
+
+    /* towards the VM */
+    int vm_fd;
+    pid_t vm_pid;
+    struct buf vm_in;
+    pthread_mutex_t vm_lock;    /* of writing */
+    struct loop_watch *vm_watch, *vm_child;
+    bool vm_ended;
+    int vm_status;
+
+    /* towards the supervisor */
+    int event_fd;
+    struct buf event_in;
+    pthread_mutex_t event_lock; /* of writing, of the tails, and of `closed` */
+    struct buf tails[2];
+    bool closed;                /* the result was sent: nothing may follow it */
+    struct loop_watch *event_watch;
+
+    /* time */
+    int64_t deadline, hard_deadline;
+    bool stopping;              /* cancelled: calls get the grace period */
+    struct cancel *cancel, *late_cancel; /* of calls before and after a stop; an interrupt puts a new one in place */
+    struct loop_watch *timer;
+
+    bool has_done;
+    struct value done;
+    char *script_folder;        /* absolute */
+    bool out_dir_made;
+    pthread_mutex_t out_lock;
+};
+
+/* ---- events.c ---- */
+void broker_event(struct broker *broker, struct value *event);  /* masks, sends; takes *event */
+void broker_output(struct broker *broker, int stream, const char *data, size_t len);
+void broker_result(struct broker *broker, struct value *frame); /* the last event; takes *frame */
+void error_into_value(const struct error *err, struct value *out);
+
+/* ---- calls.c ---- */
+/* A call or say frame of the VM. Takes *frame. */
+void calls_take(struct broker *broker, struct value *frame);
+
+/* ---- handles.c ---- */
+uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len, void (*drop)(void *));
+/* NULL when there is no such handle, or one of another type. */
+void *handle_get(struct handles *handles, uint64_t id, const char *type, size_t *len);
+void handles_drop(struct handles *handles);
+
+/* ---- start.c ---- */
+/* Forks the VM, sealed. In the broker, before any thread exists. */
+int broker_start_vm(struct broker *broker, struct error *err);
+
+/* The folder of files that a script's path may resolve to: absolute, without links. Allocated. */
+char *resolve_path(const char *workspace, const char *path, struct error *err);
+/* Opens what resolve_path gave, and refuses links that appeared since. */
+int open_resolved(const char *path, int flags, unsigned mode, struct error *err);
+
+#endif

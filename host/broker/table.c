@@ -1,0 +1,63 @@
+/* All rows. A new area is one line here and one in `areas`. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "broker/primitive.h"
+
+extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[];
+extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[], azureml_rows[],
+    databricks_rows[];
+
+static const struct primitive *const areas[] = {
+    event_rows, fs_rows,     exec_rows,    script_rows, http_rows,       hash_rows,
+    mlflow_rows, kubeflow_rows, azdo_rows, azureml_rows, databricks_rows,
+};
+
+static const struct primitive **table;
+static size_t table_count;
+
+static int by_name(const void *a, const void *b)
+{
+    const struct primitive *const *x = a, *const *y = b;
+    return strcmp((*x)->sign.name, (*y)->sign.name);
+}
+
+static void fill(void)
+{
+    for (size_t i = 0; i < sizeof areas / sizeof *areas; i++) {
+        for (const struct primitive *row = areas[i]; row->sign.name; row++) {
+            table = mem_array(table, table_count + 1, sizeof *table);
+            table[table_count++] = row;
+        }
+    }
+    qsort(table, table_count, sizeof *table, by_name);
+}
+
+const struct primitive *const *primitive_table(size_t *count)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, fill);
+    *count = table_count;
+    return table;
+}
+
+const struct primitive *primitive_find(const char *name)
+{
+    size_t low = 0, high;
+    const struct primitive *const *rows = primitive_table(&high);
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        int order = strcmp(name, rows[middle]->sign.name);
+        if (order == 0)
+            return rows[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}

@@ -1,0 +1,7 @@
+--- Environment variables that the script was granted (permissions = { env = { "NAME" } }): env.NAME, nil when not set.
+local vm = require "vm"
+
+return setmetatable({}, {
+  __index = function(_, name) return vm.call("env.get", { name = name }) end,
+  __newindex = function() error("the environment cannot be changed; give a command its own with exec { ..., env = {} }", 2) end,
+})

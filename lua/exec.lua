@@ -1,0 +1,33 @@
+--- Commands, each in a sandbox of its own; no shell in between.
+local vm = require "vm"
+
+local exec = {}
+local options = { env = true, input = true, timeout = true, cwd = true, check = true, quiet = true }
+
+--- run { argv = { "cmd", args... }, env = {}, input = "", timeout = "1m", cwd = "", check = true, quiet = false }
+--- -> { status, out, err, truncated }. Raises when the status is not 0, unless check = false.
+function exec.run(spec)
+  return vm.call("exec.run", spec)
+end
+
+--- exec { "cmd", "argument", ..., env =, input =, timeout =, cwd =, check =, quiet = } -> as run
+return setmetatable(exec, {
+  __call = function(_, spec, ...)
+    if type(spec) == "string" then spec = { spec, ... } end
+    local call = { argv = {} }
+    for key, value in pairs(spec) do
+      if math.type(key) == "integer" then
+        call.argv[key] = tostring(value)
+      elseif options[key] then
+        call[key] = value
+      else
+        local names = {}
+        for name in pairs(options) do names[#names + 1] = name end
+        table.sort(names)
+        local near = vm.near(tostring(key), names)
+        error(("exec: unknown option '%s'%s"):format(tostring(key), near and (" (did you mean '" .. near .. "'?)") or ""), 2)
+      end
+    end
+    return vm.call("exec.run", call)
+  end,
+})
