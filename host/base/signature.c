@@ -82,14 +82,21 @@ static int unknown_argument(const struct signature *signature, const char *name,
 
 int signature_check(const struct signature *signature, const struct value *args, struct error *err)
 {
-    const char *at = signature->args;
+    const char *at;
     struct argument argument;
-    size_t given = 0;
 
+    /* Unknown names first: a misspelt one is the reason why another seems to be missing. */
+    for (size_t i = 0; args && args->kind == VALUE_MAP && i < args->as.map.count; i++) {
+        bool known = false;
+        at = signature->args;
+        while (!known && next_argument(&at, &argument))
+            known = strcmp(argument.name, args->as.map.pairs[i].key) == 0;
+        if (!known)
+            return unknown_argument(signature, args->as.map.pairs[i].key, err);
+    }
+    at = signature->args;
     while (next_argument(&at, &argument)) {
         const struct value *v = value_get(args, argument.name);
-        if (v)
-            given++;
         if (!v || v->kind == VALUE_NIL) {
             if (argument.optional)
                 continue;
@@ -102,16 +109,6 @@ int signature_check(const struct signature *signature, const struct value *args,
                       argument.type, value_kind_name(v));
             return error_hint(err, "arguments: %s", signature->args);
         }
-    }
-    if (given == value_count(args) || args->kind != VALUE_MAP)
-        return 0;
-    for (size_t i = 0; i < args->as.map.count; i++) {
-        bool known = false;
-        at = signature->args;
-        while (!known && next_argument(&at, &argument))
-            known = strcmp(argument.name, args->as.map.pairs[i].key) == 0;
-        if (!known)
-            return unknown_argument(signature, args->as.map.pairs[i].key, err);
     }
     return 0;
 }

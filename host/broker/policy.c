@@ -225,7 +225,10 @@ int policy_check(const struct policy *policy, enum permission kind, const char *
     if (asked)
         return error_hint(err, "the script asks for it, the operator's bound does not allow it: add \"%s\" to "
                                "permissions.%s in mlhost.yaml, or run with --allow-%s %s", shown, name, name, shown);
-    return error_hint(err, "add  permissions = { %s = { \"%s\" } }  to %s, or run with --allow-%s %s", name, shown,
+    bool allowed = !bounded || in_list(&policy->bound, kind, what);
+    if (allowed)
+        return error_hint(err, "add  permissions = { %s = { \"%s\" } }  to %s", name, shown, policy->who);
+    return error_hint(err, "add  permissions = { %s = { \"%s\" } }  to %s, and run with --allow-%s %s", name, shown,
                       policy->who, name, shown);
 }
 
