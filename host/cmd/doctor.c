@@ -16,7 +16,8 @@
 
 extern const struct command cmd_doctor;
 
-/* Without these nothing of a script is run; the others make it stronger. As sandbox_probe names them. */
+/* Without these nothing of a script is run; the others make it stronger. As sandbox_probe names
+ * them. */
 static const char *const required[] = {"syscall filter", "rlimits", "pidfd"};
 
 static bool available(const struct value *layers, const char *name)
@@ -73,8 +74,8 @@ static void say_enforced(const struct value *layers, struct value *out)
     }
     value_push_string(vm, "rlimits");
     value_push_string(command, "rlimits");
-    static const char *const kinds[] = {"pid namespace", "mount namespace", "net namespace", "ipc namespace",
-                                        "uts namespace"};
+    static const char *const kinds[] = {"pid namespace", "mount namespace", "net namespace",
+                                        "ipc namespace", "uts namespace"};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (available(layers, kinds[i]))
             value_push_string(command, kinds[i]);
@@ -182,8 +183,11 @@ static void print_report(const struct value *report)
         const struct value_pair *pair = &layers->as.map.pairs[i];
         bool holds = value_get_bool(&pair->value, "available", false);
         bool needed = value_get_bool(&pair->value, "required", false);
-        printf("  %-8s %-16s %s\n", holds ? "ok" : needed ? "MISSING" : "missing", pair->key,
-               value_get_string(&pair->value, "detail", ""));
+        printf("  %-8s %-16s %s\n",
+               holds    ? "ok"
+               : needed ? "MISSING"
+                        : "missing",
+               pair->key, value_get_string(&pair->value, "detail", ""));
     }
     puts("\nwhat holds");
     print_enforced("scripts", value_get(enforced, "scripts"));
@@ -193,7 +197,8 @@ static void print_report(const struct value *report)
     print_map("modules", value_get(report, "modules"));
     if (!value_get_bool(report, "ok", false))
         puts("\nA layer that scripts must have is missing: mlhost run refuses here.\n"
-             "  hint: in a container, allow seccomp(2) (the default profiles of Docker and Podman do)");
+             "  hint: in a container, allow seccomp(2) (the default profiles of Docker and Podman "
+             "do)");
 }
 
 static int run(int argc, char **argv)
@@ -238,10 +243,12 @@ const struct command cmd_doctor = {
     .name = "doctor",
     .summary = "what this machine can enforce, and what is configured",
     .help = "usage: mlhost doctor [--json]\n\n"
-            "Tries each layer of the sandbox as this user on this kernel, and prints what scripts and commands run\n"
+            "Tries each layer of the sandbox as this user on this kernel, and prints what scripts "
+            "and commands run\n"
             "below, the configuration in force, and the libraries.\n\n"
             "  --json   the same as JSON\n\n"
-            "exit status: 0 the required layers hold, 2 the configuration is invalid, 4 a required layer is missing\n\n"
+            "exit status: 0 the required layers hold, 2 the configuration is invalid, 4 a required "
+            "layer is missing\n\n"
             "examples:\n  mlhost doctor\n  mlhost doctor --json | jq .layers.landlock\n",
     .run = run,
 };

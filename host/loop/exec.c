@@ -12,11 +12,11 @@
 
 #include "base/mem.h"
 
-#define KEEP_DEFAULT ((size_t)1 << 20)
+#define KEEP_DEFAULT     ((size_t)1 << 20)
 #define GRACE_DEFAULT_MS 2000
-#define PIECE ((size_t)64 << 10)
-/* What is still read after the command has ended: a pipe's worth per stream. Whoever holds the pipe open beyond that is none
- * of the command's output. */
+#define PIECE            ((size_t)64 << 10)
+/* What is still read after the command has ended: a pipe's worth per stream. Whoever holds the pipe
+ * open beyond that is none of the command's output. */
 #define DRAIN_MAX ((size_t)1 << 20)
 
 enum stage { RUNNING, ASKED, KILLED };
@@ -154,7 +154,8 @@ static int serve(struct run *run, struct error *err)
             {.fd = run->streams[0], .events = POLLIN},
             {.fd = run->streams[1], .events = POLLIN},
             {.fd = run->in, .events = POLLOUT},
-            {.fd = run->spec->cancel && run->stage == RUNNING ? run->spec->cancel->fd : -1, .events = POLLIN},
+            {.fd = run->spec->cancel && run->stage == RUNNING ? run->spec->cancel->fd : -1,
+             .events = POLLIN},
         };
         check_time(run);
         if (run->stage != RUNNING)
@@ -178,7 +179,8 @@ static int serve(struct run *run, struct error *err)
 static void drain(struct run *run)
 {
     for (int i = 0; i < 2; i++) {
-        for (size_t reads = 0; reads < DRAIN_MAX / PIECE && run->streams[i] >= 0 && take_output(run, i);)
+        for (size_t reads = 0;
+             reads < DRAIN_MAX / PIECE && run->streams[i] >= 0 && take_output(run, i);)
             reads++;
     }
     keep_tail(run, &run->result->out, run->keep);

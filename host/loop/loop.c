@@ -18,7 +18,8 @@ enum watch_kind { WATCH_FD, WATCH_TIMER, WATCH_CHILD, WATCH_SIGNAL };
 struct loop_watch {
     struct loop *loop;
     enum watch_kind kind;
-    bool ended; /* memory stays until the round is over: events of this round may still point here */
+    bool
+        ended; /* memory stays until the round is over: events of this round may still point here */
     void *ctx;
     union {
         loop_fd_fn *fd;
@@ -124,7 +125,8 @@ static struct loop_watch *watch_new(struct loop *loop, enum watch_kind kind, int
 {
     struct loop_watch *watch = mem_alloc(sizeof *watch);
 
-    *watch = (struct loop_watch){.loop = loop, .kind = kind, .fd = fd, .ctx = ctx, .place = NOT_ARMED};
+    *watch =
+        (struct loop_watch){.loop = loop, .kind = kind, .fd = fd, .ctx = ctx, .place = NOT_ARMED};
     watch->next = loop->watches;
     if (watch->next)
         watch->next->previous = watch;
@@ -277,7 +279,8 @@ void loop_free(struct loop *loop)
 {
     if (!loop)
         return;
-    /* Closed first and without EPOLL_CTL_DEL: in a forked child the epoll instance is still shared with the parent. */
+    /* Closed first and without EPOLL_CTL_DEL: in a forked child the epoll instance is still shared
+     * with the parent. */
     if (loop->epoll >= 0)
         close(loop->epoll);
     if (loop->wake >= 0)
@@ -307,7 +310,8 @@ void loop_post(struct loop *loop, loop_post_fn *fn, void *ctx)
     pthread_mutex_lock(&loop->lock);
     *loop->posts_end = post;
     loop->posts_end = &post->next;
-    /* Under the lock, so that whoever frees the loop after seeing this post's effect frees no descriptor in use. */
+    /* Under the lock, so that whoever frees the loop after seeing this post's effect frees no
+     * descriptor in use. */
     ssize_t n = write(loop->wake, &one, sizeof one);
     (void)n;
     pthread_mutex_unlock(&loop->lock);
@@ -379,7 +383,8 @@ static void run_timers(struct loop *loop)
     while (loop->heap_count > 0 && loop->heap[0]->at <= now) {
         struct loop_watch *watch = loop->heap[0];
         if (watch->fired == loop->round)
-            break; /* armed again for the past: the next round's turn, so that descriptors get theirs */
+            break; /* armed again for the past: the next round's turn, so that descriptors get
+                      theirs */
         watch->fired = loop->round;
         heap_remove(loop, watch);
         watch->fn.plain(watch->ctx);

@@ -1,4 +1,5 @@
-/* A copy of a folder, for where an overlay cannot be had: on file systems that share blocks it costs no space either. */
+/* A copy of a folder, for where an overlay cannot be had: on file systems that share blocks it
+ * costs no space either. */
 #include "sandbox/plan.h"
 
 #include <dirent.h>
@@ -14,8 +15,8 @@
 #include "base/mem.h"
 
 #define DEPTH_MAX 200
-#define CHUNK ((size_t)1 << 30)
-#define PIECE ((size_t)128 << 10)
+#define CHUNK     ((size_t)1 << 30)
+#define PIECE     ((size_t)128 << 10)
 
 static void folder_cleanup(DIR **folder)
 {
@@ -57,7 +58,8 @@ static int keep_attributes(int folder, const char *name, const struct stat *st)
 static int copy_file(int from_folder, int to_folder, const char *name)
 {
     cleanup_close int from = openat(from_folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    cleanup_close int to = from < 0 ? -1 : openat(to_folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    cleanup_close int to =
+        from < 0 ? -1 : openat(to_folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
     return to < 0 ? -1 : copy_bytes(from, to);
 }
@@ -83,7 +85,8 @@ static int copy_folder(int from_folder, int to_folder, const char *name, int dep
     }
     if (mkdirat(to_folder, name, 0700) < 0)
         return -1;
-    cleanup_close int from = openat(from_folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_close int from =
+        openat(from_folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     cleanup_close int to = openat(to_folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return from < 0 || to < 0 ? -1 : copy_entries(from, to, depth + 1);
 }
@@ -146,5 +149,6 @@ int folder_copy(const char *from, const char *to, struct error *err)
         return error_errno(err, errno, "sandbox: cannot open %s", to);
     if (copy_entries(from_fd, to_fd, 0) == 0)
         return 0;
-    return error_errno(err, errno, "sandbox: cannot copy %s to %s, as no overlay can be had here", from, to);
+    return error_errno(err, errno, "sandbox: cannot copy %s to %s, as no overlay can be had here",
+                       from, to);
 }

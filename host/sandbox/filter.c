@@ -38,8 +38,9 @@ static const struct {
     const char *name;
     int number;
 } young_calls[] = {
-    {"cachestat", 451},  {"fchmodat2", 452},     {"map_shadow_stack", 453}, {"futex_wake", 454},
-    {"futex_wait", 455}, {"futex_requeue", 456}, {"mseal", 462},
+    {"cachestat", 451},  {"fchmodat2", 452},  {"map_shadow_stack", 453},
+    {"futex_wake", 454}, {"futex_wait", 455}, {"futex_requeue", 456},
+    {"mseal", 462},
 };
 
 static int call_number(const char *name)
@@ -64,7 +65,8 @@ static int add(scmp_filter_ctx ctx, uint32_t action, const char *name)
     return number < 0 ? 0 : seccomp_rule_add(ctx, action, number, 0);
 }
 
-static int add_if(scmp_filter_ctx ctx, uint32_t action, const char *name, struct scmp_arg_cmp condition)
+static int add_if(scmp_filter_ctx ctx, uint32_t action, const char *name,
+                  struct scmp_arg_cmp condition)
 {
     int number = call_number(name);
     return number < 0 ? 0 : seccomp_rule_add(ctx, action, number, 1, condition);
@@ -107,13 +109,15 @@ static bool family_allowed(unsigned family, bool online)
     return online && (family == AF_INET || family == AF_INET6 || family == AF_NETLINK);
 }
 
-/* Conditions compare all 64 bits while the kernel looks at 32 of an int: mask, so that high bits hide nothing. */
+/* Conditions compare all 64 bits while the kernel looks at 32 of an int: mask, so that high bits
+ * hide nothing. */
 #define LOW32 UINT64_C(0xffffffff)
 
 static int fill_arguments(scmp_filter_ctx ctx, bool online)
 {
-    static const uint64_t namespaces[] = {CLONE_NEWNS,  CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
-                                          CLONE_NEWUSER, CLONE_NEWPID,   CLONE_NEWNET};
+    static const uint64_t namespaces[] = {CLONE_NEWNS,  CLONE_NEWCGROUP, CLONE_NEWUTS,
+                                          CLONE_NEWIPC, CLONE_NEWUSER,   CLONE_NEWPID,
+                                          CLONE_NEWNET};
     const uint32_t deny = SCMP_ACT_ERRNO(EPERM);
     int rc = 0;
 
@@ -127,7 +131,8 @@ static int fill_arguments(scmp_filter_ctx ctx, bool online)
     for (unsigned bit = 6; bit < 32 && rc == 0; bit++)
         rc = add_if(ctx, deny, "socket",
                     SCMP_A0(SCMP_CMP_MASKED_EQ, UINT64_C(1) << bit, UINT64_C(1) << bit));
-    /* Landlock does not see sockets in the file system before ABI 9: /run/docker.sock and its like. */
+    /* Landlock does not see sockets in the file system before ABI 9: /run/docker.sock and its like.
+     */
     if (rc == 0 && !online)
         rc = add(ctx, deny, "connect");
     if (rc == 0) /* keystrokes into the terminal of whoever started us */
@@ -138,7 +143,8 @@ static int fill_arguments(scmp_filter_ctx ctx, bool online)
     if (rc == 0)
         rc = add_if(ctx, deny, "memfd_create", SCMP_A1(SCMP_CMP_MASKED_EQ, MFD_NOEXEC_SEAL, 0));
     if (rc == 0)
-        rc = add_if(ctx, deny, "execveat", SCMP_A4(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
+        rc = add_if(ctx, deny, "execveat",
+                    SCMP_A4(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
     if (rc == 0) /* READ_IMPLIES_EXEC */
         rc = add_if(ctx, deny, "personality", SCMP_A0(SCMP_CMP_MASKED_EQ, 0x0400000, 0x0400000));
     return rc;
@@ -202,7 +208,8 @@ static int compile(enum filter filter, struct sock_fprog *program)
 
     if (!ctx)
         return -ENOMEM;
-    /* Another architecture's numbers (i386 by int 0x80, x32) mean other calls: never let them through. */
+    /* Another architecture's numbers (i386 by int 0x80, x32) mean other calls: never let them
+     * through. */
     int rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     if (rc == 0 && filter == FILTER_COMMAND)
         seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* binary tree; a speed matter only */

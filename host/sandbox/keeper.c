@@ -1,7 +1,8 @@
 /*
- * The keeper: a process of ours above each command. In a pid namespace it is process 1, so that the command is not (as
- * process 1 it would ignore signals without a handler, and orphans would have nobody to reap them). Without one it
- * adopts the command's orphans. Either way nothing of the command outlives it, and it does not outlive us.
+ * The keeper: a process of ours above each command. In a pid namespace it is process 1, so that the
+ * command is not (as process 1 it would ignore signals without a handler, and orphans would have
+ * nobody to reap them). Without one it adopts the command's orphans. Either way nothing of the
+ * command outlives it, and it does not outlive us.
  *
  * Its exit status is the command's, or 128 + signal.
  */
@@ -21,7 +22,8 @@ static int exit_status(int status)
 
 static void pass_on(pid_t command, int signo)
 {
-    static const int passed[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH};
+    static const int passed[] = {SIGTERM, SIGINT,  SIGHUP,  SIGQUIT,
+                                 SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH};
 
     for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) {
         if (passed[i] == signo && kill(-command, signo) < 0)
@@ -87,7 +89,8 @@ int keeper_split(struct plan *plan)
     if (plan->policy->new_terminal_session && setsid() < 0 && errno != EPERM)
         return -1;
     plan->keeper_pid = getpid();
-    /* The C library's fork takes locks that another thread of the caller may have held: raw for commands. */
+    /* The C library's fork takes locks that another thread of the caller may have held: raw for
+     * commands. */
     pid_t pid = plan->policy->fn ? fork() : (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid < 0)
         return -1;

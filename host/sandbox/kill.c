@@ -1,6 +1,7 @@
 /*
- * Ending whole trees of processes. In a pid namespace the kernel does it; without one we read /proc/<pid>/task/<tid>/children again
- * and again until nobody is alive. Used by the keeper too, so: system calls only.
+ * Ending whole trees of processes. In a pid namespace the kernel does it; without one we read
+ * /proc/<pid>/task/<tid>/children again and again until nobody is alive. Used by the keeper too,
+ * so: system calls only.
  */
 #include "sandbox/sandbox.h"
 
@@ -15,7 +16,7 @@
 #include "base/clock.h"
 
 #define FOUND_MAX 4096 /* per pass; there is another pass */
-#define PATIENCE (2 * NS_PER_S)
+#define PATIENCE  (2 * NS_PER_S)
 
 struct found {
     pid_t pids[FOUND_MAX];
@@ -118,8 +119,8 @@ static bool alive(pid_t pid)
     return name_end && name_end[1] && name_end[2] != 'Z' && name_end[2] != 'X';
 }
 
-/* One pass over the tree, parents first, so that a parent makes no new child after its children were looked at. Returns how many
- * were alive, and one of them. */
+/* One pass over the tree, parents first, so that a parent makes no new child after its children
+ * were looked at. Returns how many were alive, and one of them. */
 static int kill_pass(pid_t root, pid_t *one)
 {
     struct found found = {.count = 0};

@@ -7,27 +7,27 @@
 #include <unistd.h>
 
 /*
- * The kernel's names and values, up to ABI 7; the distribution's header stops at ABI 2. The syscall numbers are the same
- * on all architectures.
+ * The kernel's names and values, up to ABI 7; the distribution's header stops at ABI 2. The syscall
+ * numbers are the same on all architectures.
  */
 #define CALL_CREATE_RULESET 444
-#define CALL_ADD_RULE 445
-#define CALL_RESTRICT_SELF 446
+#define CALL_ADD_RULE       445
+#define CALL_RESTRICT_SELF  446
 
 #define CREATE_RULESET_VERSION 1u
-#define RULE_PATH_BENEATH 1
+#define RULE_PATH_BENEATH      1
 
-#define FS_EXECUTE (UINT64_C(1) << 0)
+#define FS_EXECUTE    (UINT64_C(1) << 0)
 #define FS_WRITE_FILE (UINT64_C(1) << 1)
-#define FS_READ_FILE (UINT64_C(1) << 2)
-#define FS_READ_DIR (UINT64_C(1) << 3)
-#define FS_TRUNCATE (UINT64_C(1) << 14)
-#define FS_IOCTL_DEV (UINT64_C(1) << 15)
+#define FS_READ_FILE  (UINT64_C(1) << 2)
+#define FS_READ_DIR   (UINT64_C(1) << 3)
+#define FS_TRUNCATE   (UINT64_C(1) << 14)
+#define FS_IOCTL_DEV  (UINT64_C(1) << 15)
 
-#define NET_BIND_TCP (UINT64_C(1) << 0)
-#define NET_CONNECT_TCP (UINT64_C(1) << 1)
+#define NET_BIND_TCP        (UINT64_C(1) << 0)
+#define NET_CONNECT_TCP     (UINT64_C(1) << 1)
 #define SCOPE_ABSTRACT_UNIX (UINT64_C(1) << 0)
-#define SCOPE_SIGNAL (UINT64_C(1) << 1)
+#define SCOPE_SIGNAL        (UINT64_C(1) << 1)
 
 struct ruleset {
     uint64_t handled_fs, handled_net, scoped;
@@ -79,9 +79,11 @@ static int allow(int ruleset, const char *path, uint64_t rights)
     return rc;
 }
 
-static int allow_all(int ruleset, const struct landlock_rules *rules, uint64_t handled, const char **failed)
+static int allow_all(int ruleset, const struct landlock_rules *rules, uint64_t handled,
+                     const char **failed)
 {
-    static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"};
+    static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random",
+                                          "/dev/urandom"};
     const uint64_t reading = FS_EXECUTE | FS_READ_FILE | FS_READ_DIR;
 
     for (size_t i = 0; rules->devices && i < sizeof devices / sizeof *devices; i++) {

@@ -1,8 +1,9 @@
 /*
- * Inside of the sandbox: what sandbox_spawn() works out in the parent, for steps that run in the child.
+ * Inside of the sandbox: what sandbox_spawn() works out in the parent, for steps that run in the
+ * child.
  *
- * Between clone and exec the child may hold another thread's locks: everything declared here as a step or called from one
- * uses system calls only, no allocation, no stdio.
+ * Between clone and exec the child may hold another thread's locks: everything declared here as a
+ * step or called from one uses system calls only, no allocation, no stdio.
  */
 #ifndef MLHOST_SANDBOX_PLAN_H
 #define MLHOST_SANDBOX_PLAN_H
@@ -58,7 +59,7 @@ struct report {
 struct step {
     const char *name;
     int (*run)(struct plan *plan); /* 0, or -1 and errno */
-    unsigned layer;                /* may be left out unless the policy requires this layer; 0: must succeed */
+    unsigned layer; /* may be left out unless the policy requires this layer; 0: must succeed */
     const char *hint;
 };
 extern const struct step sandbox_steps[];
@@ -78,13 +79,13 @@ int rootfs_protect(struct plan *plan);
 /* copy.c: `from` into the folder `to`, unless that has something in it already. In the parent. */
 int folder_copy(const char *from, const char *to, struct error *err);
 
-/* keeper.c. How a keeper outside of a pid namespace learns that its parent has ended: a signal that nobody sends by
- * accident. (Inside one it is SIGKILL, which takes all along.) */
+/* keeper.c. How a keeper outside of a pid namespace learns that its parent has ended: a signal that
+ * nobody sends by accident. (Inside one it is SIGKILL, which takes all along.) */
 #define KEEPER_PARENT_GONE SIGRTMAX
 int keeper_split(struct plan *plan);
 
-/* probe.c: which of the wanted namespaces this process can make. Forks probes once, then remembers per effective user. A user
- * namespace is tried along when others need one. */
+/* probe.c: which of the wanted namespaces this process can make. Forks probes once, then remembers
+ * per effective user. A user namespace is tried along when others need one. */
 unsigned namespaces_usable(unsigned wanted);
 void namespaces_forget(void); /* a process that has been confined must try again */
 bool has_capability(int capability);

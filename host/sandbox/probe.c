@@ -1,4 +1,5 @@
-/* What this kernel, this user and this container can enforce: found by trying, in short-lived children. */
+/* What this kernel, this user and this container can enforce: found by trying, in short-lived
+ * children. */
 #include "sandbox/plan.h"
 
 #include <errno.h>
@@ -143,11 +144,13 @@ static bool seccomp_usable(void)
 
 static int overlay_in_tmpfs(void)
 {
-    if (mount("tmpfs", "/tmp", "tmpfs", 0, NULL) < 0 || mkdir("/tmp/l", 0755) < 0 || mkdir("/tmp/u", 0755) < 0 ||
-        mkdir("/tmp/w", 0755) < 0)
+    if (mount("tmpfs", "/tmp", "tmpfs", 0, NULL) < 0 || mkdir("/tmp/l", 0755) < 0 ||
+        mkdir("/tmp/u", 0755) < 0 || mkdir("/tmp/w", 0755) < 0)
         return errno;
-    if (mount("overlay", "/tmp/l", "overlay", 0, "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w,userxattr") < 0 &&
-        mount("overlay", "/tmp/l", "overlay", 0, "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w") < 0)
+    if (mount("overlay", "/tmp/l", "overlay", 0,
+              "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w,userxattr") < 0 &&
+        mount("overlay", "/tmp/l", "overlay", 0, "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w") <
+            0)
         return errno;
     return 0;
 }
@@ -157,10 +160,13 @@ static int mount_api(void)
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
     int fd = open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 
-    return fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0 ? errno : 0;
+    return fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0
+               ? errno
+               : 0;
 }
 
-/* The cgroup v2 folder of this process when we may make groups with memory and pids in it. Allocated, or NULL. */
+/* The cgroup v2 folder of this process when we may make groups with memory and pids in it.
+ * Allocated, or NULL. */
 static char *delegated_cgroup(void)
 {
     cleanup_file FILE *file = fopen("/proc/self/cgroup", "re");
@@ -178,7 +184,8 @@ static char *delegated_cgroup(void)
     cleanup_free char *path = mem_printf("%s/cgroup.controllers", folder);
     cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, controllers, sizeof controllers - 1);
-    if (n > 0 && strstr(controllers, "memory") && strstr(controllers, "pids") && access(folder, W_OK) == 0)
+    if (n > 0 && strstr(controllers, "memory") && strstr(controllers, "pids") &&
+        access(folder, W_OK) == 0)
         return folder;
     mem_cleanup(&folder);
     return NULL;
@@ -225,10 +232,11 @@ static void put_landlock(struct value *out)
     cleanup_free char *detail = NULL;
 
     if (abi == 0)
-        detail = mem_strdup("not in this kernel, or switched off (lsm= on the kernel's command line)");
+        detail =
+            mem_strdup("not in this kernel, or switched off (lsm= on the kernel's command line)");
     else
-        detail = mem_printf("ABI %d: files%s%s%s", abi, abi >= 3 ? ", truncation" : "", abi >= 4 ? ", TCP" : "",
-                            abi >= 6 ? ", signals, abstract sockets" : "");
+        detail = mem_printf("ABI %d: files%s%s%s", abi, abi >= 3 ? ", truncation" : "",
+                            abi >= 4 ? ", TCP" : "", abi >= 6 ? ", signals, abstract sockets" : "");
     put(out, "landlock", abi > 0, detail);
 }
 
@@ -253,7 +261,8 @@ static void put_namespaces(struct value *out)
     }
     unsigned mounting = SANDBOX_NS_MOUNT | (privileged ? 0 : SANDBOX_NS_USER);
     put_errno(out, "mount api", try_in(mounting, mount_api), "detached mounts (Linux 5.12)");
-    put_errno(out, "overlayfs", try_in(mounting, overlay_in_tmpfs), "images are shared, not copied, between tasks");
+    put_errno(out, "overlayfs", try_in(mounting, overlay_in_tmpfs),
+              "images are shared, not copied, between tasks");
 }
 
 static void put_process_calls(struct value *out)
@@ -265,16 +274,19 @@ static void put_process_calls(struct value *out)
     cleanup_free char *detail = NULL;
 
     cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-    put(out, "pidfd", pidfd >= 0, pidfd >= 0 ? "children are signalled without mix-up of numbers" : strerror(errno));
+    put(out, "pidfd", pidfd >= 0,
+        pidfd >= 0 ? "children are signalled without mix-up of numbers" : strerror(errno));
     /* An exit signal beyond the last is EINVAL where the call exists, so nothing is cloned. */
     bad.words[4] = 255;
     long rc = syscall(SYS_clone3, &bad, sizeof bad);
     if (rc == 0)
         _exit(0);
-    put(out, "clone3", rc < 0 && errno == EINVAL, rc < 0 && errno == EINVAL ? "in use" : "clone is used instead");
+    put(out, "clone3", rc < 0 && errno == EINVAL,
+        rc < 0 && errno == EINVAL ? "in use" : "clone is used instead");
     getrlimit(RLIMIT_NOFILE, &files);
-    detail = mem_printf("open files up to %llu; process counts are %s", (unsigned long long)files.rlim_max,
-                        getuid() == 0 ? "not limited for root outside of a user namespace" : "limited");
+    detail = mem_printf(
+        "open files up to %llu; process counts are %s", (unsigned long long)files.rlim_max,
+        getuid() == 0 ? "not limited for root outside of a user namespace" : "limited");
     put(out, "rlimits", true, detail);
 }
 
@@ -284,7 +296,8 @@ void sandbox_probe(struct value *out)
 
     value_set_map(out);
     put(out, "syscall filter", seccomp_usable(),
-        seccomp_usable() ? "seccomp, with KILL_PROCESS" : "seccomp filters are missing or forbidden here");
+        seccomp_usable() ? "seccomp, with KILL_PROCESS"
+                         : "seccomp filters are missing or forbidden here");
     put_landlock(out);
     put_namespaces(out);
     put(out, "cgroup", cgroup != NULL,

@@ -1,6 +1,7 @@
 /*
- * The root file system, by the mount API of Linux 5.12: every mount is first made detached, while the host's paths are in
- * view, and attached after the root has changed. So a link inside an image can lead nowhere but into the image.
+ * The root file system, by the mount API of Linux 5.12: every mount is first made detached, while
+ * the host's paths are in view, and attached after the root has changed. So a link inside an image
+ * can lead nowhere but into the image.
  */
 #include "sandbox/plan.h"
 
@@ -14,8 +15,8 @@
 
 #define DEVICE_SPACE "67108864" /* of /dev, in which /dev/shm lies */
 
-const char *const sandbox_devices[DEVICE_COUNT] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random",
-                                                   "/dev/urandom"};
+const char *const sandbox_devices[DEVICE_COUNT] = {"/dev/null", "/dev/zero", "/dev/full",
+                                                   "/dev/random", "/dev/urandom"};
 
 static int close_keeping_errno(int fd)
 {
@@ -48,13 +49,14 @@ static int clone_tree(const char *source, uint64_t attributes)
     struct mount_attr attr = {.attr_set = attributes};
     int fd = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 
-    if (fd >= 0 && attributes && mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0)
+    if (fd >= 0 && attributes &&
+        mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0)
         return close_keeping_errno(fd);
     return fd;
 }
 
-/* The old mount call, since overlays take several lower folders by fsconfig only from 6.5 on. It is laid over the lower folder
- * itself, which in this namespace nobody else sees. */
+/* The old mount call, since overlays take several lower folders by fsconfig only from 6.5 on. It is
+ * laid over the lower folder itself, which in this namespace nobody else sees. */
 static int overlay_tree(const struct tree *tree)
 {
     if (mount("overlay", tree->source, "overlay", MS_NOSUID | MS_NODEV, tree->options) < 0)
@@ -94,7 +96,9 @@ static int open_one(struct plan *plan, struct tree *tree)
     case MOUNT_PROC:
         return new_mount("proc", none, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     case MOUNT_DEV:
-        return open_devices(plan) < 0 ? -1 : new_mount("tmpfs", dev, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+        return open_devices(plan) < 0
+                   ? -1
+                   : new_mount("tmpfs", dev, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
     case MOUNT_OVERLAY:
         return overlay_tree(tree);
     }
@@ -186,7 +190,8 @@ static int attach_devices(struct plan *plan)
         if (fd < 0)
             return -1;
         close(fd);
-        if (move_mount(plan->devices[i], "", AT_FDCWD, sandbox_devices[i], MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        if (move_mount(plan->devices[i], "", AT_FDCWD, sandbox_devices[i],
+                       MOVE_MOUNT_F_EMPTY_PATH) < 0)
             return -1;
     }
     for (size_t i = 0; i < sizeof links / sizeof *links; i++) {

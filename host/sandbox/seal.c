@@ -64,13 +64,15 @@ int sandbox_seal(uint64_t memory_limit, struct error *err)
         return error_errno(err, errno, "sandbox: seal: step 'limits'");
     if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(err, errno, "sandbox: seal: step 'no_new_privs'");
-    /* Second line behind the filter, which refuses every call that Landlock guards: its absence is no error. */
+    /* Second line behind the filter, which refuses every call that Landlock guards: its absence is
+     * no error. */
     if (landlock_abi() > 0 && landlock_enter(&nothing, &path) < 0)
         return error_errno(err, errno, "sandbox: seal: step 'landlock'");
     if (filter_install(filter) < 0) {
         error_errno(err, errno, "sandbox: seal: step 'seccomp'");
-        return error_hint(err, "scripts run only below a system-call filter, which this kernel or container "
-                               "refuses; mlhost doctor tells more");
+        return error_hint(
+            err, "scripts run only below a system-call filter, which this kernel or container "
+                 "refuses; mlhost doctor tells more");
     }
     return 0;
 }

@@ -51,7 +51,8 @@ pid_t sandbox_clone(unsigned flags, int *pidfd)
     };
     long pid = syscall(SYS_clone3, &args, sizeof args);
 
-    /* Filters of containers (ours included) hide clone3, because they cannot look into its arguments. */
+    /* Filters of containers (ours included) hide clone3, because they cannot look into its
+     * arguments. */
     if (pid < 0 && (errno == ENOSYS || errno == EPERM))
         pid = syscall(SYS_clone, flags | CLONE_PIDFD | SIGCHLD, NULL, pidfd, NULL, NULL);
     return (pid_t)pid;
@@ -82,7 +83,8 @@ static void name_namespaces(unsigned namespaces, char *out, size_t room)
     out[0] = '\0';
     for (size_t i = 0; i < NAMESPACE_KINDS; i++) {
         if (namespaces & namespace_kinds[i].ns && len < room)
-            len += (size_t)snprintf(out + len, room - len, "%s%s", len ? ", " : "", namespace_kinds[i].name);
+            len += (size_t)snprintf(out + len, room - len, "%s%s", len ? ", " : "",
+                                    namespace_kinds[i].name);
     }
 }
 
@@ -105,9 +107,11 @@ static int plan_namespaces(struct plan *plan, struct error *err)
     unsigned missing = policy->namespaces & wanted & ~plan->namespaces;
     if (missing && policy->required & SANDBOX_LAYER_NAMESPACES) {
         name_namespaces(missing, names, sizeof names);
-        error_set(err, ERR_UNSUPPORTED, "sandbox: these namespaces are required and cannot be had: %s", names);
-        return error_hint(err, "run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone, "
-                               "user.max_user_namespaces); mlhost doctor tells more");
+        error_set(err, ERR_UNSUPPORTED,
+                  "sandbox: these namespaces are required and cannot be had: %s", names);
+        return error_hint(
+            err, "run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone, "
+                 "user.max_user_namespaces); mlhost doctor tells more");
     }
     if (plan->namespaces & SANDBOX_NS_MOUNT || (!policy->root && policy->mount_count == 0))
         return 0;
@@ -115,13 +119,17 @@ static int plan_namespaces(struct plan *plan, struct error *err)
         enum mount_kind kind = policy->mounts[i].kind;
         if (policy->root && kind != MOUNT_BIND_RO && kind != MOUNT_BIND_RW && kind != MOUNT_OVERLAY)
             continue;
-        error_set(err, ERR_UNSUPPORTED, "sandbox: cannot mount %s: this user has no mount namespace",
+        error_set(err, ERR_UNSUPPORTED,
+                  "sandbox: cannot mount %s: this user has no mount namespace",
                   policy->mounts[i].target);
-        return error_hint(err, "run as root or allow user namespaces; in a container add CAP_SYS_ADMIN or a seccomp "
-                               "profile that permits unshare; mlhost doctor tells more");
+        return error_hint(
+            err,
+            "run as root or allow user namespaces; in a container add CAP_SYS_ADMIN or a seccomp "
+            "profile that permits unshare; mlhost doctor tells more");
     }
     if (!has_capability(CAP_SYS_CHROOT)) {
-        error_set(err, ERR_UNSUPPORTED, "sandbox: cannot enter the root %s: neither a mount namespace nor chroot",
+        error_set(err, ERR_UNSUPPORTED,
+                  "sandbox: cannot enter the root %s: neither a mount namespace nor chroot",
                   policy->root);
         return error_hint(err, "run as root or allow user namespaces; mlhost doctor tells more");
     }
@@ -164,16 +172,18 @@ static char *overlay_options(const struct plan *plan, const struct sandbox_mount
 
 static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, struct error *err)
 {
-    bool needs_source =
-        mount->kind == MOUNT_BIND_RO || mount->kind == MOUNT_BIND_RW || mount->kind == MOUNT_OVERLAY;
+    bool needs_source = mount->kind == MOUNT_BIND_RO || mount->kind == MOUNT_BIND_RW ||
+                        mount->kind == MOUNT_OVERLAY;
 
     if (!mount->target || mount->target[0] != '/')
         return error_set(err, ERR_INVALID, "sandbox: a mount's target must be absolute: %s",
                          mount->target ? mount->target : "(none)");
     if (needs_source && (!mount->source || mount->source[0] != '/'))
-        return error_set(err, ERR_INVALID, "sandbox: the source of mount %s must be absolute", mount->target);
+        return error_set(err, ERR_INVALID, "sandbox: the source of mount %s must be absolute",
+                         mount->target);
     if (mount->kind == MOUNT_OVERLAY && (!mount->upper || !mount->work))
-        return error_set(err, ERR_INVALID, "sandbox: overlay %s needs an upper and a work folder", mount->target);
+        return error_set(err, ERR_INVALID, "sandbox: overlay %s needs an upper and a work folder",
+                         mount->target);
     if (mount->kind == MOUNT_DEV && strcmp(mount->target, "/dev") != 0)
         return error_set(err, ERR_INVALID, "sandbox: devices go to /dev, not to %s", mount->target);
     bool in_place_of_root = mount->kind == MOUNT_OVERLAY && strcmp(mount->target, "/") == 0;
@@ -195,14 +205,17 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
 static int plan_mounts(struct plan *plan, struct error *err)
 {
     const struct sandbox_policy *policy = plan->policy;
-    bool own_proc = !policy->root && plan->namespaces & SANDBOX_NS_PID && plan->namespaces & SANDBOX_NS_MOUNT;
+    bool own_proc =
+        !policy->root && plan->namespaces & SANDBOX_NS_PID && plan->namespaces & SANDBOX_NS_MOUNT;
 
-    plan->trees = mem_array(NULL, policy->mount_count + policy->write_count + 1, sizeof *plan->trees);
+    plan->trees =
+        mem_array(NULL, policy->mount_count + policy->write_count + 1, sizeof *plan->trees);
     plan->root = (struct tree){.kind = MOUNT_BIND_RW, .source = policy->root, .fd = -1};
     /* On the host's files made read-only, what may be written is laid over itself. */
     for (size_t i = 0; !policy->root && policy->root_read_only && i < policy->write_count; i++) {
-        const struct sandbox_mount itself = {
-            .kind = MOUNT_BIND_RW, .source = policy->write_paths[i], .target = policy->write_paths[i]};
+        const struct sandbox_mount itself = {.kind = MOUNT_BIND_RW,
+                                             .source = policy->write_paths[i],
+                                             .target = policy->write_paths[i]};
         if (access(policy->write_paths[i], F_OK) == 0 && plan_mount(plan, &itself, err) < 0)
             return -1;
     }
@@ -210,7 +223,8 @@ static int plan_mounts(struct plan *plan, struct error *err)
         const struct sandbox_mount proc = {.kind = MOUNT_PROC, .target = "/proc"};
         if (plan_mount(plan, &proc, err) < 0)
             return -1;
-        plan->trees[plan->tree_count - 1].optional = true; /* refused inside containers that hide parts of theirs */
+        plan->trees[plan->tree_count - 1].optional =
+            true; /* refused inside containers that hide parts of theirs */
     }
     for (size_t i = 0; i < policy->mount_count; i++) {
         if (plan_mount(plan, &policy->mounts[i], err) < 0)
@@ -230,7 +244,8 @@ static const char *search_path(const struct sandbox_policy *policy)
 
 static void add_candidate(struct plan *plan, char *path)
 {
-    plan->candidates = mem_array(plan->candidates, plan->candidate_count + 1, sizeof *plan->candidates);
+    plan->candidates =
+        mem_array(plan->candidates, plan->candidate_count + 1, sizeof *plan->candidates);
     plan->candidates[plan->candidate_count++] = path;
 }
 
@@ -245,7 +260,8 @@ static void plan_candidates(struct plan *plan)
     }
     for (const char *folder = search_path(policy); *folder;) {
         size_t len = strcspn(folder, ":");
-        if (len > 0) /* an empty entry would be the working folder: whoever writes there would choose the program */
+        if (len > 0) /* an empty entry would be the working folder: whoever writes there would
+                        choose the program */
             add_candidate(plan, mem_printf("%.*s/%s", (int)len, folder, name));
         folder += len + (folder[len] == ':');
     }
@@ -261,8 +277,8 @@ static int plan_filters(struct plan *plan, struct error *err)
         plan->filters[plan->filter_count++] = filter_program(FILTER_VM, err);
     else {
         plan->filters[plan->filter_count++] = filter_program(FILTER_COMMAND, err);
-        plan->filters[plan->filter_count++] =
-            filter_program(policy->net_allowed ? FILTER_COMMAND_ONLINE : FILTER_COMMAND_OFFLINE, err);
+        plan->filters[plan->filter_count++] = filter_program(
+            policy->net_allowed ? FILTER_COMMAND_ONLINE : FILTER_COMMAND_OFFLINE, err);
     }
     for (size_t i = 0; i < plan->filter_count; i++) {
         if (!plan->filters[i])
@@ -278,10 +294,12 @@ static int plan_make(struct plan *plan, struct error *err)
     if (!policy->fn && (!policy->argv || !policy->argv[0] || !policy->env))
         return error_set(err, ERR_USAGE, "sandbox: a command needs argv and env");
     if (!policy->fn && policy->syscalls == SANDBOX_SYSCALLS_VM)
-        return error_set(err, ERR_USAGE, "sandbox: the filter for scripts forbids to run a program");
+        return error_set(err, ERR_USAGE,
+                         "sandbox: the filter for scripts forbids to run a program");
     if (policy->required & SANDBOX_LAYER_CGROUP) {
         error_set(err, ERR_UNSUPPORTED, "sandbox: a cgroup is required and cannot be had");
-        return error_hint(err, "limits are enforced per process (rlimits); drop cgroup from the required layers");
+        return error_hint(
+            err, "limits are enforced per process (rlimits); drop cgroup from the required layers");
     }
     plan->seal_self = policy->fn && policy->seal_self;
     if (plan_namespaces(plan, err) < 0)
@@ -311,7 +329,8 @@ static pid_t start(struct plan *plan, int *pidfd)
     *pidfd = -1;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t pid = plan->by_fork ? fork() : sandbox_clone(sandbox_clone_flags(plan->namespaces), pidfd);
+    pid_t pid =
+        plan->by_fork ? fork() : sandbox_clone(sandbox_clone_flags(plan->namespaces), pidfd);
     if (pid == 0)
         steps_run(plan);
     int saved = errno;
@@ -330,17 +349,21 @@ static int exec_error(const struct plan *plan, const struct report *report, stru
     if (report->error != ENOENT) {
         error_errno(err, report->error, "cannot run %s", report->detail[0] ? report->detail : name);
         if (report->error == EACCES)
-            error_hint(err, "it must be an executable file that the permissions of the stage let it read");
+            error_hint(
+                err, "it must be an executable file that the permissions of the stage let it read");
         else if (report->error == ENOEXEC)
-            error_hint(err, "it is no program for this machine; a script needs a first line like #!/bin/sh");
+            error_hint(
+                err,
+                "it is no program for this machine; a script needs a first line like #!/bin/sh");
         return -1;
     }
     error_set(err, ERR_NOT_FOUND, "command not found: %s", name);
     if (strchr(name, '/'))
-        return error_hint(err, "the file%s%s does not exist, or what runs it (its #! line, its loader) does not",
-                          policy->root ? " in the root " : "", policy->root ? policy->root : "");
-    return error_hint(err, "looked in %s%s%s", search_path(policy), policy->root ? " inside the root " : "",
-                      policy->root ? policy->root : "");
+        return error_hint(
+            err, "the file%s%s does not exist, or what runs it (its #! line, its loader) does not",
+            policy->root ? " in the root " : "", policy->root ? policy->root : "");
+    return error_hint(err, "looked in %s%s%s", search_path(policy),
+                      policy->root ? " inside the root " : "", policy->root ? policy->root : "");
 }
 
 static int step_error(const struct plan *plan, const struct report *report, struct error *err)
@@ -354,7 +377,8 @@ static int step_error(const struct plan *plan, const struct report *report, stru
     else
         error_errno(err, report->error, "sandbox: step '%s'", step->name);
     if (step->layer)
-        return error_hint(err, "this layer is required; mlhost doctor tells what this machine can enforce");
+        return error_hint(
+            err, "this layer is required; mlhost doctor tells what this machine can enforce");
     return step->hint ? error_hint(err, "%s", step->hint) : -1;
 }
 
@@ -369,8 +393,10 @@ static bool at_overlay(const struct plan *plan, const struct report *report)
     return found && strcmp(sandbox_steps[report->step].name, "mounts") == 0;
 }
 
-/* Reads what the child reports until it has loaded its program or failed. 0: it runs; *left_out are layers that do not hold. */
-static int follow(const struct plan *plan, int fd, unsigned *left_out, bool *no_overlay, struct error *err)
+/* Reads what the child reports until it has loaded its program or failed. 0: it runs; *left_out are
+ * layers that do not hold. */
+static int follow(const struct plan *plan, int fd, unsigned *left_out, bool *no_overlay,
+                  struct error *err)
 {
     struct report report;
 
@@ -404,8 +430,8 @@ static unsigned layers(const struct plan *plan)
     return layers;
 }
 
-static int spawn(const struct sandbox_policy *policy, struct sandbox_child *child, bool copied, bool *no_overlay,
-                 struct error *err)
+static int spawn(const struct sandbox_policy *policy, struct sandbox_child *child, bool copied,
+                 bool *no_overlay, struct error *err)
 {
     cleanup_plan struct plan plan = {.policy = policy, .parent_fd = -1, .overlays_copied = copied};
     cleanup_close int null_fd = -1, status = -1;
@@ -451,7 +477,8 @@ static int spawn(const struct sandbox_policy *policy, struct sandbox_child *chil
     return 0;
 }
 
-int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *child, struct error *err)
+int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *child,
+                  struct error *err)
 {
     struct error why = {0};
     bool no_overlay = false;
@@ -463,7 +490,8 @@ int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *chi
             *err = why;
         return -1;
     }
-    /* An upper folder on a file system that cannot hold one (another overlay, as in most containers), or an old kernel. */
+    /* An upper folder on a file system that cannot hold one (another overlay, as in most
+     * containers), or an old kernel. */
     for (size_t i = 0; i < policy->mount_count; i++) {
         const struct sandbox_mount *mount = &policy->mounts[i];
         if (mount->kind == MOUNT_OVERLAY && folder_copy(mount->source, mount->upper, err) < 0)

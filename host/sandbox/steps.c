@@ -1,8 +1,8 @@
 /*
  * What a child does between clone and exec, in order. System calls only: see plan.h.
  *
- * The order is not free: mounts need the capabilities that `user` gives up; Landlock forbids mounts and needs
- * no_new_privs; the filter comes last because it would forbid the rest.
+ * The order is not free: mounts need the capabilities that `user` gives up; Landlock forbids mounts
+ * and needs no_new_privs; the filter comes last because it would forbid the rest.
  */
 #include "sandbox/plan.h"
 
@@ -34,8 +34,8 @@ static bool confined(const struct plan *plan)
 static int step_signals(struct plan *plan)
 {
     (void)plan;
-    /* All are blocked since before the clone, so no handler of the parent has run here. Errors: KILL, STOP, and the two that
-     * the C library keeps for itself. */
+    /* All are blocked since before the clone, so no handler of the parent has run here. Errors:
+     * KILL, STOP, and the two that the C library keeps for itself. */
     for (int signo = 1; signo <= SIGRTMAX; signo++) {
         struct sigaction plain = {.sa_handler = SIG_DFL};
         sigaction(signo, &plain, NULL);
@@ -137,7 +137,8 @@ static int step_session(struct plan *plan)
 /* Every descriptor that is kept is first moved out of the way of the numbers they shall have. */
 static int step_descriptors(struct plan *plan)
 {
-    int *const from[5] = {&plan->stdio[0], &plan->stdio[1], &plan->stdio[2], &plan->keep_fd, &plan->status_fd};
+    int *const from[5] = {&plan->stdio[0], &plan->stdio[1], &plan->stdio[2], &plan->keep_fd,
+                          &plan->status_fd};
 
     for (int i = 0; i < 5; i++) {
         if (*from[i] < 0)
@@ -165,13 +166,15 @@ static int step_limits(struct plan *plan)
         return 0;
     if (confined(plan) && limit_set(RLIMIT_CORE, 0, 0) < 0)
         return -1;
-    if (policy->cpu_seconds && limit_set(RLIMIT_CPU, policy->cpu_seconds, policy->cpu_seconds + 1) < 0)
+    if (policy->cpu_seconds &&
+        limit_set(RLIMIT_CPU, policy->cpu_seconds, policy->cpu_seconds + 1) < 0)
         return -1;
     if (policy->file_size && limit_set(RLIMIT_FSIZE, policy->file_size, policy->file_size) < 0)
         return -1;
     if (policy->open_files && limit_set(RLIMIT_NOFILE, policy->open_files, policy->open_files) < 0)
         return -1;
-    if (plan->process_limit && limit_set(RLIMIT_NPROC, plan->process_limit, plan->process_limit) < 0)
+    if (plan->process_limit &&
+        limit_set(RLIMIT_NPROC, plan->process_limit, plan->process_limit) < 0)
         return -1;
 #ifdef MLHOST_SANITIZED
     if (policy->fn) /* terabytes of shadow memory */
@@ -180,10 +183,11 @@ static int step_limits(struct plan *plan)
     return policy->memory ? limit_set(RLIMIT_AS, policy->memory, policy->memory) : 0;
 }
 
-/* What a root inside keeps: enough to own, install and drop privileges; nothing that reaches outside. */
-#define KEPT_CAPABILITIES                                                                                    \
-    (1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_KILL |       \
-     1u << CAP_SETGID | 1u << CAP_SETUID | 1u << CAP_NET_BIND_SERVICE)
+/* What a root inside keeps: enough to own, install and drop privileges; nothing that reaches
+ * outside. */
+#define KEPT_CAPABILITIES                                                                          \
+    (1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID |              \
+     1u << CAP_KILL | 1u << CAP_SETGID | 1u << CAP_SETUID | 1u << CAP_NET_BIND_SERVICE)
 
 static int drop_bounding(void)
 {
@@ -327,9 +331,11 @@ const struct step sandbox_steps[] = {
     {"namespaces", step_namespaces, 0, "mlhost doctor tells which namespaces this user can have"},
     {"user map", step_user_map, 0, "user namespaces may be restricted here: mlhost doctor"},
     {"hostname", step_hostname, 0, NULL},
-    {"mounts", step_mounts, 0, "the path must exist and be readable by this user; mlhost doctor tells what can be mounted"},
+    {"mounts", step_mounts, 0,
+     "the path must exist and be readable by this user; mlhost doctor tells what can be mounted"},
     {"root", step_root, 0, "the new root must be a folder that this user may enter"},
-    {"attach", step_attach, 0, "each mount's target must be a place inside the new root that can be made"},
+    {"attach", step_attach, 0,
+     "each mount's target must be a place inside the new root that can be made"},
     {"protect", rootfs_protect, 0, NULL},
     {"keeper", keeper_split, 0, "the limit of processes may be reached: ulimit -u"},
     {"session", step_session, 0, NULL},

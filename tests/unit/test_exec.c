@@ -1,4 +1,5 @@
-/* Commands: output, input, deadlines, whole trees, floods; as the caller, and as nobody when run by root. */
+/* Commands: output, input, deadlines, whole trees, floods; as the caller, and as nobody when run by
+ * root. */
 #include "check.h"
 
 #include <pthread.h>
@@ -80,7 +81,8 @@ static void only_the_given_environment_and_descriptors(void **state)
     struct run run;
     int extra = dup(1); /* without CLOEXEC: must not get through */
     setenv("MLHOST_TEST_SECRET", "hunter2", 1);
-    shell(&run, "env | grep -c SECRET; for f in 3 4 5 6 7 8 9; do test -e /proc/self/fd/$f && echo open $f; done; :");
+    shell(&run, "env | grep -c SECRET; for f in 3 4 5 6 7 8 9; do test -e /proc/self/fd/$f && echo "
+                "open $f; done; :");
     assert_string_equal(run.result.out.data, "0\n");
     unsetenv("MLHOST_TEST_SECRET");
     close(extra);
@@ -246,7 +248,8 @@ static void daemons_die_with_their_command(void **state)
     (void)state;
     for (int i = 0; i < 2; i++) {
         prepare(&run, marked(script, sizeof script,
-                             "setsid sh -c 'setsid sleep %u & exit' </dev/null >/dev/null 2>&1; sleep 0.1; trap '' TERM;"
+                             "setsid sh -c 'setsid sleep %u & exit' </dev/null >/dev/null 2>&1; "
+                             "sleep 0.1; trap '' TERM;"
                              "while :; do sleep 0.02; done",
                              &number));
         run.policy.namespaces = namespaces[i];
@@ -335,7 +338,8 @@ static void limits_hold(void **state)
     assert_true(run.result.cpu_ns > NS_PER_S / 2);
     exec_result_free(&run.result);
 
-    prepare(&run, "f=$(mktemp); head -c 100000 /dev/zero > $f; s=$?; stat -c %s $f; rm $f; exit $s");
+    prepare(&run,
+            "f=$(mktemp); head -c 100000 /dev/zero > $f; s=$?; stat -c %s $f; rm $f; exit $s");
     run.policy.file_size = 4096;
     go(&run);
     assert_string_equal(run.result.out.data, "4096\n");
@@ -386,20 +390,20 @@ static void nothing_is_left(void **state)
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 }
 
-#define ALL_TESTS                                                                                            \
-    cmocka_unit_test(output_and_status), cmocka_unit_test(death_by_signal),                                  \
-        cmocka_unit_test(only_the_given_environment_and_descriptors),                                        \
-        cmocka_unit_test(input_is_fed_while_output_is_read),                                                 \
-        cmocka_unit_test(input_that_nobody_reads_is_no_error),                                               \
-        cmocka_unit_test(a_missing_command_names_where_it_was_looked_for),                                   \
-        cmocka_unit_test(a_file_that_is_no_program), cmocka_unit_test(the_deadline_asks_first),              \
-        cmocka_unit_test(whoever_ignores_the_question_is_killed),                                            \
-        cmocka_unit_test(a_stopped_process_is_killed),                                                       \
-        cmocka_unit_test(a_background_child_does_not_hold_the_end),                                          \
-        cmocka_unit_test(daemons_die_with_their_command),                                                    \
-        cmocka_unit_test(a_flood_is_seen_whole_and_kept_bounded),                                            \
-        cmocka_unit_test(an_endless_flood_ends_at_the_deadline),                                             \
-        cmocka_unit_test(cancelling_wakes_the_wait), cmocka_unit_test(limits_hold),                          \
+#define ALL_TESTS                                                                                  \
+    cmocka_unit_test(output_and_status), cmocka_unit_test(death_by_signal),                        \
+        cmocka_unit_test(only_the_given_environment_and_descriptors),                              \
+        cmocka_unit_test(input_is_fed_while_output_is_read),                                       \
+        cmocka_unit_test(input_that_nobody_reads_is_no_error),                                     \
+        cmocka_unit_test(a_missing_command_names_where_it_was_looked_for),                         \
+        cmocka_unit_test(a_file_that_is_no_program), cmocka_unit_test(the_deadline_asks_first),    \
+        cmocka_unit_test(whoever_ignores_the_question_is_killed),                                  \
+        cmocka_unit_test(a_stopped_process_is_killed),                                             \
+        cmocka_unit_test(a_background_child_does_not_hold_the_end),                                \
+        cmocka_unit_test(daemons_die_with_their_command),                                          \
+        cmocka_unit_test(a_flood_is_seen_whole_and_kept_bounded),                                  \
+        cmocka_unit_test(an_endless_flood_ends_at_the_deadline),                                   \
+        cmocka_unit_test(cancelling_wakes_the_wait), cmocka_unit_test(limits_hold),                \
         cmocka_unit_test(threads_may_run_commands_together), cmocka_unit_test(nothing_is_left)
 
 int main(void)

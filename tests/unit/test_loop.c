@@ -1,4 +1,5 @@
-/* The event loop: descriptors, timers, children, signals, posts, and watches that end each other. */
+/* The event loop: descriptors, timers, children, signals, posts, and watches that end each other.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
