@@ -126,13 +126,13 @@ static int refused(const struct rest_client *client, const struct http_request *
 }
 
 /* Nothing came back: say where the address came from and what to do. */
-static int unreachable(const struct rest_client *client, struct error *err)
+static int unreachable(struct call *call, const struct rest_client *client, struct error *err)
 {
     if (!err || err->code != ERR_UNAVAILABLE)
         return -1;
     if (client->unix_socket)
-        return error_hint(err, "the embedded services did not start; `mlhost doctor` and %s/local hold more",
-                          ".mlhost");
+        return error_hint(err, "the embedded services do not answer; their log: %s/local/serve.log",
+                          call_state_dir(call));
     if (client->service->embedded)
         return error_hint(err, "the address %s came from %s; start that server, or choose the profile local to use "
                           "the embedded one (`mlhost serve` offers it on a port)", client->url, client->url_origin);
@@ -207,7 +207,7 @@ int rest_send(struct call *call, struct rest_client *client, struct http_request
         result = send_once(call, client, true, request, response, &problem);
     }
     if (result != 0)
-        unreachable(client, &problem);
+        unreachable(call, client, &problem);
     else if (response->status < 200 || response->status > 299 || (azdo && response->status == 203))
         result = refused(client, request, response, &problem);
     request->url = path;

@@ -1,6 +1,6 @@
 /*
- * A broker for unit tests of primitives: the call_* functions over plain memory. Secrets and handles are real objects with
- * ids; policy is two variables. The program's own broker is not linked in.
+ * A broker for unit tests of primitives: the call_* functions over plain memory. Secrets and handles are real objects
+ * with ids; policy is two variables. The program's own broker is not linked in.
  */
 #ifndef MLHOST_TESTS_FAKE_CALL_H
 #define MLHOST_TESTS_FAKE_CALL_H
@@ -116,6 +116,12 @@ const char *call_workspace(struct call *call)
 {
     (void)call;
     return "/tmp";
+}
+
+const char *call_state_dir(struct call *call)
+{
+    (void)call;
+    return "/tmp/.mlhost";
 }
 
 void call_progress(struct call *call, const char *label, int64_t done, int64_t total, const char *unit)
