@@ -1,8 +1,8 @@
 /*
  * Azure DevOps: the calls of an agentless task's callback, and starting a pipeline.
- * https://learn.microsoft.com/rest/api/azure/devops/distributedtask/, .../pipelines/runs; the order of the callback's calls is
- * that of microsoft/azure-pipelines-extensions, ServerTaskHelper. `plan` is "<ProjectId>/_apis/distributedtask/hubs/<HubName>/plans/<PlanId>"
- * below the PlanUri that the client was connected to.
+ * https://learn.microsoft.com/rest/api/azure/devops/distributedtask/, .../pipelines/runs; the order of the callback's calls
+ * is that of microsoft/azure-pipelines-extensions, ServerTaskHelper. The plan_ rows want a client that was connected to the
+ * plan's PlanUri.
  */
 #include "broker/primitive.h"
 #include "service/rest.h"
@@ -11,8 +11,8 @@
 #define PLAN_ARGS "project_id:string hub:string plan_id:string "
 #define VERSION .fixed_query = "api-version=7.1"
 #define ENDPOINT(...) &(const struct endpoint){__VA_ARGS__}
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                                             \
-    {.sign = {"azdo." row_name, "client:service " row_args, row_returns, row_doc}, .module = MODULE_IO,                 \
+#define ROW(row_name, row_args, row_returns, row_doc, ...) \
+    {.sign = {"azdo." row_name, "client:service " row_args, row_returns, row_doc}, .module = MODULE_IO, \
      .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)}
 
 const struct primitive azdo_rows[] = {

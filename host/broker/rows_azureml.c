@@ -5,14 +5,14 @@
 #include "broker/primitive.h"
 #include "service/rest.h"
 
-#define WORKSPACE                                                                                                      \
-    "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.MachineLearningServices/"        \
+#define WORKSPACE \
+    "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.MachineLearningServices/" \
     "workspaces/{workspace}/"
 #define ARGS "client:service subscription:string resource_group:string workspace:string "
 #define VERSION .fixed_query = "api-version=2024-04-01"
 #define ENDPOINT(...) &(const struct endpoint){__VA_ARGS__}
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                                             \
-    {.sign = {"azureml." row_name, ARGS row_args, row_returns, row_doc}, .module = MODULE_IO, .symbol = "prim_rest",    \
+#define ROW(row_name, row_args, row_returns, row_doc, ...) \
+    {.sign = {"azureml." row_name, ARGS row_args, row_returns, row_doc}, .module = MODULE_IO, .symbol = "prim_rest", \
      .data = ENDPOINT(__VA_ARGS__)}
 
 const struct primitive azureml_rows[] = {

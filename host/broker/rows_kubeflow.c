@@ -1,6 +1,7 @@
 /*
- * Kubeflow Pipelines, API v2beta1: https://www.kubeflow.org/docs/components/pipelines/reference/api/kubeflow-pipeline-api-spec/.
- * A `filter` is { predicates = { { operation, key, string_value }, ... } }; listings are sorted by created_at unless told.
+ * Kubeflow Pipelines, API v2beta1:
+ * https://www.kubeflow.org/docs/components/pipelines/reference/api/kubeflow-pipeline-api-spec/.
+ * A `filter` is { predicates = { { operation, key, string_value }, ... } }; listings are sorted by created_at.
  */
 #include "broker/primitive.h"
 #include "service/rest.h"
@@ -9,8 +10,8 @@
 #define LIST_ARGS "page_token:string? page_size:int? sort_by:string? filter:map?"
 #define LIST_QUERY "page_token page_size sort_by filter"
 #define ENDPOINT(...) &(const struct endpoint){__VA_ARGS__}
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                                             \
-    {.sign = {"kubeflow." row_name, "client:service " row_args, row_returns, row_doc}, .module = MODULE_IO,             \
+#define ROW(row_name, row_args, row_returns, row_doc, ...) \
+    {.sign = {"kubeflow." row_name, "client:service " row_args, row_returns, row_doc}, .module = MODULE_IO, \
      .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)}
 
 const struct primitive kubeflow_rows[] = {

@@ -1,5 +1,5 @@
 /*
- * MLflow: https://mlflow.org/docs/latest/rest-api.html, one row per endpoint. The objects of lua/mlflow are made of these.
+ * MLflow: https://mlflow.org/docs/latest/rest-api.html, one row per endpoint. lua/mlflow is made of these.
  *
  * Which POSTs may be repeated: those that set (tags, parameters, aliases, stages, status), those that search, and
  * log-batch: a point of a metric has its time and step with it, and stores keep the same point once. What creates
@@ -11,8 +11,8 @@
 #define API "/api/2.0/mlflow/"
 #define AGAIN .repeat = HTTP_REPEAT_ALWAYS
 #define ENDPOINT(...) &(const struct endpoint){__VA_ARGS__}
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                                             \
-    {.sign = {"mlflow." row_name, "client:service " row_args, row_returns, row_doc}, .module = MODULE_IO,               \
+#define ROW(row_name, row_args, row_returns, row_doc, ...) \
+    {.sign = {"mlflow." row_name, "client:service " row_args, row_returns, row_doc}, .module = MODULE_IO, \
      .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)}
 
 const struct primitive mlflow_rows[] = {

@@ -1,9 +1,9 @@
 /*
  * MLflow artifacts, streamed between a file and the server.
  *
- * A run's artifact_uri says where they are. "mlflow-artifacts:/<path>" means the tracking server's proxy (PUT and GET under
- * /api/2.0/mlflow-artifacts/artifacts/<path>); a folder of this machine ("file:///...", "/...") is used directly, within
- * the script's permissions; anything else is readable through the server's /get-artifact.
+ * A run's artifact_uri says where they are. "mlflow-artifacts:/<path>" means the tracking server's proxy (PUT and GET
+ * under /api/2.0/mlflow-artifacts/artifacts/<path>); a folder of this machine ("file:///...", "/...") is used directly,
+ * within the script's permissions; anything else is readable through the server's /get-artifact.
  */
 #include "service/rest.h"
 
@@ -104,7 +104,8 @@ static void on_progress(void *ctx, int64_t sent, int64_t send_total, int64_t got
     struct transfer *t = ctx;
     int64_t total = send_total > 0 ? send_total : get_total;
 
-    call_progress(t->call, t->label, t->base + (send_total > 0 ? sent : got), total < 0 ? -1 : t->base + total, "bytes");
+    call_progress(t->call, t->label, t->base + (send_total > 0 ? sent : got), total < 0 ? -1 : t->base + total,
+                  "bytes");
 }
 
 static int copy_file(int from, int to, int64_t *bytes, struct error *err)

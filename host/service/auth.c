@@ -126,7 +126,8 @@ int auth_from_value(struct call *call, const struct value *map, bool from_script
         if (!path && !from_script)
             path = value_get_string(value_get(map, "token"), "file", NULL);
         if (path) /* a file is read again for each request: kubelets and agents rotate what is in it */
-            out->token_file = from_script ? call_path(call, path, ACCESS_READ, err) : path_join(call_workspace(call), path);
+            out->token_file = from_script ? call_path(call, path, ACCESS_READ, err)
+                                          : path_join(call_workspace(call), path);
         if (path && !out->token_file)
             goto fail;
         if (!path && need(type, "token", out->token, err) != 0)
@@ -217,8 +218,8 @@ static void form_field(struct buf *form, const char *name, const char *value)
 }
 
 /*
- * OAuth 2.0 client credentials (RFC 6749 section 4.4) at Microsoft's v2.0 end point: tenant, client id, secret and scope
- * in, a bearer token with its lifetime out.
+ * OAuth 2.0 client credentials (RFC 6749 section 4.4) at Microsoft's v2.0 end point: tenant, client id, secret
+ * and scope in, a bearer token with its lifetime out.
  */
 static char *fetch_azure_token(struct call *call, struct rest_client *client, const char *scope, int64_t *until,
                                struct error *err)

@@ -19,13 +19,14 @@ static const struct service services[] = {
     {.name = "mlflow", .url = "MLFLOW_TRACKING_URI", .embedded = true, .token = "MLFLOW_TRACKING_TOKEN",
      .user = "MLFLOW_TRACKING_USERNAME", .password = "MLFLOW_TRACKING_PASSWORD",
      .insecure = "MLFLOW_TRACKING_INSECURE_TLS", .ca = "MLFLOW_TRACKING_SERVER_CERT_PATH",
-     .client_cert = "MLFLOW_TRACKING_CLIENT_CERT_PATH", .experiment = "MLFLOW_EXPERIMENT_NAME", .header = "X-MLFLOW-WORKSPACE",
-     .header_variable = "MLFLOW_WORKSPACE"},
+     .client_cert = "MLFLOW_TRACKING_CLIENT_CERT_PATH", .experiment = "MLFLOW_EXPERIMENT_NAME",
+     .header = "X-MLFLOW-WORKSPACE", .header_variable = "MLFLOW_WORKSPACE"},
     /* the SDK's own: kfp/client/client.py, kfp/client/set_volume_credentials.py */
     {.name = "kubeflow", .url = "KF_PIPELINES_ENDPOINT", .embedded = true,
      .token_file = "KF_PIPELINES_SA_TOKEN_PATH", .experiment = "KF_PIPELINES_DEFAULT_EXPERIMENT_NAME"},
     /* https://learn.microsoft.com/azure/devops/pipelines/build/variables; PAT: the Azure CLI extension's variable */
-    {.name = "azdo", .url = "SYSTEM_COLLECTIONURI", .token = "SYSTEM_ACCESSTOKEN", .pat = "AZURE_DEVOPS_EXT_PAT|AZDO_PAT"},
+    {.name = "azdo", .url = "SYSTEM_COLLECTIONURI", .token = "SYSTEM_ACCESSTOKEN",
+     .pat = "AZURE_DEVOPS_EXT_PAT|AZDO_PAT"},
     /* the names that Azure's own SDKs read (EnvironmentCredential) */
     {.name = "azureml", .default_url = "https://management.azure.com", .tenant = "AZURE_TENANT_ID|AZ_TENANT_ID",
      .client_id = "AZURE_CLIENT_ID|AZ_CLIENT_ID", .client_secret = "AZURE_CLIENT_SECRET|AZ_CLIENT_SECRET",
@@ -201,7 +202,8 @@ static int set_auth(struct call *call, struct rest_client *client, const struct 
         const char *bytes = call_secret(call, token, &len, err);
         if (!bytes)
             return -1;
-        client->auth = (struct auth){.kind = AUTH_BEARER, .token = mem_strndup(bytes, len), .origin = "the script's token"};
+        client->auth = (struct auth){.kind = AUTH_BEARER, .token = mem_strndup(bytes, len),
+                                     .origin = "the script's token"};
         return 0;
     }
     if (!client->trusted || client->unix_socket)
@@ -337,7 +339,7 @@ int prim_service_configured(struct call *call, const struct value *args, struct 
 }
 
 /*
- * <service>.token(client, scope?) -> { token = secret }: the bearer token that requests carry, for another program or host.
+ * <service>.token(client, scope?) -> { token = secret }: the bearer token that requests carry, for another program.
  *
  *   scope  string  with auth of type azure_ad: a token for another resource, by the same credentials
  */

@@ -56,7 +56,7 @@ struct rest_client {
     struct auth auth;
 };
 
-/* auth.c. `map` is { type = ..., ... } of a profile (texts, { env }, { file }) or of a script (texts, secret handles). */
+/* auth.c. `map` is { type = ..., ... } of a profile (texts, { env }, { file }) or of a script (texts, secrets). */
 int auth_from_value(struct call *call, const struct value *map, bool from_script, struct auth *out, struct error *err);
 /* From the service's variables; kind stays AUTH_NONE when none is set. */
 int auth_from_variables(struct call *call, const struct service *service, struct auth *out, struct error *err);

@@ -2,8 +2,8 @@
  * The engine behind every service client: one table row per endpoint, one function for all of them.
  *
  * A row's function is prim_rest and its data a `struct endpoint`: where arguments go (path, query, body), what may be
- * repeated, how pages are named. A `service` handle, made by prim_service_connect, holds address, TLS and credentials, so
- * the script that uses it sees none of them. Part of the io module; endpoint tables stand in broker/rows_<service>.c.
+ * repeated, how pages are named. A `service` handle, made by prim_service_connect, holds address, TLS and credentials,
+ * so the script that uses it sees none of them. Part of the io module; endpoint tables stand in broker/rows_<service>.c.
  */
 #ifndef MLHOST_SERVICE_REST_H
 #define MLHOST_SERVICE_REST_H
@@ -16,8 +16,8 @@ enum rest_reply { REST_JSON, REST_TEXT };
 struct endpoint {
     const char *method;
     const char *path;        /* "/api/2.0/x/{name}": {name} is the argument, percent-encoded ({+name}: slashes kept) */
-    const char *query;       /* words "argument" or "argument=wire_name"; arrays repeat, maps are sent as JSON; or NULL */
-    const char *body;        /* the same for the JSON body; "*name": argument is the body; "@name": raw bytes; or NULL */
+    const char *query;       /* words "argument" or "argument=wire_name"; arrays repeat, maps go as JSON; or NULL */
+    const char *body;        /* the same for the JSON body; "*name": the whole body; "@name": raw bytes; or NULL */
     const char *items;       /* a listing: the reply becomes { items = [...], next = token or absent } */
     const char *fixed_query; /* "api-version=7.1", sent as it is; or NULL */
     enum http_repeat repeat;

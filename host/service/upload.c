@@ -49,11 +49,12 @@ static void put_filename(struct buf *body, const char *name)
 }
 
 /*
- * kubeflow.upload(client, content? | path?, filename?, pipeline_id?, name?, display_name?, description?, namespace?, tags?)
+ * kubeflow.upload(client, content? | path?, filename?, pipeline_id?, name?, display_name?, description?, namespace?,
+ *                 tags?)
  *   -> the Pipeline (without pipeline_id) or PipelineVersion (with it)
  *
- * POST /apis/v2beta1/pipelines/upload or .../upload_version: a multipart form with the one field `uploadfile`; the server
- * recognises the format by the file name.
+ * POST /apis/v2beta1/pipelines/upload or .../upload_version: a multipart form with the one field `uploadfile`; the
+ * server recognises the format by the file name.
  */
 int prim_kubeflow_upload(struct call *call, const struct value *args, struct value *out, struct error *err)
 {

@@ -95,10 +95,12 @@ static void test_request_shapes(void **state)
 static void test_refusals(void **state)
 {
     static const struct { const char *path; enum error_code code; int status; const char *message, *hint; } cases[] = {
-        {"/status/404?style=mlflow", ERR_NOT_FOUND, 404, "answered 404 not found: RESOURCE_DOES_NOT_EXIST: no such run", ""},
+        {"/status/404?style=mlflow", ERR_NOT_FOUND, 404, "answered 404 not found: RESOURCE_DOES_NOT_EXIST: no such run",
+         ""},
         {"/status/404?style=kfp", ERR_NOT_FOUND, 404, "404 not found: Pipeline not found: x", ""},
         {"/status/401?style=azdo", ERR_UNAUTHORIZED, 401, "TF400813: not authorized",
-         "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or profiles.local.mlflow.auth"},
+         "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+         "profiles.local.mlflow.auth"},
         {"/status/404?style=html", ERR_NOT_FOUND, 404, "Sorry come back", "the base address of this service?"},
         {"/status/403?style=html", ERR_FORBIDDEN, 403, "403 forbidden", "--allowed-hosts 127.0.0.1:"},
         {"/status/400?style=mlflow", ERR_NOT_FOUND, 400, "RESOURCE_DOES_NOT_EXIST", ""},
