@@ -1,0 +1,241 @@
+#include "oci/ignore.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+
+struct rule {
+    char *pattern; /* clean, without leading and trailing slash */
+    bool take_back;
+};
+
+struct ignore {
+    struct rule *rules;
+    size_t count;
+    bool any_take_back;
+};
+
+bool wildcard_has(const char *text)
+{
+    return strpbrk(text, "*?[\\") != NULL;
+}
+
+/* One [class]; *pattern is just past "[". 1, 0, or -1 malformed. */
+static int match_class(const char **pattern, char c)
+{
+    const char *p = *pattern;
+    bool negated = *p == '^', matched = false;
+
+    if (negated)
+        p++;
+    for (bool first = true; *p != ']' || first; first = false) {
+        char low, high;
+        if (!*p || (*p == '-' ) || (*p == ']' && first))
+            return -1;
+        if (*p == '\\' && !*++p)
+            return -1;
+        low = high = *p++;
+        if (*p == '-') {
+            p++;
+            if (!*p || *p == ']' || *p == '-')
+                return -1;
+            if (*p == '\\' && !*++p)
+                return -1;
+            high = *p++;
+        }
+        if ((unsigned char)c >= (unsigned char)low && (unsigned char)c <= (unsigned char)high)
+            matched = true;
+    }
+    *pattern = p + 1;
+    return matched != negated && c != '/';
+}
+
+/* steps bounds the work: patterns with many stars would else take exponential time. */
+static int match(const char *p, const char *s, size_t *steps)
+{
+    for (;; ) {
+        if ((*steps)-- == 0)
+            return -1;
+        if (p[0] == '*' && p[1] == '*') {
+            while (*p == '*')
+                p++;
+            if (*p == '/') { /* two stars and a slash: also nothing at all */
+                int found = match(p + 1, s, steps);
+                if (found != 0)
+                    return found;
+            } else if (!*p) {
+                return 1;
+            }
+            for (; *s; s++) {
+                int found = match(p, s, steps);
+                if (found != 0)
+                    return found;
+            }
+            return match(p, s, steps);
+        }
+        if (*p == '*') {
+            p++;
+            for (;; s++) {
+                int found = match(p, s, steps);
+                if (found != 0)
+                    return found;
+                if (!*s || *s == '/')
+                    return 0;
+            }
+        }
+        if (!*p)
+            return *s == '\0';
+        if (!*s)
+            return *p == '[' || *p == '\\' ? (strchr(p, ']') || (*p == '\\' && p[1]) ? 0 : -1) : 0;
+        if (*p == '?') {
+            if (*s == '/')
+                return 0;
+        } else if (*p == '[') {
+            p++;
+            int found = match_class(&p, *s);
+            if (found <= 0)
+                return found;
+            s++;
+            continue;
+        } else {
+            if (*p == '\\' && !*++p)
+                return -1;
+            if (*p != *s)
+                return 0;
+        }
+        p++;
+        s++;
+    }
+}
+
+int wildcard_match(const char *pattern, const char *path)
+{
+    size_t steps = 200000;
+
+    return match(pattern, path, &steps);
+}
+
+/* "./a//b/../c/" -> "a/c"; "" for the root itself. */
+static char *clean(const char *text, size_t len)
+{
+    cleanup_free char *copy = mem_strndup(text, len);
+    struct buf out = BUF_INIT;
+
+    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+        if (strcmp(part, ".") == 0)
+            continue;
+        if (strcmp(part, "..") == 0) {
+            char *slash = out.len ? strrchr(out.data, '/') : NULL;
+            out.len = slash ? (size_t)(slash - out.data) : 0;
+            if (out.data)
+                out.data[out.len] = '\0';
+            continue;
+        }
+        if (out.len)
+            buf_putc(&out, '/');
+        buf_puts(&out, part);
+    }
+    if (!out.len) {
+        buf_free(&out);
+        return mem_strdup("");
+    }
+    return buf_steal(&out);
+}
+
+void ignore_free(struct ignore *ignore)
+{
+    if (!ignore)
+        return;
+    for (size_t i = 0; i < ignore->count; i++)
+        free(ignore->rules[i].pattern);
+    free(ignore->rules);
+    free(ignore);
+}
+
+struct ignore *ignore_parse(const char *text, size_t len, const char *source, struct error *err)
+{
+    struct ignore *ignore = mem_alloc(sizeof *ignore);
+    const char *end = text + len;
+    int line = 0;
+
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        text += 3;
+    for (const char *at = text; at < end; ) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        const char *next = stop ? stop + 1 : end;
+        if (!stop)
+            stop = end;
+        line++;
+        bool comment = at < stop && *at == '#';
+        while (at < stop && isspace((unsigned char)*at))
+            at++;
+        while (stop > at && isspace((unsigned char)stop[-1]))
+            stop--;
+        if (comment || at == stop) {
+            at = next;
+            continue;
+        }
+        bool take_back = *at == '!';
+        if (take_back)
+            for (at++; at < stop && isspace((unsigned char)*at);)
+                at++;
+        char *pattern = clean(at, (size_t)(stop - at));
+        if ((take_back && at == stop) || wildcard_match(pattern, "x") < 0) {
+            error_set(err, ERR_INVALID, "%s:%d: the pattern '%s' is malformed", source, line, pattern);
+            error_hint(err, "a [class] needs its ], a ! and a \\ something after them");
+            free(pattern);
+            ignore_free(ignore);
+            return NULL;
+        }
+        ignore->rules = mem_array(ignore->rules, ignore->count + 1, sizeof *ignore->rules);
+        ignore->rules[ignore->count++] = (struct rule){pattern, take_back};
+        ignore->any_take_back |= take_back;
+        at = next;
+    }
+    return ignore;
+}
+
+/* The path or any folder that leads to it. */
+static bool rule_matches(const struct rule *rule, const char *path)
+{
+    if (!*rule->pattern)
+        return false;
+    if (wildcard_match(rule->pattern, path) == 1)
+        return true;
+    cleanup_free char *parent = mem_strdup(path);
+    for (char *slash = strrchr(parent, '/'); slash; slash = strrchr(parent, '/')) {
+        *slash = '\0';
+        if (wildcard_match(rule->pattern, parent) == 1)
+            return true;
+    }
+    return false;
+}
+
+bool ignore_match(const struct ignore *ignore, const char *path)
+{
+    bool ignored = false;
+
+    for (size_t i = 0; ignore && i < ignore->count; i++)
+        if (ignored == ignore->rules[i].take_back && rule_matches(&ignore->rules[i], path))
+            ignored = !ignored;
+    return ignored;
+}
+
+bool ignore_may_reenter(const struct ignore *ignore, const char *folder)
+{
+    size_t len = strlen(folder);
+
+    if (!ignore || !ignore->any_take_back)
+        return false;
+    for (size_t i = 0; i < ignore->count; i++) {
+        const char *pattern = ignore->rules[i].pattern;
+        if (!ignore->rules[i].take_back)
+            continue;
+        if (wildcard_has(pattern) || (strncmp(pattern, folder, len) == 0 && pattern[len] == '/'))
+            return true;
+    }
+    return false;
+}

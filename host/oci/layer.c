@@ -1,0 +1,295 @@
+#include "oci/layer.h"
+
+#include <errno.h>
+#include <isa-l/igzip_lib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+#define BLOCK 512u
+#define PIECE (1u << 20)      /* what the compressor gets at once: part of what makes the output reproducible */
+#define OCTAL_SIZE_MAX UINT64_C(077777777777)
+#define OCTAL_ID_MAX 07777777u
+
+struct layer {
+    struct upload *upload;
+    struct hasher *tar_hasher;
+    int64_t mtime;
+    uint64_t tar_size;
+    size_t entries;
+    size_t filled;            /* of piece */
+    uint8_t *piece, *packed, *level;
+    struct isal_zstream stream;
+};
+
+struct layer *layer_new(struct store *store, int64_t mtime, struct error *err)
+{
+    struct upload *upload = store_blob_begin(store, err);
+
+    if (!upload)
+        return NULL;
+    struct layer *layer = mem_alloc(sizeof *layer);
+    layer->upload = upload;
+    layer->tar_hasher = hasher_new();
+    layer->mtime = mtime < 0 ? 0 : mtime;
+    layer->piece = mem_alloc(PIECE);
+    layer->packed = mem_alloc(PIECE);
+    layer->level = mem_alloc(ISAL_DEF_LVL1_DEFAULT);
+    isal_deflate_init(&layer->stream);
+    layer->stream.level = 1;
+    layer->stream.level_buf = layer->level;
+    layer->stream.level_buf_size = ISAL_DEF_LVL1_DEFAULT;
+    layer->stream.gzip_flag = IGZIP_GZIP;
+    layer->stream.flush = NO_FLUSH;
+    return layer;
+}
+
+size_t layer_entries(const struct layer *layer)
+{
+    return layer->entries;
+}
+
+static int pack(struct layer *layer, bool end, struct error *err)
+{
+    struct isal_zstream *stream = &layer->stream;
+
+    hasher_update(layer->tar_hasher, layer->piece, layer->filled);
+    layer->tar_size += layer->filled;
+    stream->next_in = layer->piece;
+    stream->avail_in = (uint32_t)layer->filled;
+    stream->end_of_stream = end;
+    do {
+        stream->next_out = layer->packed;
+        stream->avail_out = PIECE;
+        int status = isal_deflate(stream);
+        if (status != COMP_OK)
+            return error_set(err, ERR_INTERNAL, "cannot compress the layer (%d)", status);
+        if (store_blob_write(layer->upload, layer->packed, PIECE - stream->avail_out, err) != 0)
+            return -1;
+    } while (stream->avail_out == 0 || (end && stream->internal_state.state != ZSTATE_END));
+    layer->filled = 0;
+    return 0;
+}
+
+static int put(struct layer *layer, const void *data, size_t len, struct error *err)
+{
+    const uint8_t *from = data;
+
+    while (len) {
+        size_t n = PIECE - layer->filled < len ? PIECE - layer->filled : len;
+        memcpy(layer->piece + layer->filled, from, n);
+        layer->filled += n;
+        from += n;
+        len -= n;
+        if (layer->filled == PIECE && pack(layer, false, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int pad(struct layer *layer, uint64_t size, struct error *err)
+{
+    static const uint8_t zeros[BLOCK];
+    size_t rest = (size_t)(size % BLOCK);
+
+    return rest ? put(layer, zeros, BLOCK - rest, err) : 0;
+}
+
+struct header { /* POSIX.1-1988 ustar */
+    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], sum[8], type, link[100], magic[6], version[2],
+        user[32], group[32], major[8], minor[8], prefix[155], rest[12];
+};
+_Static_assert(sizeof(struct header) == BLOCK, "a tar header is one block");
+
+static void octal(char *field, size_t size, uint64_t n)
+{
+    field[--size] = '\0';
+    while (size) {
+        field[--size] = (char)('0' + (n & 7));
+        n >>= 3;
+    }
+}
+
+static void field_text(char *field, size_t size, const char *text, size_t len)
+{
+    memcpy(field, text, len < size ? len : size);
+}
+
+/* A name in name and prefix; false when it does not fit. */
+static bool split_name(struct header *header, const char *name)
+{
+    size_t len = strlen(name);
+
+    if (len <= sizeof header->name) {
+        field_text(header->name, sizeof header->name, name, len);
+        return true;
+    }
+    if (len > sizeof header->name + 1 + sizeof header->prefix)
+        return false;
+    for (size_t at = len - sizeof header->name - 1; at <= sizeof header->prefix && at + 1 < len; at++)
+        if (at > 0 && name[at] == '/') {
+            field_text(header->prefix, sizeof header->prefix, name, at);
+            field_text(header->name, sizeof header->name, name + at + 1, len - at - 1);
+            return true;
+        }
+    return false;
+}
+
+/* "<length> key=value\n", the length counting itself. */
+static void pax_record(struct buf *out, const char *key, const char *text)
+{
+    size_t body = strlen(key) + strlen(text) + 3, total = body + 1;
+    char digits[24];
+
+    while ((size_t)snprintf(digits, sizeof digits, "%zu", total) + body != total)
+        total++;
+    buf_printf(out, "%zu %s=%s\n", total, key, text);
+}
+
+static int put_header(struct layer *layer, struct header *header, struct error *err)
+{
+    unsigned sum = 0;
+
+    memcpy(header->magic, "ustar", 6);
+    memcpy(header->version, "00", 2);
+    memset(header->sum, ' ', sizeof header->sum);
+    for (size_t i = 0; i < BLOCK; i++)
+        sum += ((const uint8_t *)header)[i];
+    snprintf(header->sum, sizeof header->sum, "%06o", sum & 0777777);
+    header->sum[7] = ' ';
+    return put(layer, header, BLOCK, err);
+}
+
+static int put_pax(struct layer *layer, const struct buf *records, struct error *err)
+{
+    struct header header = {0};
+
+    field_text(header.name, sizeof header.name, "././@PaxHeader", 14);
+    octal(header.mode, sizeof header.mode, 0644);
+    octal(header.uid, sizeof header.uid, 0);
+    octal(header.gid, sizeof header.gid, 0);
+    octal(header.size, sizeof header.size, records->len);
+    octal(header.mtime, sizeof header.mtime, 0);
+    header.type = 'x';
+    if (put_header(layer, &header, err) != 0 || put(layer, records->data, records->len, err) != 0)
+        return -1;
+    return pad(layer, records->len, err);
+}
+
+static int put_content(struct layer *layer, const struct layer_entry *entry, struct error *err)
+{
+    if (entry->data || !entry->size)
+        return put(layer, entry->data, (size_t)entry->size, err) == 0 ? pad(layer, entry->size, err) : -1;
+    uint64_t at = 0;
+    while (at < entry->size) {
+        size_t room = PIECE - layer->filled;
+        if (room > entry->size - at)
+            room = (size_t)(entry->size - at);
+        ssize_t n = pread(entry->fd, layer->piece + layer->filled, room, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_errno(err, errno, "cannot read %s", entry->path);
+        if (n == 0) {
+            error_set(err, ERR_CONFLICT, "%s became shorter while it was read", entry->path);
+            return error_hint(err, "do not change files of the context during a build");
+        }
+        at += (uint64_t)n;
+        layer->filled += (size_t)n;
+        if (layer->filled == PIECE && pack(layer, false, err) != 0)
+            return -1;
+    }
+    return pad(layer, entry->size, err);
+}
+
+static char type_of(const struct layer_entry *entry)
+{
+    if (entry->hard)
+        return '1';
+    switch (entry->mode & S_IFMT) {
+    case S_IFDIR: return '5';
+    case S_IFLNK: return '2';
+    case S_IFCHR: return '3';
+    case S_IFBLK: return '4';
+    case S_IFIFO: return '6';
+    default: return '0';
+    }
+}
+
+int layer_add(struct layer *layer, const struct layer_entry *entry, struct error *err)
+{
+    struct header header = {0};
+    cleanup_buf struct buf pax = BUF_INIT;
+    bool directory = S_ISDIR(entry->mode) && !entry->hard;
+    bool content = S_ISREG(entry->mode) && !entry->hard;
+    cleanup_free char *name = mem_printf("%s%s", entry->path, directory ? "/" : "");
+    char number[24];
+
+    if (!split_name(&header, name)) {
+        pax_record(&pax, "path", name);
+        field_text(header.name, sizeof header.name, name, strlen(name));
+    }
+    if (entry->link) {
+        if (strlen(entry->link) > sizeof header.link)
+            pax_record(&pax, "linkpath", entry->link);
+        field_text(header.link, sizeof header.link, entry->link, strlen(entry->link));
+    }
+    uint64_t size = content ? entry->size : 0;
+    if (size > OCTAL_SIZE_MAX) {
+        snprintf(number, sizeof number, "%llu", (unsigned long long)size);
+        pax_record(&pax, "size", number);
+    }
+    if (entry->uid > OCTAL_ID_MAX) {
+        snprintf(number, sizeof number, "%u", entry->uid);
+        pax_record(&pax, "uid", number);
+    }
+    if (entry->gid > OCTAL_ID_MAX) {
+        snprintf(number, sizeof number, "%u", entry->gid);
+        pax_record(&pax, "gid", number);
+    }
+    if (pax.len && put_pax(layer, &pax, err) != 0)
+        return -1;
+    octal(header.mode, sizeof header.mode, entry->mode & 07777);
+    octal(header.uid, sizeof header.uid, entry->uid > OCTAL_ID_MAX ? 0 : entry->uid);
+    octal(header.gid, sizeof header.gid, entry->gid > OCTAL_ID_MAX ? 0 : entry->gid);
+    octal(header.size, sizeof header.size, size > OCTAL_SIZE_MAX ? 0 : size);
+    octal(header.mtime, sizeof header.mtime, (uint64_t)layer->mtime);
+    header.type = type_of(entry);
+    layer->entries++;
+    if (put_header(layer, &header, err) != 0)
+        return -1;
+    return content ? put_content(layer, entry, err) : 0;
+}
+
+void layer_drop(struct layer *layer)
+{
+    if (!layer)
+        return;
+    store_blob_abort(layer->upload);
+    hasher_drop(layer->tar_hasher);
+    free(layer->piece);
+    free(layer->packed);
+    free(layer->level);
+    free(layer);
+}
+
+int layer_finish(struct layer *layer, struct layer_result *out, struct error *err)
+{
+    static const uint8_t end[2 * BLOCK];
+    int status = -1;
+
+    if (put(layer, end, sizeof end, err) == 0 && pack(layer, true, err) == 0) {
+        hasher_finish(layer->tar_hasher, &out->diff_id);
+        layer->tar_hasher = NULL;
+        out->size = store_upload_size(layer->upload);
+        out->tar_size = layer->tar_size;
+        out->entries = layer->entries;
+        status = store_blob_commit(layer->upload, NULL, &out->digest, err);
+        layer->upload = NULL;
+    }
+    layer_drop(layer);
+    return status;
+}
