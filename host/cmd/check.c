@@ -39,8 +39,8 @@ static bool same(const struct value *a, const struct value *b)
            strcmp(value_get_string(a, "message", ""), value_get_string(b, "message", "")) == 0;
 }
 
-static int check_one(struct loop *loop, const struct config *config, const char *script, bool degraded,
-                     struct value *findings, struct error *err)
+static int check_one(struct loop *loop, const struct config *config, const char *script,
+                     bool degraded, struct value *findings, struct error *err)
 {
     struct plan plan = {0};
     struct graph graph = {0};
@@ -85,8 +85,8 @@ static int print(const struct value *findings, bool json)
             continue;
         errors += strcmp(level, "error") == 0;
         buf_printf(&line, "%s:%lld:%lld: %s: %s", value_get_string(f, "file", "?"),
-                   (long long)value_get_int(f, "line", 1), (long long)value_get_int(f, "column", 1), level,
-                   value_get_string(f, "message", ""));
+                   (long long)value_get_int(f, "line", 1), (long long)value_get_int(f, "column", 1),
+                   level, value_get_string(f, "message", ""));
         if (value_get_string(f, "hint", "")[0])
             buf_printf(&line, " (%s)", value_get_string(f, "hint", ""));
         text_harmless(line.data, line.len, &out);
@@ -108,7 +108,8 @@ const struct command cmd_check = {
     .name = "check",
     .summary = "look for mistakes in pipeline scripts",
     .help = "usage: mlhost check SCRIPT... [--json]\n\n"
-            "Finds mistakes without running a stage: syntax, unknown globals, unknown keys, unknown needs, cycles,\n"
+            "Finds mistakes without running a stage: syntax, unknown globals, unknown keys, "
+            "unknown needs, cycles,\n"
             "durations. Each is printed as file:line:column: level: message.\n\n"
             "  --json                 the findings as a JSON array\n" OPERATOR_HELP
             "\nexit status: 0 when there is no error, else 2\n\n"
@@ -120,7 +121,8 @@ static int run(int argc, char **argv)
 {
     struct operator_options operator_ = {0};
     bool json = false;
-    const struct option_spec options[] = {{"json", OPTION_FLAG, &json}, OPERATOR_OPTIONS(operator_), {0}};
+    const struct option_spec options[] = {
+        {"json", OPTION_FLAG, &json}, OPERATOR_OPTIONS(operator_), {0}};
     struct error err = {0};
     struct config config = {0};
     struct value findings = {0};

@@ -18,7 +18,8 @@ static void feed(void *ctx, const struct value *event)
     tally_event(ctx, event);
 }
 
-/* Copies what is there from the descriptor's position on; logs were made harmless when they were written. */
+/* Copies what is there from the descriptor's position on; logs were made harmless when they were
+ * written. */
 static int copy_rest(int fd, struct error *err)
 {
     char piece[16384];
@@ -61,7 +62,8 @@ static int follow(int fd, const char *dir, const char *log, struct error *err)
     }
 }
 
-static int one(const char *dir, const struct tally_cell *cell, bool header, bool following, struct error *err)
+static int one(const char *dir, const struct tally_cell *cell, bool header, bool following,
+               struct error *err)
 {
     cleanup_buf struct buf folder = BUF_INIT;
 
@@ -77,7 +79,8 @@ static int one(const char *dir, const struct tally_cell *cell, bool header, bool
     return following ? follow(fd, dir, path, err) : copy_rest(fd, err);
 }
 
-static int show(const struct config *config, const char *run, const char *stage, bool following, struct error *err)
+static int show(const struct config *config, const char *run, const char *stage, bool following,
+                struct error *err)
 {
     cleanup_tally struct tally tally;
     struct value runs = {0};
@@ -97,11 +100,13 @@ static int show(const struct config *config, const char *run, const char *stage,
     for (size_t i = 0; i < tally.count; i++) {
         const char *name = tally.cells[i].name;
         size_t len = stage ? strlen(stage) : 0;
-        bool match = !stage || strcmp(stage, name) == 0 || (strncmp(stage, name, len) == 0 && name[len] == '[');
+        bool match = !stage || strcmp(stage, name) == 0 ||
+                     (strncmp(stage, name, len) == 0 && name[len] == '[');
         if (!match)
             continue;
         shown++;
-        if (one(dir, &tally.cells[i], !stage || strcmp(stage, name) != 0, following && stage, err) < 0)
+        if (one(dir, &tally.cells[i], !stage || strcmp(stage, name) != 0, following && stage, err) <
+            0)
             return -1;
     }
     if (shown || !stage)
@@ -119,7 +124,8 @@ const struct command cmd_logs = {
     .name = "logs",
     .summary = "print what the stages of a run printed",
     .help = "usage: mlhost logs [RUN [STAGE]] [--follow]\n\n"
-            "Prints the logs of a run's stages (of the newest run without RUN; the beginning of an id is enough).\n\n"
+            "Prints the logs of a run's stages (of the newest run without RUN; the beginning of an "
+            "id is enough).\n\n"
             "  --follow, -f           with STAGE: go on until the run is over\n\n"
             "example:\n  mlhost logs 20260131-120000-123f3a train --follow\n",
     .run = run,

@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-int operator_bound(struct operator_options *o, const struct config *config, struct value *bound, bool *has,
-                   struct error *err)
+int operator_bound(struct operator_options *o, const struct config *config, struct value *bound,
+                   bool *has, struct error *err)
 {
     struct bound_options options = {.policy_file = o->policy};
 

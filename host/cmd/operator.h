@@ -12,20 +12,28 @@ struct operator_options {
 };
 
 /* Their rows for option_spec tables; o is a struct operator_options. */
-#define OPERATOR_OPTIONS(o) \
-    {"profile", OPTION_TEXT, &(o).profile}, {"policy", OPTION_TEXT, &(o).policy}, \
-    {"allow-read", OPTION_REPEAT, &(o).allow[PERM_READ]}, {"allow-write", OPTION_REPEAT, &(o).allow[PERM_WRITE]}, \
-    {"allow-net", OPTION_REPEAT, &(o).allow[PERM_NET]}, {"allow-exec", OPTION_REPEAT, &(o).allow[PERM_EXEC]}, \
-    {"allow-env", OPTION_REPEAT, &(o).allow[PERM_ENV]}, {"allow-degraded", OPTION_FLAG, &(o).allow_degraded}
-#define OPERATOR_HELP \
-    "  --profile NAME         the profile of mlhost.yaml to use (default: local, or MLHOST_PROFILE)\n" \
-    "  --allow-read PATTERN   let scripts have this when they ask; also -write, -net, -exec, -env.\n" \
-    "                         With any of these, what is not allowed here or in mlhost.yaml is denied\n" \
+#define OPERATOR_OPTIONS(o)                                                                        \
+    {"profile", OPTION_TEXT, &(o).profile}, {"policy", OPTION_TEXT, &(o).policy},                  \
+        {"allow-read", OPTION_REPEAT, &(o).allow[PERM_READ]},                                      \
+        {"allow-write", OPTION_REPEAT, &(o).allow[PERM_WRITE]},                                    \
+        {"allow-net", OPTION_REPEAT, &(o).allow[PERM_NET]},                                        \
+        {"allow-exec", OPTION_REPEAT, &(o).allow[PERM_EXEC]},                                      \
+        {"allow-env", OPTION_REPEAT, &(o).allow[PERM_ENV]},                                        \
+    {                                                                                              \
+        "allow-degraded", OPTION_FLAG, &(o).allow_degraded                                         \
+    }
+#define OPERATOR_HELP                                                                              \
+    "  --profile NAME         the profile of mlhost.yaml to use (default: local, or "              \
+    "MLHOST_PROFILE)\n"                                                                            \
+    "  --allow-read PATTERN   let scripts have this when they ask; also -write, -net, -exec, "     \
+    "-env.\n"                                                                                      \
+    "                         With any of these, what is not allowed here or in mlhost.yaml is "   \
+    "denied\n"                                                                                     \
     "  --policy FILE          a YAML file with the permissions, instead of those in mlhost.yaml\n" \
     "  --allow-degraded       run although this kernel lacks a layer of the sandbox\n"
 
 /* Takes what is in the options' lists. */
-int operator_bound(struct operator_options *o, const struct config *config, struct value *bound, bool *has,
-                   struct error *err);
+int operator_bound(struct operator_options *o, const struct config *config, struct value *bound,
+                   bool *has, struct error *err);
 
 #endif

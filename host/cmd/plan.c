@@ -5,8 +5,8 @@
 #include "run/graph.h"
 #include "run/plan.h"
 
-static int show(struct loop *loop, const struct config *config, const char *script, struct operator_options *operator_,
-                bool json, bool mermaid, struct error *err)
+static int show(struct loop *loop, const struct config *config, const char *script,
+                struct operator_options *operator_, bool json, bool mermaid, struct error *err)
 {
     struct plan plan = {0};
     struct graph graph = {0};
@@ -45,7 +45,8 @@ const struct command cmd_plan = {
     .name = "plan",
     .summary = "show the stages of a pipeline script and what they may do",
     .help = "usage: mlhost plan SCRIPT [options]\n\n"
-            "Loads the script with no permission at all and shows its stages: needs, matrix cells, limits, and the\n"
+            "Loads the script with no permission at all and shows its stages: needs, matrix cells, "
+            "limits, and the\n"
             "permissions that would hold.\n\n"
             "  --json                 as JSON\n"
             "  --mermaid              as a Mermaid flowchart\n" OPERATOR_HELP
@@ -58,8 +59,10 @@ static int run(int argc, char **argv)
 {
     struct operator_options operator_ = {0};
     bool json = false, mermaid = false;
-    const struct option_spec options[] = {{"json", OPTION_FLAG, &json}, {"mermaid", OPTION_FLAG, &mermaid},
-                                          OPERATOR_OPTIONS(operator_), {0}};
+    const struct option_spec options[] = {{"json", OPTION_FLAG, &json},
+                                          {"mermaid", OPTION_FLAG, &mermaid},
+                                          OPERATOR_OPTIONS(operator_),
+                                          {0}};
     struct error err = {0};
     struct config config = {0};
 

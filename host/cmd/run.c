@@ -14,7 +14,7 @@
 #include "run/supervisor.h"
 
 #define PLAN_FILE_MAX (64u << 20)
-#define JOBS_MAX 256
+#define JOBS_MAX      256
 
 struct words {
     struct operator_options operator_;
@@ -60,7 +60,8 @@ static int read_json(const char *dir, const char *name, struct value *out, struc
 }
 
 /* The newest run of this script (NULL: of any), or the newest that ended well. */
-static char *newest_run(const struct session *session, const char *script, bool successful, struct error *err)
+static char *newest_run(const struct session *session, const char *script, bool successful,
+                        struct error *err)
 {
     struct value runs = {0};
     char *found = NULL;
@@ -76,27 +77,32 @@ static char *newest_run(const struct session *session, const char *script, bool 
         bool fits = read_json(dir, "plan.json", &stored, &ignored) == 0 &&
                     (!script || strcmp(value_get_string(&stored, "script", ""), script) == 0);
         if (fits && successful)
-            fits = journal_read(dir, feed, &tally, &ignored) == 0 && strcmp(tally.status ? tally.status : "", "ok") == 0;
+            fits = journal_read(dir, feed, &tally, &ignored) == 0 &&
+                   strcmp(tally.status ? tally.status : "", "ok") == 0;
         if (fits)
             found = mem_strdup(id);
         value_free(&stored);
     }
     value_free(&runs);
     if (!found) {
-        error_set(err, ERR_USAGE, successful ? "no run of this script ended well yet" : "there is no run to resume");
+        error_set(err, ERR_USAGE,
+                  successful ? "no run of this script ended well yet"
+                             : "there is no run to resume");
         error_hint(err, "mlhost runs lists the runs");
     }
     return found;
 }
 
 /* The run that goes on: its folder, journal, script and parameters. */
-static int open_old(struct session *session, struct words *words, const char *script, struct error *err)
+static int open_old(struct session *session, struct words *words, const char *script,
+                    struct error *err)
 {
     cleanup_free char *absolute = script ? realpath(script, NULL) : NULL;
 
     if (words->params.count || words->params_file) {
         error_set(err, ERR_USAGE, "a resumed run keeps its parameters");
-        return error_hint(err, "leave --param and --params-file out, or start a new run without --resume");
+        return error_hint(
+            err, "leave --param and --params-file out, or start a new run without --resume");
     }
     if (strcmp(words->resume, "latest") == 0) {
         cleanup_free char *id = newest_run(session, absolute, false, err);
@@ -112,7 +118,8 @@ static int open_old(struct session *session, struct words *words, const char *sc
         error_set(err, ERR_USAGE, "run %s is of %s, not of %s", session->id, stored, script);
         return error_hint(err, "mlhost run --resume %s", session->id);
     }
-    session->script = mem_strdup(script ? script : value_get_string(&session->stored, "shown", stored));
+    session->script =
+        mem_strdup(script ? script : value_get_string(&session->stored, "shown", stored));
     if (access(session->script, R_OK) < 0) { /* the shown path was relative to another folder */
         free(session->script);
         session->script = mem_strdup(stored);
@@ -136,7 +143,8 @@ static int store_plan(const struct session *session, struct error *err)
     value_put_string(&doc, "run", session->id);
     value_put_string(&doc, "script", session->plan.script);
     value_put_string(&doc, "shown", session->plan.shown);
-    value_set_printf(value_put(&doc, "fingerprint"), "%016llx", (unsigned long long)session->plan.fingerprint);
+    value_set_printf(value_put(&doc, "fingerprint"), "%016llx",
+                     (unsigned long long)session->plan.fingerprint);
     value_put_string(&doc, "profile", session->config.profile);
     value_copy(value_put(&doc, "params"), &session->params);
     value_copy(value_put(&doc, "plan"), &session->plan.doc);
@@ -163,7 +171,8 @@ static int resolve_params(struct session *session, const struct words *words, st
     return rc;
 }
 
-static int number_of_jobs(const struct session *session, const struct words *words, int *jobs, struct error *err)
+static int number_of_jobs(const struct session *session, const struct words *words, int *jobs,
+                          struct error *err)
 {
     cpu_set_t set;
     long n = value_get_int(&session->config.root, "jobs", 0);
@@ -172,7 +181,8 @@ static int number_of_jobs(const struct session *session, const struct words *wor
         char *end = NULL;
         n = strtol(words->jobs, &end, 10);
         if (end == words->jobs || *end || n < 1 || n > JOBS_MAX) {
-            error_set(err, ERR_USAGE, "--jobs must be a number from 1 to %d, not '%s'", JOBS_MAX, words->jobs);
+            error_set(err, ERR_USAGE, "--jobs must be a number from 1 to %d, not '%s'", JOBS_MAX,
+                      words->jobs);
             return -1;
         }
     } else if (n < 1) {
@@ -183,12 +193,14 @@ static int number_of_jobs(const struct session *session, const struct words *wor
     return 0;
 }
 
-/* --stage: it must exist, and what it needs must have ended well in the run whose outputs it gets. */
+/* --stage: it must exist, and what it needs must have ended well in the run whose outputs it gets.
+ */
 static int choose_stage(struct session *session, const struct words *words, struct error *err)
 {
     const struct graph *graph = &session->graph;
     const struct cell *cell = graph_cell(graph, words->stage);
-    const struct stage *stage = cell ? &graph->stages[cell->stage] : graph_stage(graph, words->stage);
+    const struct stage *stage =
+        cell ? &graph->stages[cell->stage] : graph_stage(graph, words->stage);
 
     if (!stage) {
         const char *names[GRAPH_STAGES_MAX];
@@ -201,12 +213,15 @@ static int choose_stage(struct session *session, const struct words *words, stru
     }
     if (stage->need_count == 0 && !words->from)
         return 0;
-    cleanup_free char *newest = words->from ? NULL : newest_run(session, session->plan.script, true, err);
+    cleanup_free char *newest =
+        words->from ? NULL : newest_run(session, session->plan.script, true, err);
     const char *id = words->from ? words->from : newest;
     cleanup_free char *dir = id ? run_find(&session->config, id, NULL, err) : NULL;
     if (!dir) {
         if (!words->from)
-            error_hint(err, "stage '%s' needs the outputs of others: run the whole pipeline once, or give --from RUN",
+            error_hint(err,
+                       "stage '%s' needs the outputs of others: run the whole pipeline once, or "
+                       "give --from RUN",
                        stage->name);
         return -1;
     }
@@ -219,14 +234,16 @@ static int choose_stage(struct session *session, const struct words *words, stru
             const struct tally_cell *state = tally_find(&session->from, name);
             if (state && cell_status_good(state->status))
                 continue;
-            error_set(err, ERR_USAGE, "stage '%s' needs '%s', which did not end well in run %s", stage->name, name, id);
+            error_set(err, ERR_USAGE, "stage '%s' needs '%s', which did not end well in run %s",
+                      stage->name, name, id);
             return error_hint(err, "give another run with --from, or run the whole pipeline");
         }
     }
     return 0;
 }
 
-static int dry_run(const struct session *session, const struct words *words, bool bounded, struct error *err)
+static int dry_run(const struct session *session, const struct words *words, bool bounded,
+                   struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
     const struct value *bound = bounded ? &session->bound : NULL;
@@ -240,15 +257,18 @@ static int dry_run(const struct session *session, const struct words *words, boo
         const struct cell *cell = &session->graph.cells[i];
         const struct tally_cell *old = tally_find(&session->tally, cell->name);
         const char *stage = session->graph.stages[cell->stage].name;
-        if (words->stage && strcmp(words->stage, cell->name) != 0 && strcmp(words->stage, stage) != 0)
+        if (words->stage && strcmp(words->stage, cell->name) != 0 &&
+            strcmp(words->stage, stage) != 0)
             continue;
-        buf_printf(&text, "  %s%s\n", cell->name, old && cell_status_good(old->status) ? " (done already)" : "");
+        buf_printf(&text, "  %s%s\n", cell->name,
+                   old && cell_status_good(old->status) ? " (done already)" : "");
     }
     fputs(text.data, stdout);
     return 0;
 }
 
-static int prepare(struct session *session, struct words *words, const char *script, bool *bounded, struct error *err)
+static int prepare(struct session *session, struct words *words, const char *script, bool *bounded,
+                   struct error *err)
 {
     session->loop = loop_new(err);
     if (!session->loop || config_load(NULL, words->operator_.profile, &session->config, err) < 0)
@@ -257,8 +277,8 @@ static int prepare(struct session *session, struct words *words, const char *scr
         return -1;
     if (!session->script)
         session->script = mem_strdup(script);
-    if (plan_load(session->loop, &session->config, session->script, words->operator_.allow_degraded, &session->plan,
-                  err) < 0 ||
+    if (plan_load(session->loop, &session->config, session->script, words->operator_.allow_degraded,
+                  &session->plan, err) < 0 ||
         graph_build(&session->plan.doc, session->plan.shown, &session->graph, NULL, err) < 0 ||
         resolve_params(session, words, err) < 0 ||
         operator_bound(&words->operator_, &session->config, &session->bound, bounded, err) < 0)
@@ -275,27 +295,44 @@ static int go(struct session *session, struct words *words, const char *script, 
 
     if (words->timeout && duration_parse(words->timeout, &timeout, err) < 0)
         return error_wrap(err, "--timeout");
-    session->renderer = renderer_new(words->json ? "json" : words->output, &session->tally, words->quiet, words->verbose,
-                                     err);
+    session->renderer = renderer_new(words->json ? "json" : words->output, &session->tally,
+                                     words->quiet, words->verbose, err);
     if (!session->renderer || prepare(session, words, script, &bounded, err) < 0 ||
         number_of_jobs(session, words, &jobs, err) < 0)
         return -1;
     if (words->dry_run)
         return dry_run(session, words, bounded, err) < 0 ? -1 : 0;
     if (words->resume) {
-        cleanup_free char *now = mem_printf("%016llx", (unsigned long long)session->plan.fingerprint);
+        cleanup_free char *now =
+            mem_printf("%016llx", (unsigned long long)session->plan.fingerprint);
         if (strcmp(now, value_get_string(&session->stored, "fingerprint", "")) != 0)
-            warning = "the script has changed since this run began; stages that were done stay as they were";
-    } else if (run_create(&session->config, &session->id, &session->dir, err) < 0 || store_plan(session, err) < 0) {
+            warning = "the script has changed since this run began; stages that were done stay as "
+                      "they were";
+    } else if (run_create(&session->config, &session->id, &session->dir, err) < 0 ||
+               store_plan(session, err) < 0) {
         return -1;
     }
-    struct run_options options = {
-        .config = &session->config, .loop = session->loop, .plan = &session->plan, .graph = &session->graph,
-        .params = &session->params, .bound = bounded ? &session->bound : NULL, .id = session->id, .dir = session->dir,
-        .tally = &session->tally, .resumed = words->resume != NULL, .seq = session->seq,
-        .from = words->stage ? &session->from : NULL, .only = words->stage, .jobs = jobs, .timeout_ns = timeout,
-        .keep_going = words->keep_going, .allow_degraded = words->operator_.allow_degraded,
-        .renderer = session->renderer, .junit = words->junit, .summary = words->summary, .warning = warning};
+    struct run_options options = {.config = &session->config,
+                                  .loop = session->loop,
+                                  .plan = &session->plan,
+                                  .graph = &session->graph,
+                                  .params = &session->params,
+                                  .bound = bounded ? &session->bound : NULL,
+                                  .id = session->id,
+                                  .dir = session->dir,
+                                  .tally = &session->tally,
+                                  .resumed = words->resume != NULL,
+                                  .seq = session->seq,
+                                  .from = words->stage ? &session->from : NULL,
+                                  .only = words->stage,
+                                  .jobs = jobs,
+                                  .timeout_ns = timeout,
+                                  .keep_going = words->keep_going,
+                                  .allow_degraded = words->operator_.allow_degraded,
+                                  .renderer = session->renderer,
+                                  .junit = words->junit,
+                                  .summary = words->summary,
+                                  .warning = warning};
     return run_supervise(&options, &status, err) < 0 ? -1 : status;
 }
 
@@ -327,7 +364,8 @@ static void resume_word(int argc, char **argv)
             return;
         const char *next = i + 1 < argc ? argv[i + 1] : "";
         size_t digits = strspn(next, "0123456789");
-        if (strcmp(argv[i], "--resume") == 0 && (digits == 0 || strspn(next, "0123456789abcdef-") != strlen(next)) &&
+        if (strcmp(argv[i], "--resume") == 0 &&
+            (digits == 0 || strspn(next, "0123456789abcdef-") != strlen(next)) &&
             strcmp(next, "latest") != 0)
             argv[i] = newest;
     }
@@ -341,38 +379,55 @@ const struct command cmd_run = {
     .help =
         "usage: mlhost run SCRIPT [options]\n"
         "       mlhost run [SCRIPT] --resume [RUN]\n\n"
-        "Runs the stages of a pipeline script, each in its own sandbox. State, logs and reports are kept under\n"
+        "Runs the stages of a pipeline script, each in its own sandbox. State, logs and reports "
+        "are kept under\n"
         ".mlhost/runs/<run>/.\n\n"
         "  --param, -P NAME=VALUE a parameter of the pipeline; may be repeated\n"
         "  --params-file FILE     parameters from a YAML or JSON file\n"
-        "  --jobs, -j N           at most N stages side by side (default: the processors, at least 2)\n"
+        "  --jobs, -j N           at most N stages side by side (default: the processors, at least "
+        "2)\n"
         "  --keep-going           after a failure, still start stages that do not depend on it\n"
-        "  --timeout DURATION     of the whole run (\"30s\", \"5m\", \"1h30m\"); overrides the pipeline's\n"
+        "  --timeout DURATION     of the whole run (\"30s\", \"5m\", \"1h30m\"); overrides the "
+        "pipeline's\n"
         "  --resume [RUN]         go on with a run (the newest one): what was done stays done\n"
         "  --stage NAME           only this stage (or cell); what it needs comes from --from\n"
-        "  --from RUN             the run whose outputs --stage gets (default: the newest that ended well)\n"
+        "  --from RUN             the run whose outputs --stage gets (default: the newest that "
+        "ended well)\n"
         "  --dry-run              print the plan and what would run, and stop\n"
-        "  --output, -o KIND      tty, plain, json or azdo (default: azdo on an Azure DevOps agent, tty on a terminal)\n"
+        "  --output, -o KIND      tty, plain, json or azdo (default: azdo on an Azure DevOps "
+        "agent, tty on a terminal)\n"
         "  --json                 the same as --output json\n"
         "  --quiet, --verbose     less; debug lines too\n"
         "  --junit FILE           a copy of the JUnit report\n"
         "  --summary FILE         a copy of the Markdown report\n" OPERATOR_HELP
-        "\nexit status: 0 done, 1 a stage failed, 2 usage or invalid script, 3 timed out, 4 permission denied,\n"
+        "\nexit status: 0 done, 1 a stage failed, 2 usage or invalid script, 3 timed out, 4 "
+        "permission denied,\n"
         "130 cancelled. Ctrl-C lets running stages clean up for 5 s; a second one kills them.\n\n"
-        "examples:\n  mlhost run pipelines/ci.lua -P upload=version --jobs 4\n  mlhost run --resume\n",
+        "examples:\n  mlhost run pipelines/ci.lua -P upload=version --jobs 4\n  mlhost run "
+        "--resume\n",
     .run = run,
 };
 
 static int run(int argc, char **argv)
 {
     struct words w = {0};
-    const struct option_spec options[] = {
-        {"param,P", OPTION_REPEAT, &w.params}, {"params-file", OPTION_TEXT, &w.params_file},
-        {"jobs,j", OPTION_TEXT, &w.jobs}, {"output,o", OPTION_TEXT, &w.output}, {"resume", OPTION_TEXT, &w.resume},
-        {"stage", OPTION_TEXT, &w.stage}, {"from", OPTION_TEXT, &w.from}, {"dry-run", OPTION_FLAG, &w.dry_run},
-        {"junit", OPTION_TEXT, &w.junit}, {"summary", OPTION_TEXT, &w.summary}, {"timeout", OPTION_TEXT, &w.timeout},
-        {"quiet,q", OPTION_FLAG, &w.quiet}, {"verbose,v", OPTION_FLAG, &w.verbose}, {"json", OPTION_FLAG, &w.json},
-        {"keep-going,k", OPTION_FLAG, &w.keep_going}, OPERATOR_OPTIONS(w.operator_), {0}};
+    const struct option_spec options[] = {{"param,P", OPTION_REPEAT, &w.params},
+                                          {"params-file", OPTION_TEXT, &w.params_file},
+                                          {"jobs,j", OPTION_TEXT, &w.jobs},
+                                          {"output,o", OPTION_TEXT, &w.output},
+                                          {"resume", OPTION_TEXT, &w.resume},
+                                          {"stage", OPTION_TEXT, &w.stage},
+                                          {"from", OPTION_TEXT, &w.from},
+                                          {"dry-run", OPTION_FLAG, &w.dry_run},
+                                          {"junit", OPTION_TEXT, &w.junit},
+                                          {"summary", OPTION_TEXT, &w.summary},
+                                          {"timeout", OPTION_TEXT, &w.timeout},
+                                          {"quiet,q", OPTION_FLAG, &w.quiet},
+                                          {"verbose,v", OPTION_FLAG, &w.verbose},
+                                          {"json", OPTION_FLAG, &w.json},
+                                          {"keep-going,k", OPTION_FLAG, &w.keep_going},
+                                          OPERATOR_OPTIONS(w.operator_),
+                                          {0}};
     struct error err = {0};
     struct session session = {0};
 
@@ -386,7 +441,9 @@ static int run(int argc, char **argv)
         return command_fail(&err);
     }
     if ((w.resume && w.stage) || (w.from && !w.stage)) {
-        error_set(&err, ERR_USAGE, w.from && !w.stage ? "--from goes with --stage" : "--resume and --stage exclude each other");
+        error_set(&err, ERR_USAGE,
+                  w.from && !w.stage ? "--from goes with --stage"
+                                     : "--resume and --stage exclude each other");
         return command_fail(&err);
     }
     tally_init(&session.tally);

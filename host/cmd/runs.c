@@ -40,8 +40,8 @@ static void row(const char *id, const struct tally *tally, struct buf *out)
     cleanup_free char *stages = mem_printf("%zu/%zu", good, tally->count);
     if (tally->duration_ms)
         duration_print(tally->duration_ms * NS_PER_MS, &took);
-    buf_printf(out, "%-24s %-10s %-8s %-12s %s\n", id, tally->status ? tally->status : "broken", stages,
-               took.len ? took.data : "-", tally->pipeline ? tally->pipeline : "");
+    buf_printf(out, "%-24s %-10s %-8s %-12s %s\n", id, tally->status ? tally->status : "broken",
+               stages, took.len ? took.data : "-", tally->pipeline ? tally->pipeline : "");
 }
 
 static int run(int argc, char **argv);
@@ -50,7 +50,8 @@ const struct command cmd_runs = {
     .name = "runs",
     .summary = "list the runs of this workspace",
     .help = "usage: mlhost runs [--json] [--limit N]\n\n"
-            "Lists runs, newest first: id, state, stages that ended well, duration, pipeline. A run that is\n"
+            "Lists runs, newest first: id, state, stages that ended well, duration, pipeline. A "
+            "run that is\n"
             "\"running\" and has no process was ended from outside; resume it.\n\n"
             "  --json                 as a JSON array with the state of every stage\n"
             "  --limit N              at most N runs (default 20)\n\n"
@@ -62,7 +63,8 @@ static int run(int argc, char **argv)
 {
     bool json = false;
     const char *limit_text = NULL;
-    const struct option_spec options[] = {{"json", OPTION_FLAG, &json}, {"limit", OPTION_TEXT, &limit_text}, {0}};
+    const struct option_spec options[] = {
+        {"json", OPTION_FLAG, &json}, {"limit", OPTION_TEXT, &limit_text}, {0}};
     struct error err = {0};
     struct config config = {0};
     struct value runs = {0}, list = {0};
@@ -74,7 +76,8 @@ static int run(int argc, char **argv)
     char *end = NULL;
     long limit = limit_text ? strtol(limit_text, &end, 10) : 20;
     if (words != 1 || limit < 1 || (end && *end)) {
-        error_set(&err, ERR_USAGE, words != 1 ? "runs takes no words" : "--limit must be a number from 1");
+        error_set(&err, ERR_USAGE,
+                  words != 1 ? "runs takes no words" : "--limit must be a number from 1");
         error_hint(&err, "mlhost runs --limit 5");
         return command_fail(&err);
     }

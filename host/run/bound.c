@@ -48,8 +48,8 @@ static int from_file(const char *path, struct value *out, struct error *err)
     return 0;
 }
 
-int bound_build(const struct config *config, const struct bound_options *options, struct value *out, bool *has,
-                struct error *err)
+int bound_build(const struct config *config, const struct bound_options *options, struct value *out,
+                bool *has, struct error *err)
 {
     const struct value *configured = value_get(&config->root, "permissions");
 

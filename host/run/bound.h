@@ -6,16 +6,17 @@
 #include "broker/policy.h"
 
 struct bound_options {
-    const char *policy_file;               /* --policy FILE: replaces mlhost.yaml's permissions */
-    const char *const *allow[PERM_COUNT];  /* --allow-read PATTERN ... */
+    const char *policy_file;              /* --policy FILE: replaces mlhost.yaml's permissions */
+    const char *const *allow[PERM_COUNT]; /* --allow-read PATTERN ... */
     int allow_count[PERM_COUNT];
 };
 
 /*
- * Starts from the policy file, else from mlhost.yaml's `permissions`, and adds the --allow patterns. With neither file and
- * no pattern there is no bound: *has is false. With patterns alone, what they do not name is denied.
+ * Starts from the policy file, else from mlhost.yaml's `permissions`, and adds the --allow
+ * patterns. With neither file and no pattern there is no bound: *has is false. With patterns alone,
+ * what they do not name is denied.
  */
-int bound_build(const struct config *config, const struct bound_options *options, struct value *out, bool *has,
-                struct error *err);
+int bound_build(const struct config *config, const struct bound_options *options, struct value *out,
+                bool *has, struct error *err);
 
 #endif

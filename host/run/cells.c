@@ -7,9 +7,9 @@
 #include "base/mem.h"
 #include "run/context.h"
 
-#define ALWAYS_NS (120 * NS_PER_S)        /* budget of an `always` block */
+#define ALWAYS_NS           (120 * NS_PER_S) /* budget of an `always` block */
 #define ALWAYS_CANCELLED_NS (30 * NS_PER_S)
-#define BACKOFF_MAX_NS (3600 * NS_PER_S)
+#define BACKOFF_MAX_NS      (3600 * NS_PER_S)
 
 struct tally_cell *slot_state(const struct slot *slot)
 {
@@ -75,7 +75,7 @@ void run_say(void *ctx, const char *level, const char *text)
 
 static int exit_of(enum cell_status status)
 {
-    return cell_status_good(status)      ? 0
+    return cell_status_good(status)   ? 0
            : status == CELL_TIMEOUT   ? 3
            : status == CELL_DENIED    ? 4
            : status == CELL_CANCELLED ? 130
@@ -97,7 +97,8 @@ static void end_cell(struct slot *slot, enum cell_status status, const char *rea
 
     slot->state = SLOT_DONE;
     run->costly = run->costly || sync;
-    if (!cell_status_good(status) && status != CELL_BLOCKED && !allowed(slot, status) && run->exit == 0) {
+    if (!cell_status_good(status) && status != CELL_BLOCKED && !allowed(slot, status) &&
+        run->exit == 0) {
         run->exit = exit_of(status);
         run->first_bad = slot_cell(slot)->name;
     }
@@ -187,8 +188,8 @@ static bool try_again(struct slot *slot, enum cell_status status)
     enum error_code code = error_code_from_name(value_get_string(&slot->error, "code", "failed"));
     struct value event = {0};
 
-    if ((status != CELL_FAILED && status != CELL_TIMEOUT) || code == ERR_USAGE || slot->attempt > stage->retries || run->signals ||
-        run->timed_out)
+    if ((status != CELL_FAILED && status != CELL_TIMEOUT) || code == ERR_USAGE ||
+        slot->attempt > stage->retries || run->signals || run->timed_out)
         return false;
     int64_t delay = stage->backoff_ns;
     for (int i = 1; i < slot->attempt && delay < BACKOFF_MAX_NS; i++)
@@ -230,7 +231,8 @@ static void always_over(struct slot *slot, struct worker_result *result)
     if (!result->ok && slot->status == CELL_OK) {
         slot->status = classify(result);
         value_move(&slot->error, &result->error);
-        cleanup_free char *message = mem_printf("always: %s", value_get_string(&slot->error, "message", "failed"));
+        cleanup_free char *message =
+            mem_printf("always: %s", value_get_string(&slot->error, "message", "failed"));
         value_put_string(&slot->error, "message", message);
     } else if (!result->ok) {
         cleanup_free char *text = mem_printf("its always block failed too: %s",
@@ -290,13 +292,21 @@ static int start_worker(struct slot *slot, const char *mode)
     struct worker_handler handler = {.event = on_event, .end = on_end, .ctx = slot};
     cleanup_free char *out_dir = path_join(slot->folder, "out");
     struct error err = {0};
-    struct broker_spec spec = {
-        .config = opt->config, .mode = mode, .script = opt->plan->script, .stage = slot_cell(slot)->name,
-        .run_id = opt->id, .out_dir = out_dir, .local_socket = services_socket(run->services), .bound = opt->bound,
-        .timeout_ns = budget(run, slot, always), .grace_ns = WORKER_GRACE_NS, .allow_degraded = opt->allow_degraded};
+    struct broker_spec spec = {.config = opt->config,
+                               .mode = mode,
+                               .script = opt->plan->script,
+                               .stage = slot_cell(slot)->name,
+                               .run_id = opt->id,
+                               .out_dir = out_dir,
+                               .local_socket = services_socket(run->services),
+                               .bound = opt->bound,
+                               .timeout_ns = budget(run, slot, always),
+                               .grace_ns = WORKER_GRACE_NS,
+                               .allow_degraded = opt->allow_degraded};
 
     plan_permissions(opt->plan, slot_stage(slot)->spec, &spec.permissions);
-    context_build(opt, slot_cell(slot), opt->from ? opt->from : opt->tally, slot_state(slot), slot->attempt, &spec.context);
+    context_build(opt, slot_cell(slot), opt->from ? opt->from : opt->tally, slot_state(slot),
+                  slot->attempt, &spec.context);
     if (always) {
         value_put_string(&spec.context, "status", cell_status_name(slot->status));
         value_copy(value_put(&spec.context, "error"), &slot->error);
@@ -364,11 +374,12 @@ static bool give_up(struct run *run, struct slot *slot, int met, const char *by)
         end_cell(slot, CELL_CANCELLED, "the run was cancelled");
         return true;
     }
-    cleanup_free char *reason = run->timed_out ? mem_strdup("the pipeline timed out")
-                                : met < 0      ? mem_printf("needs %s, which did not end well", by)
-                                : run->exit && !run->opt->keep_going && slot->attempt == 0
-                                    ? mem_printf("not started: %s did not end well (--keep-going goes on)", run->first_bad)
-                                    : NULL;
+    cleanup_free char *reason =
+        run->timed_out ? mem_strdup("the pipeline timed out")
+        : met < 0      ? mem_printf("needs %s, which did not end well", by)
+        : run->exit && !run->opt->keep_going && slot->attempt == 0
+            ? mem_printf("not started: %s did not end well (--keep-going goes on)", run->first_bad)
+            : NULL;
     if (!reason)
         return false;
     end_cell(slot, CELL_BLOCKED, reason);

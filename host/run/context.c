@@ -1,7 +1,7 @@
 #include "run/context.h"
 
-static void needs_of(const struct run_options *options, const struct stage *stage, const struct tally *outputs,
-                     struct value *out)
+static void needs_of(const struct run_options *options, const struct stage *stage,
+                     const struct tally *outputs, struct value *out)
 {
     const struct graph *graph = options->graph;
 
@@ -39,8 +39,9 @@ static void needs_of(const struct run_options *options, const struct stage *stag
     }
 }
 
-void context_build(const struct run_options *options, const struct cell *cell, const struct tally *outputs,
-                   const struct tally_cell *state, int attempt, struct value *out)
+void context_build(const struct run_options *options, const struct cell *cell,
+                   const struct tally *outputs, const struct tally_cell *state, int attempt,
+                   struct value *out)
 {
     const struct stage *stage = &options->graph->stages[cell->stage];
     const struct value *env = value_path(&options->plan->doc, "pipeline.env");

@@ -5,11 +5,13 @@
 #include "run/supervisor.h"
 
 /*
- * { params, matrix, needs, attempt, run_id, stage, cell, pipeline, workspace, profile, env, resumed, effects }.
- * needs: by stage the output; of a matrix stage a map by "axis=value" and, with a single axis, by the value itself. A skipped stage
- * has no entry. outputs: the tally that holds the needs' outputs.
+ * { params, matrix, needs, attempt, run_id, stage, cell, pipeline, workspace, profile, env,
+ * resumed, effects }. needs: by stage the output; of a matrix stage a map by "axis=value" and, with
+ * a single axis, by the value itself. A skipped stage has no entry. outputs: the tally that holds
+ * the needs' outputs.
  */
-void context_build(const struct run_options *options, const struct cell *cell, const struct tally *outputs,
-                   const struct tally_cell *state, int attempt, struct value *out);
+void context_build(const struct run_options *options, const struct cell *cell,
+                   const struct tally *outputs, const struct tally_cell *state, int attempt,
+                   struct value *out);
 
 #endif

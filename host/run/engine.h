@@ -1,4 +1,5 @@
-/* Inside the run engine: the state of one run and of its cells. supervisor.c has the run, cells.c what happens to a cell. */
+/* Inside the run engine: the state of one run and of its cells. supervisor.c has the run, cells.c
+ * what happens to a cell. */
 #ifndef MLHOST_RUN_ENGINE_H
 #define MLHOST_RUN_ENGINE_H
 
@@ -12,16 +13,16 @@ enum slot_state { SLOT_IDLE, SLOT_RUNNING, SLOT_BACKOFF, SLOT_ALWAYS, SLOT_DONE 
 struct run;
 struct slot {
     struct run *run;
-    size_t cell;                 /* index in the graph */
-    size_t tally;                /* index in the tally */
+    size_t cell;  /* index in the graph */
+    size_t tally; /* index in the tally */
     enum slot_state state;
     struct worker *worker;
     struct loop_watch *backoff;
     int attempt;
-    int64_t started;             /* of the first attempt */
-    char *folder;                /* stages/<cell> */
+    int64_t started; /* of the first attempt */
+    char *folder;    /* stages/<cell> */
     struct stagelog log;
-    enum cell_status status;     /* what the stage came to, while `always` runs */
+    enum cell_status status; /* what the stage came to, while `always` runs */
     struct value output, error;
 };
 
@@ -30,15 +31,15 @@ struct run {
     struct journal journal;
     struct services *services;
     struct slot *slots;
-    size_t count;                /* of cells in the graph; those left out are SLOT_DONE from the start */
+    size_t count; /* of cells in the graph; those left out are SLOT_DONE from the start */
     int running;
-    int signals;                 /* SIGINT and SIGTERM so far */
-    bool timed_out;              /* the whole run */
-    int exit;                    /* of the first stage that did not end well; 0 so far */
-    const char *first_bad;       /* its name */
-    bool costly;                 /* something happened that is worth a sync */
+    int signals;           /* SIGINT and SIGTERM so far */
+    bool timed_out;        /* the whole run */
+    int exit;              /* of the first stage that did not end well; 0 so far */
+    const char *first_bad; /* its name */
+    bool costly;           /* something happened that is worth a sync */
     int64_t started;
-    struct error broken;         /* the journal cannot be written: nothing more may be done */
+    struct error broken; /* the journal cannot be written: nothing more may be done */
 };
 
 struct tally_cell *slot_state(const struct slot *slot);

@@ -15,11 +15,11 @@ struct check {
 };
 
 /* Notes one thing that is wrong; the first becomes the error that the caller returns. */
-static void wrong(struct check *check, const char *file, int line, const char *rule, const char *hint,
-                  const char *format, ...) __attribute__((format(printf, 6, 7)));
+static void wrong(struct check *check, const char *file, int line, const char *rule,
+                  const char *hint, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
-static void wrong(struct check *check, const char *file, int line, const char *rule, const char *hint,
-                  const char *format, ...)
+static void wrong(struct check *check, const char *file, int line, const char *rule,
+                  const char *hint, const char *format, ...)
 {
     cleanup_buf struct buf text = BUF_INIT;
     va_list args;
@@ -90,7 +90,8 @@ static void add_cell(struct graph *graph, size_t stage, const struct value *matr
         cell_key(cell, &name);
         buf_putc(&name, ']');
     }
-    text_harmless(name.data, name.len, &safe); /* a matrix value may be any text, a name ends up in logs */
+    text_harmless(name.data, name.len,
+                  &safe); /* a matrix value may be any text, a name ends up in logs */
     cell->name = buf_steal(&safe);
     graph->stages[stage].cell_count++;
 }
@@ -108,7 +109,8 @@ static void matrix_cells(struct graph *graph, size_t index, struct check *check)
     }
     size_t axes = matrix->kind == VALUE_MAP ? matrix->as.map.count : 0;
     if (axes == 0 || axes > 16) {
-        wrong(check, stage->file, stage->line, "matrix", "matrix = { component = { \"a\", \"b\" } }",
+        wrong(check, stage->file, stage->line, "matrix",
+              "matrix = { component = { \"a\", \"b\" } }",
               "stage '%s': matrix must be a table of 1 to 16 lists", stage->name);
         return;
     }
@@ -127,15 +129,18 @@ static void matrix_cells(struct graph *graph, size_t index, struct check *check)
             scalars = scalars && kind != VALUE_ARRAY && kind != VALUE_MAP && kind != VALUE_NIL;
         }
         if (!scalars) {
-            wrong(check, stage->file, stage->line, "matrix", "matrix = { component = { \"a\", \"b\" } }",
-                  "stage '%s': matrix axis '%s' must be a list of at least one string, number or boolean",
+            wrong(check, stage->file, stage->line, "matrix",
+                  "matrix = { component = { \"a\", \"b\" } }",
+                  "stage '%s': matrix axis '%s' must be a list of at least one string, number or "
+                  "boolean",
                   stage->name, axis[i]->key);
             return;
         }
         total *= count;
         if (total > GRAPH_CELLS_MAX || graph->cell_count + total > GRAPH_CELLS_MAX) {
             wrong(check, stage->file, stage->line, "matrix", "",
-                  "stage '%s': the pipeline would have more than %d cells", stage->name, GRAPH_CELLS_MAX);
+                  "stage '%s': the pipeline would have more than %d cells", stage->name,
+                  GRAPH_CELLS_MAX);
             return;
         }
     }
@@ -155,8 +160,8 @@ static void matrix_cells(struct graph *graph, size_t index, struct check *check)
 }
 
 /* A duration as a string or a number of seconds; 0 when absent. */
-static int64_t duration(const struct value *v, const struct stage *stage, const char *field, const char *script,
-                        struct check *check)
+static int64_t duration(const struct value *v, const struct stage *stage, const char *field,
+                        const char *script, struct check *check)
 {
     struct error err = {0};
     int64_t ns = 0;
@@ -169,10 +174,11 @@ static int64_t duration(const struct value *v, const struct stage *stage, const 
         duration_parse(text.data ? text.data : "", &ns, &err) < 0) {
         if (err.code == ERR_NONE)
             error_set(&err, ERR_INVALID, "not a duration: %s", text.data);
-        const char *hint = "write \"30s\", \"5m\", \"1h30m\", \"2d\", \"500ms\" or a number of seconds";
+        const char *hint =
+            "write \"30s\", \"5m\", \"1h30m\", \"2d\", \"500ms\" or a number of seconds";
         if (stage)
-            wrong(check, stage->file, stage->line, "duration", hint, "stage '%s': %s: %s", stage->name, field,
-                  err.message);
+            wrong(check, stage->file, stage->line, "duration", hint, "stage '%s': %s: %s",
+                  stage->name, field, err.message);
         else
             wrong(check, script, 1, "duration", hint, "pipeline: %s: %s", field, err.message);
         return 0;
@@ -194,7 +200,8 @@ static void retry(struct stage *stage, const char *script, struct check *check)
     }
     stage->retries = (int)max->as.integer;
     if (spec->kind == VALUE_MAP)
-        stage->backoff_ns = duration(value_get(spec, "backoff"), stage, "retry.backoff", script, check);
+        stage->backoff_ns =
+            duration(value_get(spec, "backoff"), stage, "retry.backoff", script, check);
 }
 
 static void resolve_needs(struct graph *graph, struct stage *stage, struct check *check)
@@ -221,8 +228,8 @@ static void resolve_needs(struct graph *graph, struct stage *stage, struct check
         const char *near = name ? near_miss(name, names, graph->stage_count) : NULL;
         cleanup_free char *hint = near ? mem_printf("did you mean '%s'?", near)
                                        : mem_strdup("needs lists names of stages of this pipeline");
-        wrong(check, stage->file, stage->line, "needs", hint, "stage '%s' needs '%s', which no stage is called",
-              stage->name, name ? name : "?");
+        wrong(check, stage->file, stage->line, "needs", hint,
+              "stage '%s' needs '%s', which no stage is called", stage->name, name ? name : "?");
     }
 }
 
@@ -291,15 +298,17 @@ static void read_stage(struct graph *graph, size_t index, const char *script, st
         strlen(stage->name) > 100)
         wrong(check, stage->file, stage->line, "name", "use letters, digits, '_' and '-'",
               "'%s' cannot be a stage's name", stage->name);
-    stage->timeout_ns = duration(value_get(stage->spec, "timeout"), stage, "timeout", script, check);
+    stage->timeout_ns =
+        duration(value_get(stage->spec, "timeout"), stage, "timeout", script, check);
     const struct value *always = value_get(stage->spec, "always");
-    stage->always = always && (always->kind == VALUE_MAP || value_get_bool(stage->spec, "always", false));
+    stage->always =
+        always && (always->kind == VALUE_MAP || value_get_bool(stage->spec, "always", false));
     stage->allow_failure = value_get_bool(stage->spec, "allow_failure", false);
     retry(stage, script, check);
 }
 
-int graph_build(const struct value *plan, const char *script, struct graph *out, struct value *findings,
-                struct error *err)
+int graph_build(const struct value *plan, const char *script, struct graph *out,
+                struct value *findings, struct error *err)
 {
     struct error first = {0};
     struct check check = {.findings = findings, .err = &first};
@@ -308,7 +317,8 @@ int graph_build(const struct value *plan, const char *script, struct graph *out,
 
     *out = (struct graph){0};
     if (count == 0)
-        wrong(&check, script, 1, "empty", "add one: stage \"hello\" { run = function(cx) print \"hello\" end }",
+        wrong(&check, script, 1, "empty",
+              "add one: stage \"hello\" { run = function(cx) print \"hello\" end }",
               "the script defines no stage");
     if (count > GRAPH_STAGES_MAX) {
         wrong(&check, script, 1, "size", "", "more than %d stages", GRAPH_STAGES_MAX);
@@ -328,7 +338,8 @@ int graph_build(const struct value *plan, const char *script, struct graph *out,
         resolve_needs(out, &out->stages[i], &check);
         matrix_cells(out, i, &check);
     }
-    out->timeout_ns = duration(value_path(plan, "pipeline.timeout"), NULL, "timeout", script, &check);
+    out->timeout_ns =
+        duration(value_path(plan, "pipeline.timeout"), NULL, "timeout", script, &check);
     find_cycle(out, &check);
     if (check.errors == 0)
         return 0;

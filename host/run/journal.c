@@ -99,7 +99,8 @@ int journal_read(const char *dir, journal_fn *fn, void *ctx, struct error *err)
         if ((size_t)len > LINE_MAX_BYTES)
             return error_set(err, ERR_TOO_LARGE, "%s:%d: line too long", path, number);
         struct error parse = {0};
-        if (value_from_json(line, (size_t)len, path, NULL, &event, &parse) < 0 || event.kind != VALUE_MAP) {
+        if (value_from_json(line, (size_t)len, path, NULL, &event, &parse) < 0 ||
+            event.kind != VALUE_MAP) {
             value_free(&event);
             error_set(err, ERR_INVALID, "%s:%d: not an event", path, number);
             return error_hint(err, "the journal was changed by something else; start a new run");
@@ -127,7 +128,8 @@ int run_create(const struct config *config, char **id, char **dir, struct error 
         strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", &tm);
         if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random)
             random = (uint16_t)(clock_now() ^ getpid());
-        cleanup_free char *name = mem_printf("%s-%03d%03x", stamp, (int)(now % 1000), random & 0xfffu);
+        cleanup_free char *name =
+            mem_printf("%s-%03d%03x", stamp, (int)(now % 1000), random & 0xfffu);
         cleanup_free char *path = path_join(runs, name);
         if (mkdir(path, 0777) == 0) {
             *id = steal_ptr(&name);
@@ -189,8 +191,8 @@ char *run_find(const struct config *config, const char *id, char **full_id, stru
         if (full_id)
             *full_id = mem_strdup(found);
     } else {
-        error_set(err, ERR_USAGE,
-                  matches ? "several runs begin with '%s'" : "there is no run '%s'", id);
+        error_set(err, ERR_USAGE, matches ? "several runs begin with '%s'" : "there is no run '%s'",
+                  id);
         error_hint(err, "mlhost runs lists them");
     }
     value_free(&runs);
@@ -205,8 +207,8 @@ void cell_folder(const char *cell, struct buf *out)
 
     for (const char *s = cell; *s; s++) {
         hash = (hash ^ (unsigned char)*s) * 16777619u;
-        bool plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
-                     strchr("_-=,[].", *s) != NULL;
+        bool plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') ||
+                     (*s >= '0' && *s <= '9') || strchr("_-=,[].", *s) != NULL;
         if ((*s == '.' && out->len == from) || out->len - from >= 180)
             plain = false;
         changed = changed || !plain;

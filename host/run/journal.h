@@ -1,9 +1,10 @@
 /*
  * .mlhost/runs/<id>/journal.jsonl: one event per line, written before it is acted on.
  *
- * A write(2) is enough for kill -9; power loss needs the sync, which costs milliseconds. So the journal is synced at
- * effects, at the end of the run, and at the end of every stage that took longer than doing it again would cost
- * (JOURNAL_CHEAP_MS). Output, progress and log lines are not journaled: their place is the stage's log.txt.
+ * A write(2) is enough for kill -9; power loss needs the sync, which costs milliseconds. So the
+ * journal is synced at effects, at the end of the run, and at the end of every stage that took
+ * longer than doing it again would cost (JOURNAL_CHEAP_MS). Output, progress and log lines are not
+ * journaled: their place is the stage's log.txt.
  */
 #ifndef MLHOST_RUN_JOURNAL_H
 #define MLHOST_RUN_JOURNAL_H
@@ -14,26 +15,31 @@
 #define JOURNAL_CHEAP_MS 250
 
 struct journal {
-    int fd;           /* locked: two hosts never write one run */
+    int fd; /* locked: two hosts never write one run */
     int64_t seq;
     struct buf line;
 };
-#define JOURNAL_INIT {.fd = -1, .line = BUF_INIT}
+#define JOURNAL_INIT                                                                               \
+    {                                                                                              \
+        .fd = -1, .line = BUF_INIT                                                                 \
+    }
 
-/* Opens (creates) <dir>/journal.jsonl, locks it, and cuts off a torn last line. ERR_CONFLICT when another host has it. */
+/* Opens (creates) <dir>/journal.jsonl, locks it, and cuts off a torn last line. ERR_CONFLICT when
+ * another host has it. */
 int journal_open(struct journal *journal, const char *dir, struct error *err);
 /* Gives the event its seq and writes it. */
 int journal_write(struct journal *journal, struct value *event, bool sync, struct error *err);
 void journal_close(struct journal *journal);
 
-/* Every whole line of a run's journal, in order. A torn last line is left out; other garbage is ERR_INVALID with its
- * line number. */
+/* Every whole line of a run's journal, in order. A torn last line is left out; other garbage is
+ * ERR_INVALID with its line number. */
 typedef void journal_fn(void *ctx, const struct value *event);
 int journal_read(const char *dir, journal_fn *fn, void *ctx, struct error *err);
 
 /* A new, sortable id and its folder: runs/20260131-120000-123f3a. Both allocated. */
 int run_create(const struct config *config, char **id, char **dir, struct error *err);
-/* The folder of a run id (or of the only run whose id begins with it). Allocated; NULL with ERR_NOT_FOUND. */
+/* The folder of a run id (or of the only run whose id begins with it). Allocated; NULL with
+ * ERR_NOT_FOUND. */
 char *run_find(const struct config *config, const char *id, char **full_id, struct error *err);
 /* All run ids, newest first: an array of strings. */
 void run_list(const struct config *config, struct value *out);

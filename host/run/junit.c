@@ -1,5 +1,5 @@
-/* JUnit of the stages, and the merging of JUnit files of others, which are input from outside: checked before they are
- * copied, so that one bad file cannot spoil the whole. */
+/* JUnit of the stages, and the merging of JUnit files of others, which are input from outside:
+ * checked before they are copied, so that one bad file cannot spoil the whole. */
 #include <fcntl.h>
 #include <string.h>
 
@@ -8,12 +8,15 @@
 #include "run/text.h"
 
 #define JUNIT_FILE_MAX (16u << 20)
-#define DEPTH_MAX 64
+#define DEPTH_MAX      64
 
 struct scan {
     const char *text;
     size_t len, at;
-    struct { const char *name; size_t len; } open[DEPTH_MAX];
+    struct {
+        const char *name;
+        size_t len;
+    } open[DEPTH_MAX];
     size_t depth;
     size_t suite_from, suite_depth; /* of the suite that is being copied; depth 0: none */
 };
@@ -46,8 +49,8 @@ static bool skip_past(struct scan *scan, const char *end)
 
 static bool name_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-           c == '.' || c == ':';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.' || c == ':';
 }
 
 static size_t name_len(const struct scan *scan)
@@ -85,7 +88,8 @@ static bool entity(struct scan *scan)
             return false;
         code = code * (hex ? 16 : 10) + (unsigned)digit;
     }
-    if (i >= scan->len || scan->text[i] != ';' || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff) ||
+    if (i >= scan->len || scan->text[i] != ';' || code > 0x10ffff ||
+        (code >= 0xd800 && code <= 0xdfff) ||
         (code < 0x20 && code != 9 && code != 10 && code != 13))
         return false;
     scan->at = i + 1;
@@ -258,7 +262,8 @@ static void stage_case(const struct tally *tally, const struct tally_cell *cell,
         return;
     }
     buf_puts(out, ">\n");
-    if (cell->status == CELL_SKIPPED || cell->status == CELL_BLOCKED || cell->status == CELL_WAITING) {
+    if (cell->status == CELL_SKIPPED || cell->status == CELL_BLOCKED ||
+        cell->status == CELL_WAITING) {
         buf_printf(out, "      <skipped message=\"%s", status);
         if (cell->reason) {
             buf_puts(out, ": ");
@@ -292,8 +297,9 @@ void report_junit(const struct tally *tally, struct value *skipped, struct buf *
     }
     buf_puts(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"");
     text_xml(tally->pipeline ? tally->pipeline : "pipeline", out);
-    buf_printf(out, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\" time=\"%.3f\">\n", tally->count,
-               failures, left_out, (double)tally->duration_ms / 1000.0);
+    buf_printf(out,
+               "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\" time=\"%.3f\">\n",
+               tally->count, failures, left_out, (double)tally->duration_ms / 1000.0);
     for (size_t i = 0; i < tally->count; i++)
         stage_case(tally, &tally->cells[i], out);
     buf_puts(out, "  </testsuite>\n");

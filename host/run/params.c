@@ -50,9 +50,12 @@ static const char *type_of(const struct value *declared)
 
 static int not_a(const char *name, const char *type, const char *text, struct error *err)
 {
-    static const struct { const char *type, *forms; } forms[] = {
-        {"int", "a whole number"}, {"number", "a number"},
-        {"bool", "true or false"}, {"list", "a,b,c or a JSON array"}};
+    static const struct {
+        const char *type, *forms;
+    } forms[] = {{"int", "a whole number"},
+                 {"number", "a number"},
+                 {"bool", "true or false"},
+                 {"list", "a,b,c or a JSON array"}};
 
     error_set(err, ERR_USAGE, "parameter '%s' must be of type %s, not '%s'", name, type, text);
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
@@ -66,7 +69,8 @@ static int list_from_text(const char *name, const char *text, struct value *out,
 {
     if (text[0] == '[') {
         struct error parse = {0};
-        if (value_from_json(text, strlen(text), name, NULL, out, &parse) < 0 || out->kind != VALUE_ARRAY)
+        if (value_from_json(text, strlen(text), name, NULL, out, &parse) < 0 ||
+            out->kind != VALUE_ARRAY)
             return not_a(name, "list", text, err);
         return 0;
     }
@@ -79,7 +83,8 @@ static int list_from_text(const char *name, const char *text, struct value *out,
     return 0;
 }
 
-static int from_text(const char *name, const char *type, const char *text, struct value *out, struct error *err)
+static int from_text(const char *name, const char *type, const char *text, struct value *out,
+                     struct error *err)
 {
     char *end = NULL;
 
@@ -121,7 +126,8 @@ static int check_type(const char *name, const char *type, const struct value *v,
     return not_a(name, type, text.data, err);
 }
 
-static int check_choices(const char *name, const struct value *choices, const struct value *v, struct error *err)
+static int check_choices(const char *name, const struct value *choices, const struct value *v,
+                         struct error *err)
 {
     cleanup_buf struct buf allowed = BUF_INIT;
     cleanup_buf struct buf given = BUF_INIT;
@@ -157,7 +163,8 @@ static int unknown(const struct value *declared, const char *name, struct error 
     size_t count = 0;
     cleanup_buf struct buf list = BUF_INIT;
 
-    for (size_t i = 0; i < value_count(declared) && count < 256 && declared->kind == VALUE_MAP; i++) {
+    for (size_t i = 0; i < value_count(declared) && count < 256 && declared->kind == VALUE_MAP;
+         i++) {
         names[count] = declared->as.map.pairs[i].key;
         buf_printf(&list, "%s%s", count ? ", " : "", names[count]);
         count++;
@@ -194,8 +201,8 @@ static int check_known(const struct value *declared, const char *const *texts, s
     return 0;
 }
 
-static int resolve_one(const char *name, const struct value *declared, const char *text, const struct value *given,
-                       struct value *out, struct error *err)
+static int resolve_one(const char *name, const struct value *declared, const char *text,
+                       const struct value *given, struct value *out, struct error *err)
 {
     bool spec = is_spec(declared);
     const char *type = type_of(declared);
@@ -231,8 +238,8 @@ static int resolve_one(const char *name, const struct value *declared, const cha
     return 0;
 }
 
-int params_resolve(const struct value *declared, const char *const *texts, size_t count, const struct value *file,
-                   struct value *out, struct error *err)
+int params_resolve(const struct value *declared, const char *const *texts, size_t count,
+                   const struct value *file, struct value *out, struct error *err)
 {
     value_set_map(out);
     if (check_known(declared, texts, count, file, err) < 0)

@@ -28,7 +28,8 @@ static int find_script(const char *script, struct plan *out, struct error *err)
         return -1;
     out->fingerprint = UINT64_C(14695981039346656037);
     for (size_t i = 0; i < text.len; i++)
-        out->fingerprint = (out->fingerprint ^ (unsigned char)text.data[i]) * UINT64_C(1099511628211);
+        out->fingerprint =
+            (out->fingerprint ^ (unsigned char)text.data[i]) * UINT64_C(1099511628211);
     out->script = realpath(script, NULL);
     if (!out->script)
         return error_errno(err, errno, "%s", script);
@@ -36,11 +37,14 @@ static int find_script(const char *script, struct plan *out, struct error *err)
     return 0;
 }
 
-static void spec_init(struct broker_spec *spec, const struct config *config, const char *mode, const char *script,
-                      bool allow_degraded)
+static void spec_init(struct broker_spec *spec, const struct config *config, const char *mode,
+                      const char *script, bool allow_degraded)
 {
-    *spec = (struct broker_spec){.config = config, .mode = mode, .script = script,
-                                 .timeout_ns = PLAN_TIMEOUT_NS, .grace_ns = NS_PER_S,
+    *spec = (struct broker_spec){.config = config,
+                                 .mode = mode,
+                                 .script = script,
+                                 .timeout_ns = PLAN_TIMEOUT_NS,
+                                 .grace_ns = NS_PER_S,
                                  .allow_degraded = allow_degraded};
     value_set_map(&spec->context);
     value_set_map(&spec->permissions);
@@ -48,8 +52,8 @@ static void spec_init(struct broker_spec *spec, const struct config *config, con
     value_put_string(&spec->context, "profile", config->profile);
 }
 
-int plan_load(struct loop *loop, const struct config *config, const char *script, bool allow_degraded,
-              struct plan *out, struct error *err)
+int plan_load(struct loop *loop, const struct config *config, const char *script,
+              bool allow_degraded, struct plan *out, struct error *err)
 {
     struct broker_spec spec;
 
@@ -94,8 +98,8 @@ static void check_event(void *ctx, struct value *event)
         value_copy(value_push(findings), event);
 }
 
-int plan_check(struct loop *loop, const struct config *config, const char *script, bool allow_degraded,
-               struct value *findings, struct error *err)
+int plan_check(struct loop *loop, const struct config *config, const char *script,
+               bool allow_degraded, struct value *findings, struct error *err)
 {
     struct plan plan = {0};
     struct broker_spec spec;

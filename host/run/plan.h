@@ -1,4 +1,5 @@
-/* A script's plan: what `pipeline` and `stage` said, as data. The script runs with no permission to get it. */
+/* A script's plan: what `pipeline` and `stage` said, as data. The script runs with no permission to
+ * get it. */
 #ifndef MLHOST_RUN_PLAN_H
 #define MLHOST_RUN_PLAN_H
 
@@ -9,30 +10,33 @@
 #define PLAN_SCRIPT_MAX (8u << 20)
 
 struct plan {
-    char *script;           /* absolute */
-    char *shown;            /* as the user gave it */
-    struct value doc;       /* { pipeline = {...}, stages = [...] } */
-    const char *name;       /* of the pipeline */
-    uint64_t fingerprint;   /* of the script's text: did it change since? */
+    char *script;         /* absolute */
+    char *shown;          /* as the user gave it */
+    struct value doc;     /* { pipeline = {...}, stages = [...] } */
+    const char *name;     /* of the pipeline */
+    uint64_t fingerprint; /* of the script's text: did it change since? */
 };
 
 /* ERR_USAGE when the script cannot be read, ERR_INVALID with file:line when it is not right. */
-int plan_load(struct loop *loop, const struct config *config, const char *script, bool allow_degraded,
-              struct plan *out, struct error *err);
+int plan_load(struct loop *loop, const struct config *config, const char *script,
+              bool allow_degraded, struct plan *out, struct error *err);
 void plan_free(struct plan *plan);
-/* Runs the script in mode "check" instead; findings { level, message, file, line, column, rule } are appended. */
-int plan_check(struct loop *loop, const struct config *config, const char *script, bool allow_degraded,
-               struct value *findings, struct error *err);
+/* Runs the script in mode "check" instead; findings { level, message, file, line, column, rule }
+ * are appended. */
+int plan_check(struct loop *loop, const struct config *config, const char *script,
+               bool allow_degraded, struct value *findings, struct error *err);
 
 /* The permissions that a stage asks for: the pipeline's and its own, merged. spec may be NULL. */
 void plan_permissions(const struct plan *plan, const struct value *stage_spec, struct value *out);
 
-/* The plan for people: stages in order with needs, cells, limits and effective permissions. bound may be NULL. */
+/* The plan for people: stages in order with needs, cells, limits and effective permissions. bound
+ * may be NULL. */
 struct graph;
 int plan_text(const struct plan *plan, const struct graph *graph, const struct config *config,
               const struct value *bound, struct buf *out, struct error *err);
 void plan_mermaid(const struct graph *graph, struct buf *out);
-/* { pipeline, script, params, timeout_ms, stages [{ name, needs, cells, timeout_ms, retries, permissions ... }] } */
+/* { pipeline, script, params, timeout_ms, stages [{ name, needs, cells, timeout_ms, retries,
+ * permissions ... }] } */
 int plan_json(const struct plan *plan, const struct graph *graph, const struct config *config,
               const struct value *bound, struct value *out, struct error *err);
 

@@ -6,8 +6,9 @@
 #include "run/graph.h"
 #include "run/plan.h"
 
-static int effective(const struct plan *plan, const struct stage *stage, const struct config *config,
-                     const struct value *bound, struct value *out, struct error *err)
+static int effective(const struct plan *plan, const struct stage *stage,
+                     const struct config *config, const struct value *bound, struct value *out,
+                     struct error *err)
 {
     struct value asked = {0};
     struct policy *policy;
@@ -16,7 +17,8 @@ static int effective(const struct plan *plan, const struct stage *stage, const s
     policy = policy_new(&asked, bound, config->workspace, err);
     value_free(&asked);
     if (!policy)
-        return error_wrap(err, "%s:%d: stage '%s': permissions", stage->file, stage->line, stage->name);
+        return error_wrap(err, "%s:%d: stage '%s': permissions", stage->file, stage->line,
+                          stage->name);
     policy_to_value(policy, out);
     policy_free(policy);
     return 0;
@@ -29,7 +31,8 @@ int plan_json(const struct plan *plan, const struct graph *graph, const struct c
     value_put_string(out, "pipeline", plan->name);
     value_put_string(out, "script", plan->script);
     value_put_string(out, "profile", config->profile);
-    value_put_string(out, "description", value_get_string(value_get(&plan->doc, "pipeline"), "description", NULL));
+    value_put_string(out, "description",
+                     value_get_string(value_get(&plan->doc, "pipeline"), "description", NULL));
     if (graph->timeout_ns)
         value_put_int(out, "timeout_ms", graph->timeout_ns / NS_PER_MS);
     const struct value *params = value_path(&plan->doc, "pipeline.params");

@@ -11,7 +11,8 @@
 
 static const struct renderer_kind *choose(const char *name, struct error *err)
 {
-    static const struct renderer_kind *const kinds[] = {&render_tty, &render_plain, &render_json, &render_azdo};
+    static const struct renderer_kind *const kinds[] = {&render_tty, &render_plain, &render_json,
+                                                        &render_azdo};
     const char *tf = getenv("TF_BUILD");
     const char *term = getenv("TERM");
 
@@ -52,8 +53,12 @@ struct renderer *renderer_new(const char *name, const struct tally *tally, bool 
     if (!kind)
         return NULL;
     struct renderer *renderer = mem_alloc(sizeof *renderer);
-    *renderer = (struct renderer){.kind = kind, .tally = tally, .fd = STDOUT_FILENO, .quiet = quiet,
-                                  .verbose = verbose, .utf8 = locale_is_utf8()};
+    *renderer = (struct renderer){.kind = kind,
+                                  .tally = tally,
+                                  .fd = STDOUT_FILENO,
+                                  .quiet = quiet,
+                                  .verbose = verbose,
+                                  .utf8 = locale_is_utf8()};
     renderer->colour = kind == &render_tty && !(no_color && no_color[0]);
     renderer->state = kind->state_size ? mem_alloc(kind->state_size) : NULL;
     return renderer;
@@ -89,7 +94,8 @@ void renderer_free(struct renderer *renderer)
 void event_redact(const struct value *event, struct value *copy)
 {
     value_copy(copy, event);
-    if (strcmp(value_get_string(event, "t", ""), "variable") == 0 && value_get_bool(event, "secret", false))
+    if (strcmp(value_get_string(event, "t", ""), "variable") == 0 &&
+        value_get_bool(event, "secret", false))
         value_put_string(copy, "value", "***");
 }
 
@@ -160,7 +166,8 @@ static void issue_line(const struct value *event, struct buf *out)
     if (file)
         buf_printf(&text, "%s:%lld:%lld: ", file, (long long)value_get_int(event, "line", 1),
                    (long long)value_get_int(event, "column", 1));
-    buf_printf(&text, "%s: %s", value_get_string(event, "level", "warning"), value_get_string(event, "message", ""));
+    buf_printf(&text, "%s: %s", value_get_string(event, "level", "warning"),
+               value_get_string(event, "message", ""));
     if (rule)
         buf_printf(&text, " [%s]", rule);
     harmless(text.data, out);

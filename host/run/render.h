@@ -1,6 +1,6 @@
 /*
- * Renderers: the same events, for a terminal, a log file, a program or a build agent. They write to descriptor 1 through
- * one buffer that the supervisor flushes once per round of events.
+ * Renderers: the same events, for a terminal, a log file, a program or a build agent. They write to
+ * descriptor 1 through one buffer that the supervisor flushes once per round of events.
  */
 #ifndef MLHOST_RUN_RENDER_H
 #define MLHOST_RUN_RENDER_H
@@ -10,11 +10,13 @@
 struct renderer;
 struct renderer_kind {
     const char *name;
-    int64_t tick_ms;              /* how often tick wants to be called; 0: never */
+    int64_t tick_ms; /* how often tick wants to be called; 0: never */
     size_t state_size;
-    void (*event)(struct renderer *renderer, const struct value *event); /* the tally has counted it already */
+    void (*event)(struct renderer *renderer,
+                  const struct value *event); /* the tally has counted it already */
     void (*tick)(struct renderer *renderer);
-    void (*end)(struct renderer *renderer); /* after run_end: `report` is set; prints the summary; frees state */
+    void (*end)(struct renderer *
+                    renderer); /* after run_end: `report` is set; prints the summary; frees state */
 };
 
 struct renderer {
@@ -22,18 +24,18 @@ struct renderer {
     const struct tally *tally;
     int fd;
     struct buf out;
-    bool quiet;                   /* only stages and what is wrong */
-    bool verbose;                 /* debug lines too */
+    bool quiet;   /* only stages and what is wrong */
+    bool verbose; /* debug lines too */
     bool colour;
     bool utf8;
-    const char *report;           /* absolute path of report.md, set before end() */
+    const char *report; /* absolute path of report.md, set before end() */
     void *state;
 };
 
 extern const struct renderer_kind render_tty, render_plain, render_json, render_azdo;
 
-/* name: "tty" "plain" "json" "azdo", or NULL: azdo on an Azure DevOps agent (TF_BUILD), tty on a terminal, else plain.
- * ERR_USAGE for other names. */
+/* name: "tty" "plain" "json" "azdo", or NULL: azdo on an Azure DevOps agent (TF_BUILD), tty on a
+ * terminal, else plain. ERR_USAGE for other names. */
 struct renderer *renderer_new(const char *name, const struct tally *tally, bool quiet, bool verbose,
                               struct error *err);
 void renderer_event(struct renderer *renderer, const struct value *event);
@@ -42,14 +44,16 @@ void renderer_free(struct renderer *renderer);
 
 /* ---- shared by the renderers ---- */
 
-/* The line for people that an event makes, harmless and without newline; false when it makes none (or none at this
- * verbosity). */
+/* The line for people that an event makes, harmless and without newline; false when it makes none
+ * (or none at this verbosity). */
 bool render_line(const struct renderer *renderer, const struct value *event, struct buf *out);
 /* "ok  train  12.3 s" ... for a stage_end. */
 void render_stage_end(const struct value *event, struct buf *out);
-/* The value of a secret variable never leaves except to the agent that is to keep it: *copy is without it. */
+/* The value of a secret variable never leaves except to the agent that is to keep it: *copy is
+ * without it. */
 void event_redact(const struct value *event, struct value *copy);
-/* Columns that text takes (UTF-8 aware, one per character), and the bytes of its first `columns`. */
+/* Columns that text takes (UTF-8 aware, one per character), and the bytes of its first `columns`.
+ */
 size_t render_columns(const char *text, size_t len);
 size_t render_fit(const char *text, size_t len, size_t columns);
 

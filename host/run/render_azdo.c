@@ -1,8 +1,9 @@
 /*
  * Azure DevOps: the agent's logging commands, in its own grammar and escaping.
  *
- * Groups cannot nest or interleave, so one running stage has the log: its lines appear as they come, inside its group. The
- * others' lines are kept (the last KEEP_MAX bytes; all are in log.txt) until it ends.
+ * Groups cannot nest or interleave, so one running stage has the log: its lines appear as they
+ * come, inside its group. The others' lines are kept (the last KEEP_MAX bytes; all are in log.txt)
+ * until it ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,8 @@ struct held {
     bool cut, over;
 };
 struct azdo {
-    char *open;               /* the stage whose group is open */
-    struct held *held;        /* stages that wait, in order of their start */
+    char *open;        /* the stage whose group is open */
+    struct held *held; /* stages that wait, in order of their start */
     size_t count;
 };
 
@@ -51,7 +52,8 @@ static void drop_first(struct azdo *azdo)
     memmove(azdo->held, azdo->held + 1, azdo->count * sizeof *azdo->held);
 }
 
-/* The open stage is over: everything that is over too is printed, the first that still runs gets the log. */
+/* The open stage is over: everything that is over too is printed, the first that still runs gets
+ * the log. */
 static void close_group(struct renderer *renderer)
 {
     struct azdo *azdo = renderer->state;
@@ -109,8 +111,8 @@ static void number(const char *name, int64_t n, struct buf *out)
         buf_printf(out, "%s=%lld;", name, (long long)n);
 }
 
-static void issue(const char *level, const char *message, const char *file, int64_t line, int64_t column,
-                  const char *code, struct buf *out)
+static void issue(const char *level, const char *message, const char *file, int64_t line,
+                  int64_t column, const char *code, struct buf *out)
 {
     buf_puts(out, "##vso[task.logissue ");
     property("type", strcmp(level, "error") == 0 ? "error" : "warning", out);
@@ -162,11 +164,13 @@ static void stage_end(struct renderer *renderer, const struct value *event, cons
     enum cell_status s = cell_status_from_name(status);
     if (!cell_status_good(s) && s != CELL_BLOCKED) {
         cleanup_buf struct buf message = BUF_INIT;
-        buf_printf(&message, "stage %s %s: %s", stage, status, value_get_string(error, "message", ""));
+        buf_printf(&message, "stage %s %s: %s", stage, status,
+                   value_get_string(error, "message", ""));
         if (value_get_string(error, "hint", "")[0])
             buf_printf(&message, "\nhint: %s", value_get_string(error, "hint", ""));
-        issue("error", message.data, value_get_string(error, "file", NULL), value_get_int(error, "line", 0), 0,
-              value_get_string(error, "code", NULL), &renderer->out);
+        issue("error", message.data, value_get_string(error, "file", NULL),
+              value_get_int(error, "line", 0), 0, value_get_string(error, "code", NULL),
+              &renderer->out);
     }
     size_t count = renderer->tally->count;
     if (count)
@@ -193,7 +197,8 @@ static void azdo_event(struct renderer *renderer, const struct value *event)
     } else if (strcmp(t, "issue") == 0) {
         issue(value_get_string(event, "level", "warning"), value_get_string(event, "message", ""),
               value_get_string(event, "file", NULL), value_get_int(event, "line", 0),
-              value_get_int(event, "column", 0), value_get_string(event, "rule", NULL), &renderer->out);
+              value_get_int(event, "column", 0), value_get_string(event, "rule", NULL),
+              &renderer->out);
     } else if (strcmp(t, "variable") == 0) {
         variable(event, &renderer->out);
     } else {
@@ -208,8 +213,8 @@ static void azdo_end(struct renderer *renderer)
     struct azdo *azdo = renderer->state;
     const struct tally *tally = renderer->tally;
     const char *status = tally->status ? tally->status : "failed";
-    const char *result = strcmp(status, "cancelled") == 0 ? "Canceled"
-                         : strcmp(status, "ok") != 0      ? "Failed"
+    const char *result = strcmp(status, "cancelled") == 0  ? "Canceled"
+                         : strcmp(status, "ok") != 0       ? "Failed"
                          : tally->warnings + tally->errors ? "SucceededWithIssues"
                                                            : "Succeeded";
 
@@ -228,5 +233,5 @@ static void azdo_end(struct renderer *renderer)
     buf_printf(&renderer->out, "##vso[task.complete result=%s;]%s\n", result, status);
 }
 
-const struct renderer_kind render_azdo = {.name = "azdo", .state_size = sizeof(struct azdo), .event = azdo_event,
-                                          .end = azdo_end};
+const struct renderer_kind render_azdo = {
+    .name = "azdo", .state_size = sizeof(struct azdo), .event = azdo_event, .end = azdo_end};

@@ -25,8 +25,9 @@ static void plain_event(struct renderer *renderer, const struct value *event)
         if (renderer->quiet)
             return;
         put_time(event, &renderer->out);
-        buf_printf(&renderer->out, "%s %s (profile %s)%s\n", value_get_string(event, "pipeline", ""),
-                   value_get_string(event, "run", ""), value_get_string(event, "profile", ""),
+        buf_printf(&renderer->out, "%s %s (profile %s)%s\n",
+                   value_get_string(event, "pipeline", ""), value_get_string(event, "run", ""),
+                   value_get_string(event, "profile", ""),
                    value_get_bool(event, "resumed", false) ? ", resumed" : "");
         return;
     }

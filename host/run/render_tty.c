@@ -1,8 +1,10 @@
 /*
- * A terminal: finished lines scroll up, below them one line per running stage with its elapsed time and progress.
+ * A terminal: finished lines scroll up, below them one line per running stage with its elapsed time
+ * and progress.
  *
- * The live lines are erased and drawn again at most every TICK_MS. Each is cut to the terminal's width; after a resize the
- * rows that the old lines take now are counted from their columns, so nothing is left behind.
+ * The live lines are erased and drawn again at most every TICK_MS. Each is cut to the terminal's
+ * width; after a resize the rows that the old lines take now are counted from their columns, so
+ * nothing is left behind.
  */
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,14 +13,14 @@
 #include "run/render.h"
 #include "run/text.h"
 
-#define TICK_MS 100
+#define TICK_MS  100
 #define LIVE_MAX 16
-#define BAR 16
+#define BAR      16
 
 struct tty {
     size_t columns[LIVE_MAX + 1]; /* of the live lines that are on the screen */
     size_t drawn;
-    struct buf above;             /* lines that wait to be printed above the live ones */
+    struct buf above; /* lines that wait to be printed above the live ones */
 };
 
 static size_t width(const struct renderer *renderer)
@@ -67,7 +69,8 @@ static void bar(const struct renderer *renderer, const struct value *progress, s
         int full = (int)(part * BAR);
         buf_puts(out, " [");
         for (int i = 0; i < BAR; i++)
-            buf_puts(out, i < full ? (renderer->utf8 ? "\xe2\x96\x88" : "#") : (renderer->utf8 ? "\xc2\xb7" : "."));
+            buf_puts(out, i < full ? (renderer->utf8 ? "\xe2\x96\x88" : "#")
+                                   : (renderer->utf8 ? "\xc2\xb7" : "."));
         buf_printf(out, "] %3d%% ", (int)(part * 100));
     } else {
         buf_printf(out, " %lld %s ", (long long)done, value_get_string(progress, "unit", ""));
@@ -148,7 +151,8 @@ static void tty_event(struct renderer *renderer, const struct value *event)
         const char *status = value_get_string(event, "status", "");
         bool good = cell_status_good(cell_status_from_name(status));
         paint(renderer, status_colour(status), &tty->above);
-        buf_puts(&tty->above, renderer->utf8 ? (good ? "\xe2\x9c\x93 " : "\xe2\x9c\x97 ") : (good ? "+ " : "x "));
+        buf_puts(&tty->above, renderer->utf8 ? (good ? "\xe2\x9c\x93 " : "\xe2\x9c\x97 ")
+                                             : (good ? "+ " : "x "));
         paint(renderer, "0", &tty->above);
         buf_printf(&tty->above, "%s  %s\n", stage ? stage : "", line.data);
         return;
@@ -170,5 +174,9 @@ static void tty_end(struct renderer *renderer)
     buf_free(&tty->above);
 }
 
-const struct renderer_kind render_tty = {.name = "tty", .tick_ms = TICK_MS, .state_size = sizeof(struct tty),
-                                         .event = tty_event, .tick = draw, .end = tty_end};
+const struct renderer_kind render_tty = {.name = "tty",
+                                         .tick_ms = TICK_MS,
+                                         .state_size = sizeof(struct tty),
+                                         .event = tty_event,
+                                         .tick = draw,
+                                         .end = tty_end};

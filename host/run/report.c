@@ -8,7 +8,7 @@
 #include "run/text.h"
 
 #define SUMMARY_FILE_MAX (256u << 10)
-#define ISSUES_SHOWN 50
+#define ISSUES_SHOWN     50
 
 static const char *mark(enum cell_status status)
 {
@@ -56,7 +56,8 @@ static void failures(const struct tally *tally, struct buf *out)
 
     for (size_t i = 0; i < tally->count; i++) {
         const struct tally_cell *cell = &tally->cells[i];
-        if (!cell_status_over(cell->status) || cell_status_good(cell->status) || cell->status == CELL_BLOCKED)
+        if (!cell_status_over(cell->status) || cell_status_good(cell->status) ||
+            cell->status == CELL_BLOCKED)
             continue;
         cleanup_buf struct buf text = BUF_INIT;
         buf_puts(out, first ? "\n## What failed\n\n### " : "\n### ");
@@ -64,7 +65,8 @@ static void failures(const struct tally *tally, struct buf *out)
         text_markdown(cell->name, 0, out);
         buf_putc(out, '\n');
         error_place(&cell->error, &text);
-        buf_printf(&text, "%s\n", value_get_string(&cell->error, "message", cell->reason ? cell->reason : ""));
+        buf_printf(&text, "%s\n",
+                   value_get_string(&cell->error, "message", cell->reason ? cell->reason : ""));
         const char *hint = value_get_string(&cell->error, "hint", "");
         if (hint[0])
             buf_printf(&text, "hint: %s\n", hint);
@@ -84,7 +86,8 @@ static void links(const struct tally *tally, struct buf *out)
     for (size_t i = 0; i < value_count(&tally->links); i++) {
         const struct value *link = value_at(&tally->links, i);
         const char *url = value_get_string(link, "url", value_get_string(link, "text", ""));
-        bool web = (strncmp(url, "https://", 8) == 0 || strncmp(url, "http://", 7) == 0) && !strpbrk(url, " ()<>\n\r\t");
+        bool web = (strncmp(url, "https://", 8) == 0 || strncmp(url, "http://", 7) == 0) &&
+                   !strpbrk(url, " ()<>\n\r\t");
         if (i == 0)
             buf_puts(out, "\n## Links\n\n");
         buf_puts(out, web ? "- [" : "- ");
@@ -104,11 +107,15 @@ static void issues(const struct tally *tally, struct buf *out)
 
     if (count == 0)
         return;
-    buf_printf(out, "\n## Issues\n\n%d errors, %d warnings\n\n| level | where | message | rule |\n|---|---|---|---|\n",
+    buf_printf(out,
+               "\n## Issues\n\n%d errors, %d warnings\n\n| level | where | message | rule "
+               "|\n|---|---|---|---|\n",
                tally->errors, tally->warnings);
     for (size_t i = 0; i < count && i < ISSUES_SHOWN; i++) {
         const struct value *issue = value_at(&tally->issues, i);
-        buf_printf(out, "| %s | ", strcmp(value_get_string(issue, "level", ""), "error") == 0 ? "error" : "warning");
+        buf_printf(out, "| %s | ",
+                   strcmp(value_get_string(issue, "level", ""), "error") == 0 ? "error"
+                                                                              : "warning");
         text_markdown(value_get_string(issue, "file", ""), 0, out);
         if (value_get_int(issue, "line", 0) > 0)
             buf_printf(out, ":%lld", (long long)value_get_int(issue, "line", 0));
@@ -137,7 +144,8 @@ static void summaries(const struct tally *tally, struct buf *out)
         buf_puts(out, "\n## ");
         text_markdown(title ? title : value_get_string(summary, "stage", "summary"), 0, out);
         buf_puts(out, "\n\n");
-        text_harmless_lines(text.data ? text.data : "", text.len, out); /* Markdown stays Markdown */
+        text_harmless_lines(text.data ? text.data : "", text.len,
+                            out); /* Markdown stays Markdown */
         buf_putc(out, '\n');
     }
 }
@@ -148,7 +156,8 @@ static void outputs(const struct tally *tally, struct buf *out)
 
     for (size_t i = 0; i < tally->count; i++) {
         const struct tally_cell *cell = &tally->cells[i];
-        if (cell->output.kind == VALUE_NIL || (cell->output.kind == VALUE_MAP && value_count(&cell->output) == 0))
+        if (cell->output.kind == VALUE_NIL ||
+            (cell->output.kind == VALUE_MAP && value_count(&cell->output) == 0))
             continue;
         cleanup_buf struct buf text = BUF_INIT;
         value_to_json(&cell->output, 0, &text);
@@ -198,7 +207,8 @@ void report_markdown(const struct tally *tally, struct buf *out)
     }
 }
 
-static int put(const char *dir, const char *name, const char *other, const struct buf *text, struct error *err)
+static int put(const char *dir, const char *name, const char *other, const struct buf *text,
+               struct error *err)
 {
     cleanup_free char *path = path_join(dir, name);
 

@@ -19,7 +19,7 @@
 #include "local/serve.h"
 #include "sandbox/sandbox.h"
 
-#define TRIES 3
+#define TRIES   3
 #define STOP_NS (5 * NS_PER_S)
 
 struct services {
@@ -44,8 +44,8 @@ static char *socket_folder(const struct config *config)
     if (runtime && runtime[0] == '/' && strlen(runtime) < 60 && access(runtime, W_OK) == 0)
         return mem_strdup(runtime);
     cleanup_free char *folder = mem_printf("/tmp/mlhost-%u", (unsigned)getuid());
-    if ((mkdir(folder, 0700) == 0 || errno == EEXIST) && lstat(folder, &status) == 0 && S_ISDIR(status.st_mode) &&
-        status.st_uid == getuid() && (status.st_mode & 077) == 0)
+    if ((mkdir(folder, 0700) == 0 || errno == EEXIST) && lstat(folder, &status) == 0 &&
+        S_ISDIR(status.st_mode) && status.st_uid == getuid() && (status.st_mode & 077) == 0)
         return steal_ptr(&folder);
     return mem_strdup(config->state);
 }
@@ -54,7 +54,8 @@ static _Noreturn void serve(struct services *services, pid_t parent)
 {
     struct error err = {0};
     sigset_t none;
-    struct serve_spec spec = {.config = services->config, .unix_fd = 3, .port = 0, .ready_fd = -1, .quiet = true};
+    struct serve_spec spec = {
+        .config = services->config, .unix_fd = 3, .port = 0, .ready_fd = -1, .quiet = true};
     int null = open("/dev/null", O_RDONLY);
     int log = open(services->log, O_WRONLY | O_CREAT | O_APPEND, 0666);
 
@@ -96,13 +97,14 @@ static void on_end(void *ctx, int wait_status)
     services->pid = 0;
     if (services->closing)
         return;
-    cleanup_free char *text = mem_printf("the embedded services ended with status %d; their log: %s", wait_status,
-                                         services->log);
+    cleanup_free char *text = mem_printf(
+        "the embedded services ended with status %d; their log: %s", wait_status, services->log);
     services->say(services->ctx, "error", text);
     if (services->tries < TRIES) {
         services->watch = loop_fd(services->loop, services->fd, EPOLLIN, on_connect, services);
     } else {
-        /* A client must get "connection refused" now, not wait for somebody who will never accept. */
+        /* A client must get "connection refused" now, not wait for somebody who will never accept.
+         */
         fd_cleanup(&services->fd);
         services->fd = -1;
         (void)unlink(services->path);
@@ -132,8 +134,8 @@ static void on_connect(void *ctx, int fd, uint32_t events)
     services->say(services->ctx, "debug", "started the embedded services");
 }
 
-struct services *services_open(struct loop *loop, const struct config *config, services_say *say, void *ctx,
-                               struct error *err)
+struct services *services_open(struct loop *loop, const struct config *config, services_say *say,
+                               void *ctx, struct error *err)
 {
     cleanup_free char *folder = socket_folder(config);
     cleanup_free char *local = path_join(config->state, "local");
@@ -152,12 +154,14 @@ struct services *services_open(struct loop *loop, const struct config *config, s
     memcpy(address.sun_path, path, strlen(path) + 1);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     (void)unlink(path);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 128) < 0) {
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
+        listen(fd, 128) < 0) {
         error_errno(err, errno, "listening on %s", path);
         return NULL;
     }
     struct services *services = mem_alloc(sizeof *services);
-    *services = (struct services){.loop = loop, .config = config, .say = say, .ctx = ctx, .fd = steal_fd(&fd)};
+    *services = (struct services){
+        .loop = loop, .config = config, .say = say, .ctx = ctx, .fd = steal_fd(&fd)};
     services->path = steal_ptr(&path);
     services->log = path_join(local, "serve.log");
     services->watch = loop_fd(loop, services->fd, EPOLLIN, on_connect, services);

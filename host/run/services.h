@@ -1,6 +1,7 @@
 /*
- * The embedded services during a run, by socket activation: the supervisor listens, the first client that connects makes it
- * fork the serve process, which takes the listening socket over. A run that needs no service starts none.
+ * The embedded services during a run, by socket activation: the supervisor listens, the first
+ * client that connects makes it fork the serve process, which takes the listening socket over. A
+ * run that needs no service starts none.
  */
 #ifndef MLHOST_RUN_SERVICES_H
 #define MLHOST_RUN_SERVICES_H
@@ -11,10 +12,11 @@
 struct services;
 /* say(ctx, level, text): notices for the user. */
 typedef void services_say(void *ctx, const char *level, const char *text);
-struct services *services_open(struct loop *loop, const struct config *config, services_say *say, void *ctx,
-                               struct error *err);
+struct services *services_open(struct loop *loop, const struct config *config, services_say *say,
+                               void *ctx, struct error *err);
 const char *services_socket(const struct services *services);
-/* SIGTERM, and SIGKILL to the tree when it has not ended in 5 s; removes the socket. NULL is allowed. */
+/* SIGTERM, and SIGKILL to the tree when it has not ended in 5 s; removes the socket. NULL is
+ * allowed. */
 void services_close(struct services *services);
 
 #endif

@@ -7,12 +7,15 @@
 #define STAGELOG_MAX (64u << 20)
 
 struct stagelog {
-    int fd;               /* -1 until the first line */
+    int fd; /* -1 until the first line */
     uint64_t size;
     bool full;
     struct buf pending;
 };
-#define STAGELOG_INIT {.fd = -1, .pending = BUF_INIT}
+#define STAGELOG_INIT                                                                              \
+    {                                                                                              \
+        .fd = -1, .pending = BUF_INIT                                                              \
+    }
 
 /* Adds an `output`, `log` or stage event; dir is the stage's folder, created on demand. */
 void stagelog_event(struct stagelog *log, const char *dir, const struct value *event);

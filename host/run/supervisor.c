@@ -17,7 +17,8 @@ static void on_signal(void *ctx)
 
     run->signals++;
     if (run->signals == 1) {
-        run_say(run, "warning", "cancelling: running stages get 5 s to clean up; once more to kill them now");
+        run_say(run, "warning",
+                "cancelling: running stages get 5 s to clean up; once more to kill them now");
         run_cancel(run, false);
     } else {
         run_say(run, "warning", "killing everything");
@@ -53,7 +54,8 @@ static bool chosen(const struct run *run, const struct cell *cell)
 {
     const char *only = run->opt->only;
 
-    return !only || strcmp(only, cell->name) == 0 || strcmp(only, run->opt->graph->stages[cell->stage].name) == 0;
+    return !only || strcmp(only, cell->name) == 0 ||
+           strcmp(only, run->opt->graph->stages[cell->stage].name) == 0;
 }
 
 static void make_slots(struct run *run)
@@ -137,12 +139,14 @@ static int finish(struct run *run, int *status, struct error *err)
     emit_end(run, *status);
     if (run->broken.code != ERR_NONE) {
         *err = run->broken;
-        return error_hint(err, "is the disk full? mlhost run %s --resume %s goes on from here", opt->plan->shown, opt->id);
+        return error_hint(err, "is the disk full? mlhost run %s --resume %s goes on from here",
+                          opt->plan->shown, opt->id);
     }
     value_set_array(&skipped);
     int rc = report_write(opt->tally, opt->dir, opt->junit, opt->summary, &skipped, err);
     for (size_t i = 0; i < value_count(&skipped); i++) {
-        cleanup_free char *text = mem_printf("left out of junit.xml: %s", value_text(value_at(&skipped, i), ""));
+        cleanup_free char *text =
+            mem_printf("left out of junit.xml: %s", value_text(value_at(&skipped, i), ""));
         run_say(run, "warning", text);
     }
     value_free(&skipped);
@@ -165,7 +169,8 @@ static void flush(struct run *run)
 static bool over(const struct run *run)
 {
     for (size_t i = 0; i < run->count; i++) {
-        if (run->slots[i].worker || (run->slots[i].state != SLOT_DONE && run->broken.code == ERR_NONE))
+        if (run->slots[i].worker ||
+            (run->slots[i].state != SLOT_DONE && run->broken.code == ERR_NONE))
             return false;
     }
     return true;
@@ -177,7 +182,8 @@ static int loop_until_over(struct run *run, struct error *err)
     int64_t whole = opt->timeout_ns ? opt->timeout_ns : opt->graph->timeout_ns;
     int64_t tick = opt->renderer->kind->tick_ms * NS_PER_MS;
     struct loop_watch *watches[] = {
-        loop_signal(opt->loop, SIGINT, on_signal, run), loop_signal(opt->loop, SIGTERM, on_signal, run),
+        loop_signal(opt->loop, SIGINT, on_signal, run),
+        loop_signal(opt->loop, SIGTERM, on_signal, run),
         loop_signal(opt->loop, SIGHUP, on_signal, run),
         loop_timer(opt->loop, whole ? run->started + whole : DEADLINE_NONE, on_deadline, run)};
     int rc = 0;

@@ -9,8 +9,8 @@
 
 #define TAIL_LINE_MAX 2000
 
-static const char *const status_names[] = {"waiting", "running",   "ok",     "skipped",  "failed",
-                                           "timeout", "denied", "cancelled", "blocked"};
+static const char *const status_names[] = {"waiting", "running", "ok",        "skipped", "failed",
+                                           "timeout", "denied",  "cancelled", "blocked"};
 
 const char *cell_status_name(enum cell_status status)
 {
@@ -163,8 +163,8 @@ static void report(struct tally *tally, const struct value *event)
     for (size_t i = 0; i < value_count(list); i++) {
         const struct value *other = value_at(list, i);
         const char *key = list == &tally->links ? "url" : "path";
-        if (value_get(event, key) && strcmp(value_get_string(other, key, ""),
-                                            value_get_string(event, key, "")) == 0)
+        if (value_get(event, key) &&
+            strcmp(value_get_string(other, key, ""), value_get_string(event, key, "")) == 0)
             return; /* said twice, by a retry or a resumed stage */
     }
     value_copy(value_push(list), event);
@@ -215,7 +215,8 @@ void tally_event(struct tally *tally, const struct value *event)
         cell->started_ms = value_get_int(event, "time", 0);
         cell->started_ns = clock_now();
     } else if (strcmp(t, "effect") == 0) {
-        set_value(value_put(&cell->effects, value_get_string(event, "key", "")), value_get(event, "value"));
+        set_value(value_put(&cell->effects, value_get_string(event, "key", "")),
+                  value_get(event, "value"));
     } else if (strcmp(t, "stage_result") == 0) {
         set_value(&cell->result, event);
     } else if (strcmp(t, "stage_retry") == 0) {
@@ -311,22 +312,26 @@ static void counts(const struct tally *tally, struct buf *out)
         for (size_t i = 0; i < tally->count; i++)
             n += tally->cells[i].status == (enum cell_status)s;
         if (n) {
-            buf_printf(out, "%s%zu %s", first ? "" : ", ", n, cell_status_name((enum cell_status)s));
+            buf_printf(out, "%s%zu %s", first ? "" : ", ", n,
+                       cell_status_name((enum cell_status)s));
             first = false;
         }
     }
 }
 
-void tally_summary(const struct tally *tally, const char *report_path, bool with_tail, struct buf *out)
+void tally_summary(const struct tally *tally, const char *report_path, bool with_tail,
+                   struct buf *out)
 {
     bool done = strcmp(tally->status ? tally->status : "", "ok") == 0;
 
     for (size_t i = 0; i < tally->count; i++) {
         const struct tally_cell *cell = &tally->cells[i];
-        if (cell_status_over(cell->status) && !cell_status_good(cell->status) && cell->status != CELL_BLOCKED)
+        if (cell_status_over(cell->status) && !cell_status_good(cell->status) &&
+            cell->status != CELL_BLOCKED)
             one_failure(cell, with_tail, out);
     }
-    buf_printf(out, "\n%s %s in ", tally->pipeline ? tally->pipeline : "run", tally->status ? tally->status : "");
+    buf_printf(out, "\n%s %s in ", tally->pipeline ? tally->pipeline : "run",
+               tally->status ? tally->status : "");
     duration_print(tally->duration_ms * NS_PER_MS, out);
     buf_puts(out, ": ");
     counts(tally, out);

@@ -49,7 +49,8 @@ static size_t colour(const char *s, size_t len)
     return i < len && s[i] == 'm' ? i + 1 : 0;
 }
 
-/* Characters that change how a line looks without being seen: C1 controls and direction overrides. */
+/* Characters that change how a line looks without being seen: C1 controls and direction overrides.
+ */
 static unsigned deceiving(const char *s, size_t bytes)
 {
     const unsigned char *u = (const unsigned char *)s;

@@ -5,9 +5,10 @@
 #include "base/buf.h"
 
 /*
- * One line (no newline) of a child's or a script's output as pure data: "##vso" and "##[" become "**vso" and "**[", a
- * line that begins with "::" no longer does, colour sequences are dropped, and every other control character, invalid
- * UTF-8 byte and text-direction override is written as \xNN or \uNNNN. Tabs stay.
+ * One line (no newline) of a child's or a script's output as pure data: "##vso" and "##[" become
+ * "**vso" and "**[", a line that begins with "::" no longer does, colour sequences are dropped, and
+ * every other control character, invalid UTF-8 byte and text-direction override is written as \xNN
+ * or \uNNNN. Tabs stay.
  */
 void text_harmless(const char *line, size_t len, struct buf *out);
 
@@ -20,7 +21,8 @@ void text_azdo(const char *text, bool property, struct buf *out);
 /* Escaped for XML text and attributes; what XML 1.0 cannot hold at all becomes U+FFFD. */
 void text_xml(const char *text, struct buf *out);
 
-/* One cell of a Markdown table: | ` < > * _ [ ] escaped, newlines as spaces, at most `limit` bytes (0: no limit). */
+/* One cell of a Markdown table: | ` < > * _ [ ] escaped, newlines as spaces, at most `limit` bytes
+ * (0: no limit). */
 void text_markdown(const char *text, size_t limit, struct buf *out);
 
 /* Bytes of the UTF-8 sequence at text (1..4), or 0 when it is not valid. */

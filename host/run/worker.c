@@ -11,9 +11,9 @@
 
 #include "base/mem.h"
 
-#define LINE_LIMIT (64u * 1024)
-#define ROUND_LIMIT (1u << 20)       /* bytes read before other watches get their turn */
-#define LEAVE_NS (2 * NS_PER_S)      /* between the result and the process's own end */
+#define LINE_LIMIT    (64u * 1024)
+#define ROUND_LIMIT   (1u << 20)     /* bytes read before other watches get their turn */
+#define LEAVE_NS      (2 * NS_PER_S) /* between the result and the process's own end */
 #define KILL_SLACK_NS (100 * NS_PER_MS)
 
 struct worker {
@@ -48,11 +48,13 @@ void error_from_value(const struct value *v, struct error *err)
     const char *file = value_get_string(v, "file", NULL);
     int64_t line = value_get_int(v, "line", 0);
     const char *message = value_get_string(v, "message", "failed without a message");
-    cleanup_free char *place = file && line > 0 ? mem_printf("%s:%lld: ", file, (long long)line) : mem_strdup("");
+    cleanup_free char *place =
+        file && line > 0 ? mem_printf("%s:%lld: ", file, (long long)line) : mem_strdup("");
 
     if (strncmp(message, place, strlen(place)) == 0)
         place[0] = '\0';
-    error_set(err, error_code_from_name(value_get_string(v, "code", "failed")), "%s%s", place, message);
+    error_set(err, error_code_from_name(value_get_string(v, "code", "failed")), "%s%s", place,
+              message);
     error_hint(err, "%s", value_get_string(v, "hint", ""));
 }
 
@@ -210,13 +212,15 @@ static void crashed(const struct worker *worker, int wait_status, struct value *
     } else if (worker->killed_at_deadline) {
         cleanup_buf struct buf text = BUF_INIT;
         duration_print(worker->timeout_ns, &text);
-        put_error(error, ERR_TIMEOUT, "timed out after %s and did not end by itself; killed", text.data);
+        put_error(error, ERR_TIMEOUT, "timed out after %s and did not end by itself; killed",
+                  text.data);
     } else if (worker->asked_cancel) {
-        put_error(error, worker->cancel_is_timeout ? ERR_TIMEOUT : ERR_CANCELLED, "%s, killed after the grace period",
+        put_error(error, worker->cancel_is_timeout ? ERR_TIMEOUT : ERR_CANCELLED,
+                  "%s, killed after the grace period",
                   worker->cancel_is_timeout ? "the pipeline timed out" : "cancelled");
     } else if (wait_status >= 0 && WIFSIGNALED(wait_status)) {
-        put_error(error, ERR_CRASHED, "the stage's process was ended by signal %d (%s)", WTERMSIG(wait_status),
-                  strsignal(WTERMSIG(wait_status)));
+        put_error(error, ERR_CRASHED, "the stage's process was ended by signal %d (%s)",
+                  WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
     } else if (wait_status >= 0 && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 70) {
         put_error(error, ERR_MEMORY, "the stage's broker ran out of memory");
     } else {
@@ -248,7 +252,8 @@ static void on_child(void *ctx, int wait_status)
     } else {
         crashed(worker, wait_status, &result.error);
     }
-    result.timed_out = worker->killed_at_deadline || (worker->asked_cancel && worker->cancel_is_timeout);
+    result.timed_out =
+        worker->killed_at_deadline || (worker->asked_cancel && worker->cancel_is_timeout);
     result.cancelled = worker->asked_cancel && !worker->cancel_is_timeout;
     loop_end(worker->fd_watch);
     loop_end(worker->timer);
@@ -264,8 +269,8 @@ static void on_child(void *ctx, int wait_status)
     free(worker);
 }
 
-struct worker *worker_start(struct loop *loop, const struct broker_spec *spec, const struct worker_handler *handler,
-                            struct error *err)
+struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
+                            const struct worker_handler *handler, struct error *err)
 {
     struct worker *worker = mem_alloc(sizeof *worker);
 
@@ -354,10 +359,12 @@ static void ask_end(void *ctx, struct worker_result *result)
     loop_stop(ask->loop);
 }
 
-int worker_ask(struct loop *loop, const struct broker_spec *spec, void (*on_event)(void *ctx, struct value *event),
-               void *ctx, struct value *result, struct error *err)
+int worker_ask(struct loop *loop, const struct broker_spec *spec,
+               void (*on_event)(void *ctx, struct value *event), void *ctx, struct value *result,
+               struct error *err)
 {
-    struct ask ask = {.loop = loop, .on_event = on_event, .ctx = ctx, .result = result, .err = err, .rc = -1};
+    struct ask ask = {
+        .loop = loop, .on_event = on_event, .ctx = ctx, .result = result, .err = err, .rc = -1};
     struct worker_handler handler = {.event = ask_event, .end = ask_end, .ctx = &ask};
 
     if (!worker_start(loop, spec, &handler, err) || loop_run(loop, err) < 0)

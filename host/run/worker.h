@@ -1,7 +1,8 @@
 /*
  * One broker with its VM, seen from the supervisor: its frames become events, its end one result.
  *
- * The broker keeps the deadline itself; the worker is the last resort: at deadline + grace + 100 ms it kills the whole tree.
+ * The broker keeps the deadline itself; the worker is the last resort: at deadline + grace + 100 ms
+ * it kills the whole tree.
  */
 #ifndef MLHOST_RUN_WORKER_H
 #define MLHOST_RUN_WORKER_H
@@ -15,10 +16,10 @@ struct worker;
 struct worker_result {
     bool skipped;
     bool ok;
-    bool timed_out, cancelled;  /* which of our own ends it met, if any */
-    const char *reason;         /* why it was skipped, or NULL; lives as long as the call */
-    struct value output;        /* the callback may take it */
-    struct value error;         /* { code, message, hint, file, line, traceback ... } */
+    bool timed_out, cancelled; /* which of our own ends it met, if any */
+    const char *reason;        /* why it was skipped, or NULL; lives as long as the call */
+    struct value output;       /* the callback may take it */
+    struct value error;        /* { code, message, hint, file, line, traceback ... } */
 };
 struct worker_handler {
     /* Events as docs/architecture.md lists them, but `output` comes line by line. */
@@ -28,9 +29,10 @@ struct worker_handler {
     void *ctx;
 };
 
-struct worker *worker_start(struct loop *loop, const struct broker_spec *spec, const struct worker_handler *handler,
-                            struct error *err);
-/* Ask for an end: clean-up code gets the grace period, then all is killed. timeout: it counts as timed out. */
+struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
+                            const struct worker_handler *handler, struct error *err);
+/* Ask for an end: clean-up code gets the grace period, then all is killed. timeout: it counts as
+ * timed out. */
 void worker_cancel(struct worker *worker, bool timeout);
 void worker_kill(struct worker *worker);
 
@@ -39,7 +41,8 @@ void error_to_value(const struct error *err, struct value *out);
 void error_from_value(const struct value *v, struct error *err);
 
 /* Runs one broker to its end (modes plan and check). on_event may be NULL. */
-int worker_ask(struct loop *loop, const struct broker_spec *spec, void (*on_event)(void *ctx, struct value *event),
-               void *ctx, struct value *result, struct error *err);
+int worker_ask(struct loop *loop, const struct broker_spec *spec,
+               void (*on_event)(void *ctx, struct value *event), void *ctx, struct value *result,
+               struct error *err);
 
 #endif

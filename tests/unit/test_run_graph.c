@@ -34,10 +34,12 @@ static void cells_are_the_product_of_the_axes(void **state)
     struct graph graph;
     struct error err = {0};
 
-    plan_of("{\"pipeline\":{\"name\":\"p\",\"timeout\":\"1h\"},\"stages\":["
-            "{\"name\":\"a\",\"line\":1,\"timeout\":\"90s\",\"retry\":{\"max\":2,\"backoff\":\"30s\"}},"
-            "{\"name\":\"b\",\"line\":2,\"needs\":[\"a\",\"a\"],\"matrix\":{\"py\":[\"3.10\",3],\"os\":[\"x\",\"y\"]}}]}",
-            &plan);
+    plan_of(
+        "{\"pipeline\":{\"name\":\"p\",\"timeout\":\"1h\"},\"stages\":["
+        "{\"name\":\"a\",\"line\":1,\"timeout\":\"90s\",\"retry\":{\"max\":2,\"backoff\":\"30s\"}},"
+        "{\"name\":\"b\",\"line\":2,\"needs\":[\"a\",\"a\"],\"matrix\":{\"py\":[\"3.10\",3],\"os\":"
+        "[\"x\",\"y\"]}}]}",
+        &plan);
     assert_int_equal(graph_build(&plan, "ci.lua", &graph, NULL, &err), 0);
     assert_int_equal(graph.timeout_ns, 3600 * NS_PER_S);
     assert_int_equal(graph.stages[0].timeout_ns, 90 * NS_PER_S);
@@ -59,20 +61,26 @@ static void mistakes_are_named_with_their_line(void **state)
 {
     (void)state;
     wrong("{\"stages\":[]}", "ci.lua:1: the script defines no stage", "stage \"hello\"");
-    wrong("{\"stages\":[{\"name\":\"build\",\"line\":3},{\"name\":\"t\",\"line\":7,\"needs\":[\"biuld\"]}]}",
+    wrong("{\"stages\":[{\"name\":\"build\",\"line\":3},{\"name\":\"t\",\"line\":7,\"needs\":["
+          "\"biuld\"]}]}",
           "ci.lua:7: stage 't' needs 'biuld', which no stage is called", "did you mean 'build'?");
     wrong("{\"stages\":[{\"name\":\"a\",\"line\":3},{\"name\":\"a\",\"line\":9}]}",
           "ci.lua:9: stage 'a' is defined twice, first at ci.lua:3", "another name");
-    wrong("{\"stages\":[{\"name\":\"a\",\"line\":1,\"needs\":[\"c\"]},{\"name\":\"b\",\"line\":2,\"needs\":[\"a\"]},"
+    wrong("{\"stages\":[{\"name\":\"a\",\"line\":1,\"needs\":[\"c\"]},{\"name\":\"b\",\"line\":2,"
+          "\"needs\":[\"a\"]},"
           "{\"name\":\"c\",\"line\":3,\"needs\":[\"b\"]}]}",
           "a -> c -> b -> a", "take one");
-    wrong("{\"stages\":[{\"name\":\"a\",\"line\":4,\"needs\":[\"a\"]}]}", "ci.lua:4: stages need each other in a circle: a -> a",
+    wrong("{\"stages\":[{\"name\":\"a\",\"line\":4,\"needs\":[\"a\"]}]}",
+          "ci.lua:4: stages need each other in a circle: a -> a", "");
+    wrong("{\"stages\":[{\"name\":\"a\",\"line\":5,\"timeout\":\"5 fortnights\"}]}",
+          "ci.lua:5: stage 'a': timeout: ", "30s");
+    wrong("{\"stages\":[{\"name\":\"a\",\"line\":5,\"retry\":{\"max\":-1}}]}", "retry.max",
+          "max = 2");
+    wrong("{\"stages\":[{\"name\":\"a\",\"line\":5,\"matrix\":{\"x\":[]}}]}", "matrix axis 'x'",
           "");
-    wrong("{\"stages\":[{\"name\":\"a\",\"line\":5,\"timeout\":\"5 fortnights\"}]}", "ci.lua:5: stage 'a': timeout: ", "30s");
-    wrong("{\"stages\":[{\"name\":\"a\",\"line\":5,\"retry\":{\"max\":-1}}]}", "retry.max", "max = 2");
-    wrong("{\"stages\":[{\"name\":\"a\",\"line\":5,\"matrix\":{\"x\":[]}}]}", "matrix axis 'x'", "");
     wrong("{\"stages\":[{\"name\":\"a/b\",\"line\":5}]}", "'a/b' cannot be a stage's name", "");
-    wrong("{\"pipeline\":{\"timeout\":\"soon\"},\"stages\":[{\"name\":\"a\"}]}", "pipeline: timeout", "");
+    wrong("{\"pipeline\":{\"timeout\":\"soon\"},\"stages\":[{\"name\":\"a\"}]}",
+          "pipeline: timeout", "");
 }
 
 static void every_mistake_becomes_a_finding(void **state)
@@ -81,7 +89,9 @@ static void every_mistake_becomes_a_finding(void **state)
     struct value plan = {0}, findings = {0};
     struct graph graph;
 
-    plan_of("{\"stages\":[{\"name\":\"a\",\"line\":1,\"needs\":[\"x\",\"y\"],\"timeout\":\"never\"}]}", &plan);
+    plan_of(
+        "{\"stages\":[{\"name\":\"a\",\"line\":1,\"needs\":[\"x\",\"y\"],\"timeout\":\"never\"}]}",
+        &plan);
     value_set_array(&findings);
     assert_int_equal(graph_build(&plan, "ci.lua", &graph, &findings, NULL), -1);
     assert_int_equal(value_count(&findings), 3);
@@ -106,10 +116,12 @@ static void a_huge_matrix_is_refused(void **state)
 }
 
 static const char declared_json[] =
-    "{\"upload\":{\"default\":\"new\",\"choices\":[\"new\",\"version\"]},\"epochs\":5,\"rate\":{\"type\":\"number\"},"
+    "{\"upload\":{\"default\":\"new\",\"choices\":[\"new\",\"version\"]},\"epochs\":5,\"rate\":{"
+    "\"type\":\"number\"},"
     "\"dry\":false,\"names\":[\"a\"],\"data\":{\"type\":\"string\",\"required\":true}}";
 
-static int resolve(const char *const *texts, size_t count, const char *file_json, struct value *out, struct error *err)
+static int resolve(const char *const *texts, size_t count, const char *file_json, struct value *out,
+                   struct error *err)
 {
     struct value declared = {0}, file = {0};
 
@@ -132,8 +144,10 @@ static void parameters_get_their_types(void **state)
 
     assert_int_equal(resolve(texts, 5, "{\"epochs\":7,\"data\":\"file\"}", &out, &err), 0);
     value_to_json(&out, TEXT_SORTED, &json);
-    assert_string_equal(json.data, "{\"data\":\"a=b\",\"dry\":true,\"epochs\":7,\"names\":[\"x\",\"y\"],\"rate\":0.5,"
-                                   "\"upload\":\"version\"}");
+    assert_string_equal(
+        json.data,
+        "{\"data\":\"a=b\",\"dry\":true,\"epochs\":7,\"names\":[\"x\",\"y\"],\"rate\":0.5,"
+        "\"upload\":\"version\"}");
     value_free(&out);
 }
 
@@ -152,8 +166,10 @@ static void bad_parameter(const char *text, const char *file, const char *messag
 static void wrong_parameters_say_what_is_allowed(void **state)
 {
     (void)state;
-    bad_parameter("upload=versoin", NULL, "parameter 'upload' is \"versoin\"; allowed: \"new\", \"version\"", "'version'");
-    bad_parameter("epochs=many", NULL, "'epochs' must be of type int, not 'many'", "a whole number");
+    bad_parameter("upload=versoin", NULL,
+                  "parameter 'upload' is \"versoin\"; allowed: \"new\", \"version\"", "'version'");
+    bad_parameter("epochs=many", NULL, "'epochs' must be of type int, not 'many'",
+                  "a whole number");
     bad_parameter("dry=maybe", NULL, "type bool", "true or false");
     bad_parameter("uplaod=new", NULL, "no parameter 'uplaod'", "did you mean 'upload'?");
     bad_parameter("zzzzzzzzzz=1", NULL, "no parameter", "it has: ");
@@ -165,9 +181,12 @@ static void wrong_parameters_say_what_is_allowed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cells_are_the_product_of_the_axes), cmocka_unit_test(mistakes_are_named_with_their_line),
-        cmocka_unit_test(every_mistake_becomes_a_finding),   cmocka_unit_test(a_huge_matrix_is_refused),
-        cmocka_unit_test(parameters_get_their_types),        cmocka_unit_test(wrong_parameters_say_what_is_allowed),
+        cmocka_unit_test(cells_are_the_product_of_the_axes),
+        cmocka_unit_test(mistakes_are_named_with_their_line),
+        cmocka_unit_test(every_mistake_becomes_a_finding),
+        cmocka_unit_test(a_huge_matrix_is_refused),
+        cmocka_unit_test(parameters_get_their_types),
+        cmocka_unit_test(wrong_parameters_say_what_is_allowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

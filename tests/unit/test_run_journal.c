@@ -18,7 +18,8 @@ static char folder[] = "/tmp/mlhost-journal-XXXXXX";
 static int make_folder(void **state)
 {
     (void)state;
-    memcpy(folder + sizeof folder - 7, "XXXXXX", 6); /* as mkdtemp wants it, whenever it is called again */
+    memcpy(folder + sizeof folder - 7, "XXXXXX",
+           6); /* as mkdtemp wants it, whenever it is called again */
     return mkdtemp(folder) ? 0 : -1;
 }
 
@@ -63,8 +64,10 @@ static void what_was_written_is_read_and_a_torn_line_is_cut(void **state)
     assert_int_equal(journal_open(&journal, folder, &err), 0);
     put(&journal, "{\"t\":\"run_start\",\"run\":\"r\",\"cells\":[\"a\",\"b\"]}", false);
     put(&journal, "{\"t\":\"stage_start\",\"stage\":\"a\",\"attempt\":1}", false);
-    put(&journal, "{\"t\":\"effect\",\"stage\":\"b\",\"key\":\"upload\",\"value\":{\"id\":7}}", true);
-    put(&journal, "{\"t\":\"stage_end\",\"stage\":\"a\",\"status\":\"ok\",\"output\":{\"n\":1}}", true);
+    put(&journal, "{\"t\":\"effect\",\"stage\":\"b\",\"key\":\"upload\",\"value\":{\"id\":7}}",
+        true);
+    put(&journal, "{\"t\":\"stage_end\",\"stage\":\"a\",\"status\":\"ok\",\"output\":{\"n\":1}}",
+        true);
     assert_int_equal(journal.seq, 4);
     journal_close(&journal);
     append_raw("{\"t\":\"stage_end\",\"stage\":\"b\",\"sta");
@@ -159,8 +162,10 @@ static void ids_sort_by_time_and_are_found_by_their_beginning(void **state)
 static void folders_of_cells_stay_below_their_run(void **state)
 {
     (void)state;
-    static const char *const plain[] = {"train", "build_images[component=register-mlflow]", "t[os=x,py=3.10]"};
-    static const char *const odd[] = {"..", "a[dir=../../etc]", "a[x=/]", "a[x=?]", "a[x=\xc3\xa9]", ".hidden"};
+    static const char *const plain[] = {"train", "build_images[component=register-mlflow]",
+                                        "t[os=x,py=3.10]"};
+    static const char *const odd[] = {"..",     "a[dir=../../etc]", "a[x=/]",
+                                      "a[x=?]", "a[x=\xc3\xa9]",    ".hidden"};
     struct buf seen[6] = {BUF_INIT};
 
     for (size_t i = 0; i < 3; i++) {
@@ -183,8 +188,10 @@ int main(void)
 {
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, drop_folder)
     const struct CMUnitTest tests[] = {
-        WITH_FOLDER(what_was_written_is_read_and_a_torn_line_is_cut), WITH_FOLDER(garbage_in_the_middle_is_named),
-        WITH_FOLDER(two_hosts_cannot_have_one_run), WITH_FOLDER(ids_sort_by_time_and_are_found_by_their_beginning),
+        WITH_FOLDER(what_was_written_is_read_and_a_torn_line_is_cut),
+        WITH_FOLDER(garbage_in_the_middle_is_named),
+        WITH_FOLDER(two_hosts_cannot_have_one_run),
+        WITH_FOLDER(ids_sort_by_time_and_are_found_by_their_beginning),
         cmocka_unit_test(folders_of_cells_stay_below_their_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,9 @@ static void lines_of_others_are_only_data(void **state)
     harmless("\x1b]0;title\x07", "\\x1b]0;title\\x07");
     harmless("\x1b[2Jgone", "\\x1b[2Jgone");
     harmless("bad \xff\xc3 bytes", "bad \\xff\\xc3 bytes");
-    harmless("\xc2\x9b" "31m", "\\u009b31m");
+    harmless("\xc2\x9b"
+             "31m",
+             "\\u009b31m");
     harmless("a\xe2\x80\xaemth", "a\\u202emth");
     harmless("back\bspace\x7f", "back\\x08space\\x7f");
     harmless("", "");
@@ -78,24 +80,36 @@ static void play(const char *kind, struct stream *s)
     s->renderer = renderer_new(kind, &s->tally, false, false, &err);
     assert_non_null(s->renderer);
     s->renderer->fd = fds[1];
-    feed(s, "{\"t\":\"run_start\",\"run\":\"r1\",\"pipeline\":\"p\",\"script\":\"ci.lua\",\"profile\":\"local\","
+    feed(s, "{\"t\":\"run_start\",\"run\":\"r1\",\"pipeline\":\"p\",\"script\":\"ci.lua\","
+            "\"profile\":\"local\","
             "\"params\":{\"n\":1},\"cells\":[\"a\",\"b\",\"c\"],\"time\":1000}");
     feed(s, "{\"t\":\"stage_start\",\"stage\":\"a\",\"attempt\":1,\"time\":1000}");
     feed(s, "{\"t\":\"stage_start\",\"stage\":\"b\",\"attempt\":1,\"time\":1000}");
-    feed(s, "{\"t\":\"output\",\"stage\":\"b\",\"text\":\"from b ##vso[task.complete]\",\"time\":1000}");
+    feed(s, "{\"t\":\"output\",\"stage\":\"b\",\"text\":\"from b "
+            "##vso[task.complete]\",\"time\":1000}");
     feed(s, "{\"t\":\"output\",\"stage\":\"a\",\"text\":\"from a\",\"time\":1000}");
-    feed(s, "{\"t\":\"progress\",\"stage\":\"a\",\"label\":\"layers\",\"done\":1,\"total\":2,\"time\":1000}");
-    feed(s, "{\"t\":\"variable\",\"stage\":\"a\",\"name\":\"RUN;ID\",\"value\":\"x]y\\nz\",\"output\":true,\"time\":1}");
-    feed(s, "{\"t\":\"variable\",\"stage\":\"a\",\"name\":\"PW\",\"value\":\"hunter2\",\"secret\":true,\"time\":1}");
-    feed(s, "{\"t\":\"issue\",\"stage\":\"a\",\"level\":\"warning\",\"message\":\"long | line\",\"file\":\"a;b.py\","
+    feed(s, "{\"t\":\"progress\",\"stage\":\"a\",\"label\":\"layers\",\"done\":1,\"total\":2,"
+            "\"time\":1000}");
+    feed(s, "{\"t\":\"variable\",\"stage\":\"a\",\"name\":\"RUN;ID\",\"value\":\"x]y\\nz\","
+            "\"output\":true,\"time\":1}");
+    feed(s, "{\"t\":\"variable\",\"stage\":\"a\",\"name\":\"PW\",\"value\":\"hunter2\",\"secret\":"
+            "true,\"time\":1}");
+    feed(s, "{\"t\":\"issue\",\"stage\":\"a\",\"level\":\"warning\",\"message\":\"long | "
+            "line\",\"file\":\"a;b.py\","
             "\"line\":3,\"column\":7,\"rule\":\"E501\",\"time\":1}");
-    feed(s, "{\"t\":\"report\",\"stage\":\"a\",\"kind\":\"link\",\"title\":\"model\",\"url\":\"http://h/m\",\"time\":1}");
-    feed(s, "{\"t\":\"stage_end\",\"stage\":\"a\",\"status\":\"ok\",\"duration_ms\":1500,\"attempt\":1,"
-            "\"output\":{\"ref\":\"x\"},\"time\":1}");
-    feed(s, "{\"t\":\"stage_end\",\"stage\":\"b\",\"status\":\"failed\",\"duration_ms\":20,\"attempt\":1,\"error\":"
-            "{\"code\":\"failed\",\"message\":\"<bad> & 50%\",\"hint\":\"do it\",\"file\":\"ci.lua\",\"line\":9,"
+    feed(s, "{\"t\":\"report\",\"stage\":\"a\",\"kind\":\"link\",\"title\":\"model\",\"url\":"
+            "\"http://h/m\",\"time\":1}");
+    feed(
+        s,
+        "{\"t\":\"stage_end\",\"stage\":\"a\",\"status\":\"ok\",\"duration_ms\":1500,\"attempt\":1,"
+        "\"output\":{\"ref\":\"x\"},\"time\":1}");
+    feed(s, "{\"t\":\"stage_end\",\"stage\":\"b\",\"status\":\"failed\",\"duration_ms\":20,"
+            "\"attempt\":1,\"error\":"
+            "{\"code\":\"failed\",\"message\":\"<bad> & 50%\",\"hint\":\"do "
+            "it\",\"file\":\"ci.lua\",\"line\":9,"
             "\"traceback\":\"stack traceback:\\n\\tci.lua:9\"},\"time\":1}");
-    feed(s, "{\"t\":\"stage_end\",\"stage\":\"c\",\"status\":\"blocked\",\"duration_ms\":0,\"reason\":\"needs b\",\"time\":1}");
+    feed(s, "{\"t\":\"stage_end\",\"stage\":\"c\",\"status\":\"blocked\",\"duration_ms\":0,"
+            "\"reason\":\"needs b\",\"time\":1}");
     feed(s, "{\"t\":\"run_end\",\"status\":\"failed\",\"exit\":1,\"duration_ms\":1600,\"time\":1}");
     s->renderer->report = "/w/report.md";
     s->renderer->kind->end(s->renderer);
@@ -140,8 +154,11 @@ static void azdo_speaks_the_agents_language(void **state)
     has(&s, "from a\n");
     has(&s, "##vso[task.setvariable variable=RUN%3BID;isOutput=true;]x]y%0Az\n");
     has(&s, "##vso[task.setvariable variable=PW;issecret=true;]hunter2\n");
-    has(&s, "##vso[task.logissue type=warning;sourcepath=a%3Bb.py;linenumber=3;columnnumber=7;code=E501;]long | line\n");
-    has(&s, "##vso[task.logissue type=error;sourcepath=ci.lua;linenumber=9;code=failed;]stage b failed: <bad> & "
+    has(&s,
+        "##vso[task.logissue "
+        "type=warning;sourcepath=a%3Bb.py;linenumber=3;columnnumber=7;code=E501;]long | line\n");
+    has(&s, "##vso[task.logissue type=error;sourcepath=ci.lua;linenumber=9;code=failed;]stage b "
+            "failed: <bad> & "
             "50%AZP25%0Ahint: do it\n");
     has(&s, "##vso[task.setprogress value=33;]1 of 3 stages\n");
     has(&s, "##vso[task.uploadsummary]/w/report.md\n");
@@ -264,8 +281,10 @@ static void junit_of_others_is_checked_before_it_is_merged(void **state)
 {
     (void)state;
     suites("<?xml version=\"1.0\"?>\n<!-- x --><testsuite name='a'/>", "  <testsuite name='a'/>\n");
-    suites("<testsuites><testsuite><testcase a=\"&lt;\">t<![CDATA[<x>]]></testcase></testsuite><testsuite/></testsuites>",
-           "  <testsuite><testcase a=\"&lt;\">t<![CDATA[<x>]]></testcase></testsuite>\n  <testsuite/>\n");
+    suites("<testsuites><testsuite><testcase "
+           "a=\"&lt;\">t<![CDATA[<x>]]></testcase></testsuite><testsuite/></testsuites>",
+           "  <testsuite><testcase a=\"&lt;\">t<![CDATA[<x>]]></testcase></testsuite>\n  "
+           "<testsuite/>\n");
     suites("<testsuite><testsuite/></testsuite>", "  <testsuite><testsuite/></testsuite>\n");
     suites("<testsuite></testsuites>", NULL);
     suites("<testsuite>", NULL);
@@ -285,10 +304,14 @@ static void junit_of_others_is_checked_before_it_is_merged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines_of_others_are_only_data),       cmocka_unit_test(the_agents_escapes),
-        cmocka_unit_test(azdo_speaks_the_agents_language),     cmocka_unit_test(people_get_what_failed_and_what_to_do),
-        cmocka_unit_test(json_is_one_object_a_line),           cmocka_unit_test(the_renderer_fits_the_place),
-        cmocka_unit_test(reports_say_it_all),                  cmocka_unit_test(junit_of_others_is_checked_before_it_is_merged),
+        cmocka_unit_test(lines_of_others_are_only_data),
+        cmocka_unit_test(the_agents_escapes),
+        cmocka_unit_test(azdo_speaks_the_agents_language),
+        cmocka_unit_test(people_get_what_failed_and_what_to_do),
+        cmocka_unit_test(json_is_one_object_a_line),
+        cmocka_unit_test(the_renderer_fits_the_place),
+        cmocka_unit_test(reports_say_it_all),
+        cmocka_unit_test(junit_of_others_is_checked_before_it_is_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
