@@ -1,8 +1,8 @@
 /*
- * The sandbox from inside: each attempt to get out is made by a real child below the real profile, as the caller and, when that
- * is root, as nobody too.
+ * The sandbox from inside: each attempt to get out is made by a real child below the real profile,
+ * as the caller and, when that is root, as nobody too.
  */
-#include "check.h"
+#include "sandbox_check.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,12 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/buf.h"
-#include "base/clock.h"
-#include "base/mem.h"
-#include "loop/exec.h"
 #include "sandbox/landlock.h"
-#include "sandbox/sandbox.h"
 
 /* Exit statuses below: 0 is "it worked", else the errno of what did not. */
 #define SEAL_FAILED 250
@@ -55,7 +50,9 @@ static int open_file(void)
 }
 static int open_shadow_by_self(void)
 {
-    return tried(open("/proc/self/root/etc/passwd", O_RDONLY));
+    return tried(open("/proc/self/root"
+                      "/etc/passwd",
+                      O_RDONLY));
 }
 static int create_file(void)
 {
@@ -195,8 +192,9 @@ static int hidden_tiocsti(void)
 }
 static int executable_memory(void)
 {
-    return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno
-                                                                                                      : 0;
+    return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED
+               ? errno
+               : 0;
 }
 static int unknown_call(void)
 {
@@ -223,54 +221,33 @@ static int i386_call(void)
 }
 #endif
 
-#define KILLED (-1) /* by SIGSYS */
-#define FINE 0
-
 struct attempt {
     const char *name;
     int (*fn)(void);
     int expected; /* errno, KILLED or FINE */
 };
-#define TRY(fn, expected) {#fn, fn, expected}
+#define TRY(fn, expected)                                                                          \
+    {                                                                                              \
+#fn, fn, expected                                                                          \
+    }
 
-static int describe(int wait_status)
-{
-    if (WIFSIGNALED(wait_status))
-        return WTERMSIG(wait_status) == SIGSYS ? KILLED : -WTERMSIG(wait_status) - 1000;
-    return WEXITSTATUS(wait_status) == 128 + SIGSYS ? KILLED : WEXITSTATUS(wait_status);
-}
-
-static int finish(struct sandbox_child *child)
-{
-    int status = 0;
-    assert_int_equal(waitpid(child->pid, &status, 0), child->pid);
-    close(child->pidfd);
-    return status;
-}
-
-static int run_policy(struct sandbox_policy *policy)
-{
-    struct error err = {0};
-    struct sandbox_child child;
-    ok(sandbox_spawn(policy, &child, &err), err);
-    return describe(finish(&child));
-}
-
-static void all_as_expected(struct sandbox_policy *policy, const struct attempt *attempts, size_t count)
+static void all_as_expected(struct sandbox_policy *policy, const struct attempt *attempts,
+                            size_t count)
 {
     int wrong = 0;
     for (size_t i = 0; i < count; i++) {
         policy->fn_ctx = (void *)&attempts[i];
         int got = run_policy(policy);
         if (got != attempts[i].expected) {
-            print_error("%s: got %d (%s), expected %d\n", attempts[i].name, got, got > 0 ? strerror(got) : "",
-                        attempts[i].expected);
+            print_error("%s: got %d (%s), expected %d\n", attempts[i].name, got,
+                        got > 0 ? strerror(got) : "", attempts[i].expected);
             wrong++;
         }
     }
     assert_int_equal(wrong, 0);
 }
-#define ALL(policy, attempts) all_as_expected(policy, attempts, sizeof(attempts) / sizeof *(attempts))
+#define ALL(policy, attempts)                                                                      \
+    all_as_expected(policy, attempts, sizeof(attempts) / sizeof *(attempts))
 
 /* ---- the script's process ---- */
 
@@ -297,17 +274,33 @@ static void a_script_cannot_get_out(void **state)
     (void)state;
     struct sandbox_policy policy = vm_policy();
     const struct attempt attempts[] = {
-        TRY(open_file, EPERM),         TRY(open_shadow_by_self, EPERM), TRY(create_file, EPERM),
-        TRY(tcp_socket, KILLED),       TRY(unix_connect, KILLED),       TRY(do_fork, KILLED),
-        TRY(do_exec, KILLED),          TRY(ptrace_outside, KILLED),
-        TRY(read_outside, KILLED),     TRY(do_mount, KILLED),           TRY(do_unshare, KILLED),
-        TRY(do_setns, KILLED),         TRY(do_clone3, KILLED),          TRY(io_uring, KILLED),
-        TRY(add_key, KILLED),          TRY(keyctl, KILLED),             TRY(bpf, KILLED),
-        TRY(perf, KILLED),             TRY(userfaultfd, KILLED),        TRY(memfd, KILLED),
-        TRY(executable_memory, EPERM), TRY(kill_outside, EPERM),        TRY(tiocsti, EPERM),
+        TRY(open_file, EPERM),
+        TRY(open_shadow_by_self, EPERM),
+        TRY(create_file, EPERM),
+        TRY(tcp_socket, KILLED),
+        TRY(unix_connect, KILLED),
+        TRY(do_fork, KILLED),
+        TRY(do_exec, KILLED),
+        TRY(ptrace_outside, KILLED),
+        TRY(read_outside, KILLED),
+        TRY(do_mount, KILLED),
+        TRY(do_unshare, KILLED),
+        TRY(do_setns, KILLED),
+        TRY(do_clone3, KILLED),
+        TRY(io_uring, KILLED),
+        TRY(add_key, KILLED),
+        TRY(keyctl, KILLED),
+        TRY(bpf, KILLED),
+        TRY(perf, KILLED),
+        TRY(userfaultfd, KILLED),
+        TRY(memfd, KILLED),
+        TRY(executable_memory, EPERM),
+        TRY(kill_outside, EPERM),
+        TRY(tiocsti, EPERM),
         TRY(unknown_call, EPERM),
 #ifdef __x86_64__
-        TRY(x32_call, KILLED),         TRY(i386_call, KILLED),
+        TRY(x32_call, KILLED),
+        TRY(i386_call, KILLED),
 #endif
     };
     ALL(&policy, attempts);
@@ -332,7 +325,8 @@ static int what_a_script_needs(void *ctx, int keep_fd)
     if (keep_fd != 3 || write(keep_fd, "call", 4) != 4 || read(keep_fd, reply, sizeof reply) != 5 ||
         strcmp(reply, "back") != 0)
         return 1;
-    for (size_t size = 16; size < (16u << 20); size *= 4) { /* by brk, then by mmap, then grown by mremap */
+    for (size_t size = 16; size < (16u << 20);
+         size *= 4) { /* by brk, then by mmap, then grown by mremap */
         char *block = malloc(size);
         if (!block)
             return 2;
@@ -419,25 +413,46 @@ static struct sandbox_policy command_policy(void)
 static void a_command_cannot_get_out(void **state)
 {
     (void)state;
-    struct sandbox_policy policy = command_policy(); /* no namespaces: the filter and Landlock alone */
+    struct sandbox_policy policy =
+        command_policy(); /* no namespaces: the filter and Landlock alone */
     int abi = landlock_abi();
     const struct attempt attempts[] = {
-        TRY(tcp_socket, EPERM),      TRY(udp_socket, EPERM),       TRY(netlink_socket, EPERM),
-        TRY(vsock_socket, EPERM),    TRY(hidden_inet_socket, EPERM), TRY(unix_connect, EPERM),
-        TRY(ptrace_outside, EPERM),  TRY(read_outside, EPERM),     TRY(do_mount, EPERM),
-        TRY(new_mount_api, EPERM),   TRY(do_unshare, EPERM),       TRY(clone_namespace, EPERM),
-        TRY(do_setns, EPERM),        TRY(do_clone3, ENOSYS),       TRY(io_uring, EPERM),
-        TRY(add_key, EPERM),         TRY(keyctl, EPERM),           TRY(bpf, EPERM),
-        TRY(perf, EPERM),            TRY(userfaultfd, EPERM),      TRY(memfd, EPERM),
-        TRY(exec_descriptor, EPERM), TRY(tiocsti, EPERM),          TRY(hidden_tiocsti, EPERM),
-        TRY(reboot_call, EPERM),     TRY(handle_by_name, EPERM),   TRY(unknown_call, ENOSYS),
-        TRY(do_fork, FINE),          TRY(memfd_not_executable, FINE),
+        TRY(tcp_socket, EPERM),
+        TRY(udp_socket, EPERM),
+        TRY(netlink_socket, EPERM),
+        TRY(vsock_socket, EPERM),
+        TRY(hidden_inet_socket, EPERM),
+        TRY(unix_connect, EPERM),
+        TRY(ptrace_outside, EPERM),
+        TRY(read_outside, EPERM),
+        TRY(do_mount, EPERM),
+        TRY(new_mount_api, EPERM),
+        TRY(do_unshare, EPERM),
+        TRY(clone_namespace, EPERM),
+        TRY(do_setns, EPERM),
+        TRY(do_clone3, ENOSYS),
+        TRY(io_uring, EPERM),
+        TRY(add_key, EPERM),
+        TRY(keyctl, EPERM),
+        TRY(bpf, EPERM),
+        TRY(perf, EPERM),
+        TRY(userfaultfd, EPERM),
+        TRY(memfd, EPERM),
+        TRY(exec_descriptor, EPERM),
+        TRY(tiocsti, EPERM),
+        TRY(hidden_tiocsti, EPERM),
+        TRY(reboot_call, EPERM),
+        TRY(handle_by_name, EPERM),
+        TRY(unknown_call, ENOSYS),
+        TRY(do_fork, FINE),
+        TRY(memfd_not_executable, FINE),
 #ifdef __x86_64__
-        TRY(x32_call, KILLED),       TRY(i386_call, KILLED),
+        TRY(x32_call, KILLED),
+        TRY(i386_call, KILLED),
 #endif
     };
-    const struct attempt by_landlock[] = {
-        TRY(open_file, EACCES), TRY(open_shadow_by_self, EACCES), TRY(create_file, EACCES)};
+    const struct attempt by_landlock[] = {TRY(open_file, EACCES), TRY(open_shadow_by_self, EACCES),
+                                          TRY(create_file, EACCES)};
     const struct attempt by_scope[] = {TRY(signal_zero_outside, EPERM), TRY(kill_outside, EPERM)};
     ALL(&policy, attempts);
     if (abi >= 1)
@@ -450,8 +465,8 @@ static void a_command_with_network_has_the_common_families_only(void **state)
 {
     (void)state;
     struct sandbox_policy policy = command_policy();
-    const struct attempt attempts[] = {TRY(tcp_socket, FINE), TRY(udp_socket, FINE), TRY(netlink_socket, FINE),
-                                       TRY(vsock_socket, EPERM)};
+    const struct attempt attempts[] = {TRY(tcp_socket, FINE), TRY(udp_socket, FINE),
+                                       TRY(netlink_socket, FINE), TRY(vsock_socket, EPERM)};
     policy.net_allowed = true;
     ALL(&policy, attempts);
 }
@@ -478,20 +493,6 @@ static int write_where_allowed(void *ctx, int keep_fd)
     if (open(path, O_RDONLY) >= 0)
         return 102;
     return open("/dev/null", O_RDWR) < 0 ? errno : 0;
-}
-
-static char *new_folder(void)
-{
-    char *folder = mem_strdup("/tmp/mlhost-sandbox-XXXXXX");
-    assert_non_null(mkdtemp(folder));
-    return folder;
-}
-
-static void remove_folder(char *folder)
-{
-    struct error err = {0};
-    ok(dir_remove(folder, &err), err);
-    free(folder);
 }
 
 static void granted_paths_and_no_others(void **state)
@@ -530,449 +531,15 @@ static void four_descriptors_and_no_more(void **state)
     struct sandbox_policy policy = SANDBOX_POLICY_INIT;
     int low = dup(0), high = fcntl(0, F_DUPFD, 900);
     policy.fn = what_is_open;
-    policy.keep_fd = 0; /* what it is does not matter; that it also is a source for another number does */
+    policy.keep_fd =
+        0; /* what it is does not matter; that it also is a source for another number does */
     policy.stdout_fd = low;
     assert_int_equal(run_policy(&policy), 0);
     close(low);
     close(high);
 }
 
-/* ---- namespaces and root file systems ---- */
-
-#define ALL_NAMESPACES (SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC | SANDBOX_NS_UTS)
-static char *const environment[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", NULL};
-
-static bool have_namespaces(void)
-{
-    if (sandbox_available() & SANDBOX_LAYER_NAMESPACES)
-        return true;
-    print_message("SKIPPED: this user can make no namespaces here\n");
-    return false;
-}
-
-static void shell(struct sandbox_policy *policy, const char *script, struct exec_result *result)
-{
-    struct error err = {0};
-    char *argv[] = {(char *)"sh", (char *)"-c", (char *)script, NULL};
-    const struct exec_spec spec = {.policy = policy, .deadline = deadline_in(20 * NS_PER_S)};
-    policy->fn = NULL;
-    policy->argv = argv;
-    policy->env = environment;
-    ok(exec_run(&spec, result, &err), err);
-    if (result->status != 0 && result->err.len)
-        print_message("stderr: %s\n", result->err.data);
-}
-
-static void namespaces_hide_the_rest(void **state)
-{
-    (void)state;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result;
-    struct utsname before, after;
-    if (!have_namespaces())
-        return;
-    uname(&before);
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = ALL_NAMESPACES;
-    policy.required = SANDBOX_LAYER_NAMESPACES | SANDBOX_LAYER_SECCOMP;
-    policy.hostname = "inside";
-    shell(&policy, "echo $$; uname -n; ls -d /proc/[0-9]* | wc -l; cat /proc/net/dev | grep -c eth; kill -0 1 && echo k;"
-                   "cat /proc/1/environ >/dev/null 2>&1 || echo hidden; grep CapEff /proc/self/status; id -u", &result);
-    char expected[200];
-    /* sh, ls, wc and the keeper */
-    snprintf(expected, sizeof expected, "2\ninside\n4\n0\n%shidden\nCapEff:\t%s\n%u\n",
-             landlock_abi() >= 6 ? "" : "k\n", geteuid() == 0 ? "00000000000004fb" : "0000000000000000", geteuid());
-    assert_string_equal(result.out.data, expected);
-    exec_result_free(&result);
-    uname(&after);
-    assert_string_equal(before.nodename, after.nodename);
-}
-
-static void the_host_s_files_can_be_made_read_only(void **state)
-{
-    (void)state;
-    char *folder = new_folder();
-    const char *const writable[] = {folder};
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result;
-    char script[500];
-    if (!have_namespaces())
-        return;
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = ALL_NAMESPACES;
-    policy.root_read_only = true;
-    policy.write_paths = writable;
-    policy.write_count = 1;
-    policy.cwd = folder;
-    /* chmod is what Landlock does not see */
-    snprintf(script, sizeof script,
-             "echo in > file && chmod 600 file && echo yes; touch /tmp/mlhost-no 2>/dev/null || echo no;"
-             "chmod 755 %s/.. 2>/dev/null || echo no; chmod 644 /etc/passwd 2>/dev/null || echo no; : > /dev/null && echo yes",
-             folder);
-    shell(&policy, script, &result);
-    assert_string_equal(result.out.data, "yes\nno\nno\nno\nyes\n");
-    exec_result_free(&result);
-    snprintf(script, sizeof script, "%s/file", folder);
-    assert_int_equal(access(script, F_OK), 0);
-    remove_folder(folder);
-}
-
-/* A root with nothing in it, and a link that would lead a careless mount out. */
-static char *new_root(void)
-{
-    char path[300], *root = new_folder();
-    const char *const names[] = {"usr", "tmp", "proc", "dev"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s", root, names[i]);
-        assert_int_equal(mkdir(path, 0755), 0);
-    }
-    const char *const links[][2] = {{"usr/bin", "bin"}, {"usr/lib", "lib"}, {"usr/lib64", "lib64"}, {"/etc", "trap"}};
-    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
-        snprintf(path, sizeof path, "%s/%s", root, links[i][1]);
-        assert_int_equal(symlink(links[i][0], path), 0);
-    }
-    return root;
-}
-
-static void a_root_of_its_own(void **state)
-{
-    (void)state;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result;
-    if (!have_namespaces())
-        return;
-    char *root = new_root(), *volume = new_folder();
-    const struct sandbox_mount mounts[] = {
-        {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
-        {.kind = MOUNT_PROC, .target = "/proc"},
-        {.kind = MOUNT_DEV, .target = "/dev"},
-        {.kind = MOUNT_TMPFS, .target = "/tmp", .size = 1 << 20},
-        {.kind = MOUNT_BIND_RW, .source = volume, .target = "/new/place/volume"},
-        {.kind = MOUNT_BIND_RO, .source = "/etc/passwd", .target = "/trap/planted"},
-    };
-    char etc[300];
-    snprintf(etc, sizeof etc, "%s/etc", root); /* where the trap leads inside */
-    assert_int_equal(mkdir(etc, 0755), 0);
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = ALL_NAMESPACES;
-    policy.root = root;
-    policy.root_read_only = true;
-    policy.mounts = mounts;
-    policy.mount_count = sizeof mounts / sizeof *mounts;
-    shell(&policy,
-          "echo /*; id -u; pwd; touch /x 2>/dev/null || echo ro; touch /usr/x 2>/dev/null || echo ro;"
-          "echo v > /new/place/volume/file; head -c 3m /dev/zero > /tmp/big 2>/dev/null || echo full; echo /dev/*;"
-          "test -s /etc/planted && echo planted; echo x > /dev/shm/x && echo shm; cat /dev/fd/0 < /dev/null && echo fd;"
-          "ls /proc/1 > /dev/null && echo proc", &result);
-    assert_string_equal(result.out.data,
-                        "/bin /dev /etc /lib /lib64 /new /proc /tmp /trap /usr\n0\n/\nro\nro\nfull\n"
-                        "/dev/fd /dev/full /dev/null /dev/random /dev/shm /dev/stderr /dev/stdin /dev/stdout "
-                        "/dev/urandom /dev/zero\nplanted\nshm\nfd\nproc\n");
-    exec_result_free(&result);
-    assert_int_equal(access("/etc/planted", F_OK), -1);
-    char path[300];
-    snprintf(path, sizeof path, "%s/file", volume);
-    assert_int_equal(access(path, F_OK), 0);
-    remove_folder(volume);
-    remove_folder(root);
-}
-
-static void an_overlay_leaves_the_image_alone(void **state)
-{
-    (void)state;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result;
-    if (!have_namespaces())
-        return;
-    char *root = new_root(), *space = new_folder(), upper[300], work[300], path[320];
-    snprintf(upper, sizeof upper, "%s/up,per:1", space); /* both mean something in mount options */
-    snprintf(work, sizeof work, "%s/work", space);
-    assert_int_equal(mkdir(upper, 0755) | mkdir(work, 0755), 0);
-    const struct sandbox_mount mounts[] = {
-        {.kind = MOUNT_OVERLAY, .source = root, .target = "/", .upper = upper, .work = work},
-        {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
-    };
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = ALL_NAMESPACES;
-    policy.root = root;
-    policy.mounts = mounts;
-    policy.mount_count = 2;
-    shell(&policy, "echo new > /made && cat /made && rmdir /dev && echo removed", &result);
-    assert_string_equal(result.out.data, "new\nremoved\n");
-    exec_result_free(&result);
-    snprintf(path, sizeof path, "%s/made", root);
-    assert_int_equal(access(path, F_OK), -1);
-    snprintf(path, sizeof path, "%s/dev", root);
-    assert_int_equal(access(path, F_OK), 0);
-    snprintf(path, sizeof path, "%s/made", upper);
-    assert_int_equal(access(path, F_OK), 0);
-    chmod(work, 0700);
-    snprintf(path, sizeof path, "%s/work", work); /* overlayfs leaves it without rights */
-    chmod(path, 0700);
-    remove_folder(space);
-    remove_folder(root);
-}
-
-static void without_overlays_there_are_copies(void **state)
-{
-    (void)state;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result;
-    if (!have_namespaces())
-        return;
-    char *root = new_root(), *work = new_folder(), upper[] = "/dev/shm/mlhost-upper-XXXXXX", path[320];
-    assert_non_null(mkdtemp(upper)); /* on another file system than work: every kernel refuses that */
-    const struct sandbox_mount mounts[] = {
-        {.kind = MOUNT_OVERLAY, .source = root, .target = "/", .upper = upper, .work = work},
-        {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
-    };
-    snprintf(path, sizeof path, "%s/data", root);
-    int fd = open(path, O_CREAT | O_WRONLY, 0640);
-    assert_int_equal(write(fd, "original\n", 9), 9);
-    close(fd);
-    chmod(path, 04751);
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = ALL_NAMESPACES;
-    policy.root = root;
-    policy.mounts = mounts;
-    policy.mount_count = 2;
-    shell(&policy, "cat /data; stat -c %a /data; readlink /trap; echo new > /data", &result);
-    assert_string_equal(result.out.data, "original\n4751\n/etc\n");
-    exec_result_free(&result);
-    shell(&policy, "cat /data", &result); /* the copy is kept, as an overlay's upper folder would be */
-    assert_string_equal(result.out.data, "new\n");
-    exec_result_free(&result);
-    char text[10] = "";
-    fd = open(path, O_RDONLY);
-    assert_int_equal(read(fd, text, 9), 9);
-    assert_string_equal(text, "original\n");
-    close(fd);
-    remove_folder(mem_strdup(upper));
-    remove_folder(work);
-    remove_folder(root);
-}
-
-static void users_inside(void **state)
-{
-    (void)state;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result;
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.set_user = true;
-    policy.uid = policy.gid = 1234;
-    if (geteuid() != 0 && !have_namespaces())
-        return;
-    shell(&policy, "id -u; id -g; grep CapEff /proc/self/status; grep CapBnd /proc/self/status; grep NoNew /proc/self/status",
-          &result);
-    assert_string_equal(result.out.data, "1234\n1234\nCapEff:\t0000000000000000\nCapBnd:\t00000000000004fb\n"
-                                         "NoNewPrivs:\t1\n");
-    exec_result_free(&result);
-}
-
-/* ---- errors ---- */
-
-static void errors_name_the_step(void **state)
-{
-    (void)state;
-    struct error err = {0};
-    struct sandbox_child child;
-    char *argv[] = {(char *)"true", NULL};
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    policy.argv = argv;
-    policy.env = environment;
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.cwd = "/no/such/folder";
-    fails(sandbox_spawn(&policy, &child, &err), err, ERR_NOT_FOUND, "step 'directory': /no/such/folder");
-    assert_true(err.hint[0]);
-    assert_int_equal(child.pid, -1);
-    policy.cwd = NULL;
-    policy.required = SANDBOX_LAYER_CGROUP;
-    fails(sandbox_spawn(&policy, &child, &err), err, ERR_UNSUPPORTED, "cgroup");
-    policy.required = 0;
-    policy.argv = NULL;
-    fails(sandbox_spawn(&policy, &child, &err), err, ERR_USAGE, "argv");
-    const struct sandbox_mount relative = {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "usr"};
-    policy.argv = argv;
-    policy.mounts = &relative;
-    policy.mount_count = 1;
-    if (have_namespaces())
-        fails(sandbox_spawn(&policy, &child, &err), err, ERR_INVALID, "absolute: usr");
-    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
-}
-
-/* Inside of a command's filter there are no namespaces to be had: as in a container without privileges. */
-static int without_namespaces(void *ctx, int keep_fd)
-{
-    struct error err = {0};
-    struct sandbox_child child;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    char *argv[] = {(char *)"true", NULL};
-    const struct sandbox_mount bind = {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"};
-    int status;
-
-    (void)ctx;
-    (void)keep_fd;
-    if (sandbox_available() & SANDBOX_LAYER_NAMESPACES)
-        return 1;
-    policy.argv = argv;
-    policy.env = environment;
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = ALL_NAMESPACES;
-    if (sandbox_spawn(&policy, &child, &err) < 0)
-        return 2;
-    if (waitpid(child.pid, &status, 0) != child.pid || status != 0)
-        return 3;
-    if (child.namespaces != 0 || !(child.enforced & SANDBOX_LAYER_SECCOMP) || child.enforced & SANDBOX_LAYER_NAMESPACES)
-        return 4;
-    policy.required = SANDBOX_LAYER_NAMESPACES;
-    if (sandbox_spawn(&policy, &child, &err) == 0 || err.code != ERR_UNSUPPORTED || !strstr(err.message, "mount"))
-        return 5;
-    policy.required = 0;
-    policy.root = "/";
-    policy.mounts = &bind;
-    policy.mount_count = 1;
-    if (sandbox_spawn(&policy, &child, &err) == 0 || err.code != ERR_UNSUPPORTED || !err.hint[0])
-        return 6;
-    return 0;
-}
-
-static void what_is_missing_is_left_out_unless_required(void **state)
-{
-    (void)state;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.fn = without_namespaces;
-    policy.net_allowed = true;
-    assert_int_equal(run_policy(&policy), 0);
-}
-
-/* ---- ends ---- */
-
-static int count_forks(void *ctx, int keep_fd)
-{
-    int count = 0;
-    (void)ctx;
-    (void)keep_fd;
-    for (; count < 200; count++) {
-        pid_t pid = fork();
-        if (pid == 0) {
-            pause();
-            _exit(0);
-        }
-        if (pid < 0)
-            break;
-    }
-    return count;
-}
-
-static void process_counts_are_limited(void **state)
-{
-    (void)state;
-    struct error err = {0};
-    struct sandbox_child child;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.fn = count_forks;
-    policy.processes = 10;
-    policy.namespaces = SANDBOX_NS_PID;
-    policy.set_user = true; /* root is not counted */
-    policy.uid = policy.gid = geteuid() == 0 ? 4321 : geteuid();
-    ok(sandbox_spawn(&policy, &child, &err), err);
-    assert_in_range(WEXITSTATUS(finish(&child)), 1, 12);
-}
-
-static void a_fork_bomb_ends_at_the_deadline(void **state)
-{
-    (void)state;
-    struct error err = {0};
-    struct exec_result result;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    char *argv[] = {(char *)"sh", (char *)"-c", (char *)"trap '' TERM; b() { b | b & }; b; sleep 100", NULL};
-    const unsigned namespaces[] = {SANDBOX_NS_PID, 0};
-    for (int i = 0; i < 2; i++) {
-        const struct exec_spec spec = {
-            .policy = &policy, .deadline = deadline_in(300 * NS_PER_MS), .grace_ms = 50, .keep = 4096};
-        policy.argv = argv;
-        policy.env = environment;
-        policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-        policy.namespaces = namespaces[i];
-        policy.processes = 100;
-        policy.set_user = true;
-        policy.uid = policy.gid = geteuid() == 0 ? 4321 : geteuid();
-        ok(exec_run(&spec, &result, &err), err);
-        assert_true(result.timed_out || result.status != 0);
-        assert_true(result.elapsed_ns < 5 * NS_PER_S);
-        exec_result_free(&result);
-    }
-}
-
-/* Starts a daemon below it, tells its pid, and is killed. */
-static pid_t orphaned(unsigned namespaces)
-{
-    int ends[2];
-    pid_t daemon_pid = 0;
-    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    pid_t parent = fork();
-    if (parent == 0) {
-        struct sandbox_child child;
-        struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-        char *argv[] = {(char *)"sh", (char *)"-c", (char *)"setsid sleep 1000 & sleep 1000", NULL};
-        policy.argv = argv;
-        policy.env = environment;
-        policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-        policy.namespaces = namespaces;
-        if (sandbox_spawn(&policy, &child, NULL) < 0)
-            _exit(1);
-        usleep(50000);
-        if (write(ends[1], &child.pid, sizeof child.pid) < 0)
-            _exit(1);
-        pause();
-    }
-    close(ends[1]);
-    assert_int_equal(read(ends[0], &daemon_pid, sizeof daemon_pid), sizeof daemon_pid);
-    close(ends[0]);
-    kill(parent, SIGKILL);
-    waitpid(parent, NULL, 0);
-    return daemon_pid;
-}
-
-static void nothing_outlives_its_parent(void **state)
-{
-    (void)state;
-    const unsigned namespaces[] = {0, SANDBOX_NS_PID};
-    prctl(PR_SET_CHILD_SUBREAPER, 1); /* so that what is left over comes to us, and is seen */
-    for (int i = 0; i < 2; i++) {
-        pid_t keeper = orphaned(namespaces[i]);
-        int64_t end = deadline_in(3 * NS_PER_S);
-        int status;
-        pid_t pid;
-        while ((pid = waitpid(-1, &status, WNOHANG)) != -1) { /* until there is no child at all */
-            assert_true(pid == 0 || pid == keeper);
-            assert_false(deadline_passed(end));
-            usleep(1000);
-        }
-    }
-    prctl(PR_SET_CHILD_SUBREAPER, 0);
-}
-
-static void killing_is_safe_after_the_end(void **state)
-{
-    (void)state;
-    struct error err = {0};
-    struct sandbox_child child;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    char *argv[] = {(char *)"true", NULL};
-    policy.argv = argv;
-    policy.env = environment;
-    ok(sandbox_spawn(&policy, &child, &err), err);
-    struct pollfd ended = {.fd = child.pidfd, .events = POLLIN};
-    assert_int_equal(poll(&ended, 1, 5000), 1);
-    sandbox_kill(&child); /* a zombie */
-    assert_int_equal(waitpid(child.pid, NULL, 0), child.pid);
-    sandbox_kill(&child); /* gone */
-    sandbox_signal(&child, SIGTERM);
-    close(child.pidfd);
-}
+/* ---- cost ---- */
 
 static int answer(void *ctx, int keep_fd)
 {
@@ -1006,13 +573,14 @@ static void what_it_costs(void **state)
         int64_t start = clock_now();
         for (int round = 0; round < rounds; round++)
             assert_int_equal(run_policy(&policy), 0);
-        print_message("cost: %s: %lld us\n", kinds[i].name, (long long)((clock_now() - start) / rounds / 1000));
+        print_message("cost: %s: %lld us\n", kinds[i].name,
+                      (long long)((clock_now() - start) / rounds / 1000));
     }
 }
 
 #define T(name) cmocka_unit_test(name)
 
-static int run_all(const char *name)
+static int run_all(const char *user)
 {
     const struct CMUnitTest tests[] = {
         T(a_script_cannot_get_out),
@@ -1024,41 +592,13 @@ static int run_all(const char *name)
         T(a_command_with_network_has_the_common_families_only),
         T(granted_paths_and_no_others),
         T(four_descriptors_and_no_more),
-        T(namespaces_hide_the_rest),
-        T(the_host_s_files_can_be_made_read_only),
-        T(a_root_of_its_own),
-        T(an_overlay_leaves_the_image_alone),
-        T(without_overlays_there_are_copies),
-        T(users_inside),
-        T(errors_name_the_step),
-        T(what_is_missing_is_left_out_unless_required),
-        T(process_counts_are_limited),
-        T(a_fork_bomb_ends_at_the_deadline),
-        T(nothing_outlives_its_parent),
-        T(killing_is_safe_after_the_end),
         T(what_it_costs),
     };
     outside = getpid();
-    return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+    return cmocka_run_group_tests_name(user, tests, NULL, NULL);
 }
 
 int main(void)
 {
-    int failed = 0, status = 0;
-
-    if (getuid() == 0) {
-        fflush(NULL);
-        pid_t pid = fork();
-        if (pid == 0) {
-            if (setgid(65534) < 0 || setuid(65534) < 0)
-                _exit(99);
-            prctl(PR_SET_DUMPABLE, 1);
-            status = run_all("sandbox as nobody");
-            fflush(NULL);
-            _exit(status);
-        }
-        waitpid(pid, &status, 0);
-        failed += WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-    }
-    return failed + run_all("sandbox");
+    return as_both_users(run_all);
 }
