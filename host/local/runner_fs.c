@@ -27,7 +27,7 @@ static int push_failure(lua_State *L, const char *path)
 /* Opens root/rel without leaving root and without following any link on the way. */
 static int open_inside(const char *root, const char *rel, int flags)
 {
-    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC | O_NONBLOCK),
+    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     cleanup_close int folder = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
@@ -79,7 +79,7 @@ static int fs_read(lua_State *L)
 static int fs_read_inside(lua_State *L)
 {
     const char *rel = luaL_checkstring(L, 2);
-    int fd = open_inside(luaL_checkstring(L, 1), rel, O_RDONLY);
+    int fd = open_inside(luaL_checkstring(L, 1), rel, O_RDONLY | O_NONBLOCK);
 
     return fd < 0 ? push_failure(L, rel) : push_all(L, fd, rel, (size_t)luaL_checkinteger(L, 3));
 }
