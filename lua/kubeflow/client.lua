@@ -183,7 +183,8 @@ local function upload_new(kfp, content, filename, digest, options)
     error(err, 0)
   end
   pipeline.name = options.name
-  return version_of(pipeline, assert(pipeline:versions { limit = 1 }[1], "the new pipeline has no version"))
+  local first = assert(pipeline:versions { limit = 1 }[1], "the new pipeline has no version")
+  return version_of(pipeline, first)
 end
 
 --- client:upload(package, { name, mode?, version?, description? }) -> version

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Our MLflow client against the real `mlflow server`: tracking, artifacts through its proxy, registry, refusals.
-# Needs the Python environment of requirements-mlflow.txt (./dev test makes it).
+# Our MLflow client against the real `mlflow server`, and by the same checks against the embedded one: tracking, artifacts
+# through the proxy, registry, refusals. Needs the Python environment of requirements-mlflow.txt (./dev test makes it).
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 MLHOST=${MLHOST:-$PWD/build/mlhost}
@@ -59,8 +59,9 @@ run() {
   passed=$((passed + good)) failed=$((failed + bad))
 }
 
+run "embedded service" -u MLFLOW_TRACKING_URI
 if start; then
-  run "open server" MLFLOW_TRACKING_URI="http://127.0.0.1:$port"
+  run "mlflow server" MLFLOW_TRACKING_URI="http://127.0.0.1:$port"
 else
   failed=$((failed + 1))
 fi
