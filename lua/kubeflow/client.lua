@@ -358,14 +358,15 @@ function Run:get()
   return self.data
 end
 
---- run:tasks() -> list of { id, name, state, error, start_time, end_time, pod }, of the last get or wait
+--- run:tasks() -> list of { id, name, state, error, start_time, end_time, pod, parent_id, group }, of the last get or wait
+---   group  boolean  it only holds other tasks: the whole run, a loop, a condition
 function Run:tasks()
   local list = {}
   for _, task in ipairs(self.data.run_details and self.data.run_details.task_details or {}) do
     list[#list + 1] = {
       id = task.task_id, name = task.display_name or task.task_id, state = task.state or "PENDING",
       error = task.error and task.error.message, start_time = task.start_time, end_time = task.end_time,
-      pod = task.pod_name, parent_id = task.parent_task_id,
+      pod = task.pod_name, parent_id = task.parent_task_id, group = #(task.child_tasks or {}) > 0,
     }
   end
   return list
@@ -403,7 +404,7 @@ end
 local function failure(run)
   local parts, names = {}, {}
   for _, task in ipairs(run:tasks()) do
-    if task.state == "FAILED" and not (task.name == "root" or task.name:match "%-driver$") then
+    if task.state == "FAILED" and not task.group and task.name ~= "root" and not task.name:match "%-driver$" then
       names[#names + 1] = task.name
       local text = ("task '%s' failed%s"):format(task.name, task.error and ": " .. task.error or "")
       local log = try(run.kfp.logs, run.kfp, run, task)
@@ -421,7 +422,10 @@ end
 
 --- Tells each change of a task's state, and how many are done.
 local function report(run, seen)
-  local tasks, done = run:tasks(), 0
+  local tasks, done = {}, 0
+  for _, task in ipairs(run:tasks()) do
+    if not task.group then tasks[#tasks + 1] = task end
+  end
   for _, task in ipairs(tasks) do
     if TERMINAL[task.state] then done = done + 1 end
     if seen[task.id] ~= task.state then
