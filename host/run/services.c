@@ -1,11 +1,13 @@
 #include "run/services.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -27,8 +29,8 @@ struct services {
     const struct config *config;
     services_say *say;
     void *ctx;
-    char *path, *log;
-    int fd;
+    char *path, *log, *lock;
+    int fd, lock_fd;
     struct loop_watch *watch, *child_watch;
     pid_t pid;
     int tries;
@@ -48,6 +50,33 @@ static char *socket_folder(const struct config *config)
         S_ISDIR(status.st_mode) && status.st_uid == getuid() && (status.st_mode & 077) == 0)
         return steal_ptr(&folder);
     return mem_strdup(config->state);
+}
+
+/*
+ * Sockets of hosts that were killed stay behind. Each has a lock file beside it, which its host
+ * holds locked for as long as it lives, wherever it lives: /tmp may be shared by containers that do
+ * not see each other's processes.
+ */
+static void sweep(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    const struct dirent *entry;
+
+    if (!dir)
+        return;
+    while ((entry = readdir(dir))) {
+        size_t len = strlen(entry->d_name);
+        if (strncmp(entry->d_name, "mlhost-", 7) != 0 || len < 12 ||
+            strcmp(entry->d_name + len - 5, ".lock") != 0)
+            continue;
+        cleanup_close int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+            continue;
+        cleanup_free char *name = mem_strndup(entry->d_name, len - 5);
+        (void)unlinkat(dirfd(dir), name, 0);
+        (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    closedir(dir);
 }
 
 static _Noreturn void serve(struct services *services, pid_t parent)
@@ -142,7 +171,9 @@ struct services *services_open(struct loop *loop, const struct config *config, s
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     cleanup_free char *path = mem_printf("%s/mlhost-%d-%llx.sock", folder, (int)getpid(),
                                          (unsigned long long)clock_now() & 0xffffffu);
+    cleanup_free char *lock = mem_printf("%s.lock", path);
     cleanup_close int fd = -1;
+    cleanup_close int lock_fd = -1;
 
     if (strlen(path) >= sizeof address.sun_path) {
         error_set(err, ERR_INVALID, "the path of the services' socket is too long: %s", path);
@@ -151,6 +182,12 @@ struct services *services_open(struct loop *loop, const struct config *config, s
     }
     if (dir_make(local, err) < 0)
         return NULL;
+    sweep(folder);
+    lock_fd = open(lock, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (lock_fd < 0 || flock(lock_fd, LOCK_EX) < 0) {
+        error_errno(err, errno, "%s", lock);
+        return NULL;
+    }
     memcpy(address.sun_path, path, strlen(path) + 1);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     (void)unlink(path);
@@ -163,6 +200,8 @@ struct services *services_open(struct loop *loop, const struct config *config, s
     *services = (struct services){
         .loop = loop, .config = config, .say = say, .ctx = ctx, .fd = steal_fd(&fd)};
     services->path = steal_ptr(&path);
+    services->lock = steal_ptr(&lock);
+    services->lock_fd = steal_fd(&lock_fd);
     services->log = path_join(local, "serve.log");
     services->watch = loop_fd(loop, services->fd, EPOLLIN, on_connect, services);
     return services;
@@ -197,6 +236,9 @@ void services_close(struct services *services)
     }
     fd_cleanup(&services->fd);
     (void)unlink(services->path);
+    (void)unlink(services->lock);
+    fd_cleanup(&services->lock_fd);
+    free(services->lock);
     free(services->path);
     free(services->log);
     free(services);

@@ -650,6 +650,55 @@ def azure_devops_is_noticed_and_spoken_to(w):
 
 
 @test
+def a_secret_variable_goes_to_the_agent_only(w):
+    w.write("a.lua", 'stage "s" { run = function(cx) set_variable("TOKEN", "tok-4711-x", { secret = true, output = true }) end }\n')
+    out = w.run("run", "a.lua", "-o", "azdo")[1]
+    has(out, "##vso[task.setvariable variable=TOKEN;isOutput=true;issecret=true;]")
+    for kind in ("plain", "json", "tty"):
+        out = w.run("run", "a.lua", "-o", kind)[1]
+        has(out, "TOKEN", "***")
+        lacks(out, "tok-4711-x")
+        lacks(open(w.newest() + "/journal.jsonl").read(), "tok-4711-x")
+
+
+@test
+def a_terminal_shows_running_stages_and_survives_a_resize(w):
+    import fcntl, pty, struct, termios
+    w.write("a.lua", '''
+stage "short" { run = function(cx) print "a line of the short one" end }
+stage "long" { run = function(cx) for i = 1, 12 do progress("some layers of an image with a long name", i, 12) sleep "100ms" end end }
+''')
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.chdir(w.dir)
+        os.execve(PROGRAM, [PROGRAM, "run", "a.lua"], w.env({"TERM": "xterm", "NO_COLOR": ""}))
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    out, resized = b"", False
+    while True:
+        try:
+            piece = os.read(fd, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        out += piece
+        if not resized and b"25%" in out:
+            resized = True
+            fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(fd)
+    text = out.decode(errors="replace")
+    equal(status, 0, text)
+    has(text, "\x1b[J", "long  ", "%", "short | ", "a line of the short one", "2 ok", "report:")
+    assert resized
+    after = text[text.index("50%"):] if "50%" in text else text
+    for line in re.split(r"\r?\n", after):
+        if "\u25b8" in line:
+            plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", line)
+            assert len(plain) < 40, plain
+
+
+@test
 def json_output_is_the_stream_of_events(w):
     w.write("a.lua", 'stage "s" { run = function(cx) print "x" return { 1 } end }\n')
     status, out, err = w.run("run", "a.lua", "--json")
@@ -687,6 +736,45 @@ stage "after" { needs = { "bad|stage" }, run = function(cx) end }
     table = [l for l in summary.splitlines() if l.startswith("|")]
     for line in table[:5]:
         equal(len(re.findall(r"(?<!\\)\|", line)), 6, line)
+
+
+@test
+def services_start_when_they_are_called_and_end_with_the_run(w):
+    w.write("a.lua", 'stage "quiet" { run = function(cx) end }\n')
+    equal(w.run("run", "a.lua")[0], 0)
+    assert not os.path.exists(w.dir + "/.mlhost/local/serve.log"), "a run without services started them"
+    w.write("b.lua", '''
+stage "use" { run = function(cx)
+  local experiment = require("mlflow").connect():experiment "digits"
+  return experiment.name
+end }
+''')
+    status, out, err = w.run("run", "b.lua")
+    equal(status, 0, out + err)
+    equal(w.ends()["use"]["output"], "digits")
+    assert os.path.exists(w.dir + "/.mlhost/local/serve.log")
+    no_process_left(w.dir)
+
+
+@test
+def a_killed_host_leaves_nothing_that_the_next_run_does_not_clear_away(w):
+    sockets = tempfile.mkdtemp(prefix="mlhost-run-")
+    env = {"XDG_RUNTIME_DIR": sockets}
+    try:
+        w.write("a.lua", 'stage "s" { run = function(cx) print "up" sleep "20s" end }\n')
+        p = w.start("run", "a.lua", env=env)
+        w.wait_for(lambda: "up" in open(w.newest() + "/stages/s/log.txt").read())
+        equal(len(glob.glob(sockets + "/*.sock")), 1)
+        w.write("b.lua", 'stage "s" { run = function(cx) end }\n')
+        equal(w.run("run", "b.lua", env=env)[0], 0)
+        equal(len(glob.glob(sockets + "/*.sock")), 1)  # of the run that lives
+        p.kill()
+        p.communicate()
+        no_process_left(w.dir)
+        equal(w.run("run", "b.lua", env=env)[0], 0)
+        equal(os.listdir(sockets), [])
+    finally:
+        shutil.rmtree(sockets)
 
 
 @test
