@@ -116,6 +116,18 @@ int dir_make(const char *path, struct error *err)
     return 0;
 }
 
+/* A folder of ours whose mode keeps even us out, such as an overlay's work folder or what a task left behind. */
+static int open_closed(int dirfd, const char *name)
+{
+    char link[40];
+    cleanup_close int fd = openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (fd < 0 || chmod(link, 0700) < 0)
+        return -1;
+    return openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 static int remove_under(int dirfd, const char *name, const char *shown, struct error *err)
 {
     if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
@@ -123,8 +135,13 @@ static int remove_under(int dirfd, const char *name, const char *shown, struct e
     if (errno != EISDIR && errno != EPERM)
         return error_errno(err, errno, "cannot remove %s", shown);
     int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES)
+        fd = open_closed(dirfd, name);
     if (fd < 0)
         return error_errno(err, errno, "cannot remove %s", shown);
+    struct stat st;
+    if (fstat(fd, &st) == 0 && !(st.st_mode & S_IWUSR))
+        (void)fchmod(fd, 0700); /* entries of a read-only folder cannot be removed; what fails then says so */
     DIR *dir = fdopendir(fd);
     if (!dir) {
         int why = errno;
