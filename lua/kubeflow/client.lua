@@ -358,7 +358,7 @@ function Run:get()
   return self.data
 end
 
---- run:tasks() -> list of { id, name, state, error, start_time, end_time, pod, parent_id, group }, of the last get or wait
+--- run:tasks() -> list of { id, name, state, error, start_time, end_time, pod, parent_id, group }, as last read
 ---   group  boolean  it only holds other tasks: the whole run, a loop, a condition
 function Run:tasks()
   local list = {}

@@ -1,5 +1,5 @@
--- The Kubeflow client's uploads, experiments and runs against the embedded service. The pipeline's image does not exist,
--- so its run fails: what matters is what the client says then.
+-- Uploads, experiments and runs of our Kubeflow client against the embedded service. The image does not exist, so the
+-- run fails: what matters is what the client says then.
 local fs = require "fs"
 local kubeflow = require "kubeflow.client"
 
