@@ -126,8 +126,13 @@ static void on_end(void *ctx, int wait_status)
     services->pid = 0;
     if (services->closing)
         return;
+    bool killed = wait_status >= 0 && WIFSIGNALED(wait_status);
     cleanup_free char *text = mem_printf(
-        "the embedded services ended with status %d; their log: %s", wait_status, services->log);
+        "the embedded services ended (%s %d)%s; their log: %s", killed ? "signal" : "status",
+        killed             ? WTERMSIG(wait_status)
+        : wait_status >= 0 ? WEXITSTATUS(wait_status)
+                           : -1,
+        services->tries < TRIES ? "" : " and are not started again", services->log);
     services->say(services->ctx, "error", text);
     if (services->tries < TRIES) {
         services->watch = loop_fd(services->loop, services->fd, EPOLLIN, on_connect, services);
