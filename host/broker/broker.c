@@ -282,6 +282,10 @@ static void grant(struct broker *broker)
     if (spec->stage) {
         cleanup_free char *who = mem_printf("stage '%.*s'", (int)strcspn(spec->stage, "["), spec->stage);
         policy_name(broker->policy, who);
+    } else if (strcmp(spec->mode, "component") == 0) {
+        policy_name(broker->policy, "the component");
+    } else if (strcmp(spec->mode, "test") == 0) {
+        policy_name(broker->policy, "a test");
     }
 }
 

@@ -5,7 +5,7 @@ local http = require "http"
 
 local PACKED = {
   digits = {
-    path = "/app/data/digits.csv",
+    path = "data/digits.csv",
     sha256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8",
   },
 }
@@ -16,7 +16,7 @@ local LARGEST = 64 << 20
 local function fetch(dataset, beside)
   local packed = PACKED[dataset]
   if packed then
-    local path = fs.exists(packed.path) and packed.path or beside .. "/data/digits.csv"
+    local path = beside .. "/" .. packed.path
     local text = fs.read(path)
     local digest = hash.sha256(text)
     if digest ~= packed.sha256 then
