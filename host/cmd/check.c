@@ -6,6 +6,7 @@
 #include "cmd/operator.h"
 #include "run/graph.h"
 #include "run/plan.h"
+#include "run/worker.h"
 #include "run/text.h"
 
 /* "file:line: message" of an error as a finding; an error without a place is the script's own. */
@@ -59,10 +60,12 @@ static int check_one(struct loop *loop, const struct config *config, const char 
             return 0; /* what is wrong in the text makes the plan wrong too: once is enough */
     }
     wrong = (struct error){0};
-    if (plan_load(loop, config, script, degraded, &plan, &wrong) < 0)
-        finding(findings, script, &wrong);
-    else
+    if (plan_load(loop, config, script, degraded, &plan, &wrong) < 0) {
+        if (wrong.code != ERR_UNSUPPORTED) /* a component's file: there is no plan, and no mistake */
+            finding(findings, script, &wrong);
+    } else {
         (void)graph_build(&plan.doc, script, &graph, findings, NULL);
+    }
     graph_free(&graph);
     plan_free(&plan);
     return 0;
@@ -145,7 +148,9 @@ static int run(int argc, char **argv)
         errors = print(&findings, json);
     value_free(&findings);
     config_free(&config);
-    if (loop)
+    if (loop) {
+        worker_settle(loop);
         loop_free(loop);
+    }
     return rc < 0 ? command_fail(&err) : errors ? 2 : 0;
 }

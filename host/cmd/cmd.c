@@ -10,7 +10,7 @@
 extern const struct command cmd_run, cmd_plan, cmd_check, cmd_runs, cmd_logs;
 extern const struct command cmd_doctor;
 extern const struct command cmd_serve, cmd_task_runner;
-extern const struct command cmd_component;
+extern const struct command cmd_component, cmd_test;
 extern const struct command cmd_version;
 
 /* In the order in which `mlhost help` lists them. */
@@ -24,6 +24,7 @@ const struct command *const commands[] = {
     &cmd_serve,
     &cmd_task_runner,
     &cmd_component,
+    &cmd_test,
     &cmd_version,
     NULL,
 };

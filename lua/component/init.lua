@@ -64,13 +64,18 @@ local function take(name, spec)
   end
 end
 
-local function load_script(start)
+--- Defines the global `component`; what it is given is checked. `mlhost check` uses it too.
+function M.install()
   declared = nil
   function component(name, spec)
     if type(name) ~= "string" then error('component: a name comes first: component "name" { ... }', 2) end
     if spec ~= nil then return take(name, spec) end
     return function(body) return take(name, body) end
   end
+end
+
+local function load_script(start)
+  M.install()
   local chunk, err = vm.load(start.script.text, "@" .. start.script.name)
   if not chunk then error(err, 0) end
   chunk()

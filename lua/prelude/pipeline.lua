@@ -177,7 +177,16 @@ local function plan_data(start)
   }
 end
 
+--- A component's file is no pipeline, which `mlhost check` has to tell from a mistake.
+local function no_component(start)
+  function component(name)
+    error(vm.new_error { code = "unsupported", message = ("%s declares a component, not a pipeline"):format(start.script.name),
+      hint = "run it with: mlhost component " .. start.script.name, file = start.script.name, line = 1, component = name }, 0)
+  end
+end
+
 function M.plan(start)
+  no_component(start)
   load_script(start)
   if #stages == 0 then
     error(vm.new_error { code = "invalid", message = start.script.name .. ": declares no stage", file = start.script.name, line = 1,
