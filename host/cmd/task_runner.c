@@ -10,10 +10,13 @@ const struct command cmd_task_runner = {
     .name = "task-runner",
     .summary = "run one run of the embedded Kubeflow Pipelines",
     .help = "usage: mlhost task-runner RUN_ID FOLDER\n\n"
-            "Internal: runs the tasks of a run that the embedded Kubeflow service has made. FOLDER is the service's\n"
-            "(.mlhost/local/kubeflow). Ends when the run has ended, on SIGTERM, or when standard input ends.\n\n"
+            "Internal: runs the tasks of a run that the embedded Kubeflow service has made. FOLDER "
+            "is the service's\n"
+            "(.mlhost/local/kubeflow). Ends when the run has ended, on SIGTERM, or when standard "
+            "input ends.\n\n"
             "exit status: 0 succeeded, 1 failed\n\n"
-            "example: mlhost task-runner 0b8f6c1e-6a3e-4d0f-9f5c-7a5f0a4f2f10 /work/.mlhost/local/kubeflow\n",
+            "example: mlhost task-runner 0b8f6c1e-6a3e-4d0f-9f5c-7a5f0a4f2f10 "
+            "/work/.mlhost/local/kubeflow\n",
     .run = run,
     .internal = true,
 };

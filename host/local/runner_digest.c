@@ -1,8 +1,9 @@
 /*
  * The job "digest": one text for the content of a file or folder, whatever its owners and times.
  *
- * A file's is its SHA-256. A folder's is the SHA-256 over one line per entry, sorted by name: kind, mode's x bit, name, and
- * the entry's own digest (a link's is that of its target text). Links are never followed.
+ * A file's is its SHA-256. A folder's is the SHA-256 over one line per entry, sorted by name: kind,
+ * mode's x bit, name, and the entry's own digest (a link's is that of its target text). Links are
+ * never followed.
  */
 #include "local/runner.h"
 
@@ -58,7 +59,8 @@ static int names_read(int dir_fd, struct names *out, struct error *err)
     return 0;
 }
 
-static int digest_at(int dir_fd, const char *name, int depth, struct digest *out, struct error *err);
+static int digest_at(int dir_fd, const char *name, int depth, struct digest *out,
+                     struct error *err);
 
 static int digest_folder(int fd, int depth, struct digest *out, struct error *err)
 {
@@ -66,7 +68,8 @@ static int digest_folder(int fd, int depth, struct digest *out, struct error *er
     cleanup_buf struct buf lines = BUF_INIT;
 
     if (depth > DEPTH_MAX)
-        return error_set(err, ERR_TOO_LARGE, "an artifact is nested more than %d folders deep", DEPTH_MAX);
+        return error_set(err, ERR_TOO_LARGE, "an artifact is nested more than %d folders deep",
+                         DEPTH_MAX);
     if (names_read(fd, &names, err) < 0)
         return -1;
     for (size_t i = 0; i < names.count; i++) {
@@ -76,8 +79,8 @@ static int digest_folder(int fd, int depth, struct digest *out, struct error *er
             return error_errno(err, errno, "cannot look at %s of an artifact", names.items[i]);
         if (digest_at(fd, names.items[i], depth + 1, &inner, err) < 0)
             return -1;
-        buf_printf(&lines, "%o %d %zu:%s %s\n", (unsigned)(st.st_mode & S_IFMT), (st.st_mode & 0100) != 0,
-                   strlen(names.items[i]), names.items[i], inner.text);
+        buf_printf(&lines, "%o %d %zu:%s %s\n", (unsigned)(st.st_mode & S_IFMT),
+                   (st.st_mode & 0100) != 0, strlen(names.items[i]), names.items[i], inner.text);
     }
     digest_bytes(lines.data ? lines.data : "", lines.len, out);
     return 0;
@@ -104,7 +107,8 @@ static int digest_at(int dir_fd, const char *name, int depth, struct digest *out
     cleanup_close int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "cannot open %s", name);
-    return S_ISDIR(st.st_mode) ? digest_folder(fd, depth, out, err) : digest_file(fd, out, NULL, err);
+    return S_ISDIR(st.st_mode) ? digest_folder(fd, depth, out, err)
+                               : digest_file(fd, out, NULL, err);
 }
 
 void runner_job_digest(const struct value *spec, struct value *out)

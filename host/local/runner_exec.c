@@ -32,8 +32,9 @@ static int mount_of(const struct value *from, struct sandbox_mount *to, struct e
     static const struct {
         const char *name;
         enum mount_kind kind;
-    } kinds[] = {{"bind_ro", MOUNT_BIND_RO}, {"bind_rw", MOUNT_BIND_RW}, {"tmpfs", MOUNT_TMPFS},
-                 {"proc", MOUNT_PROC},       {"dev", MOUNT_DEV},         {"overlay", MOUNT_OVERLAY}};
+    } kinds[] = {{"bind_ro", MOUNT_BIND_RO}, {"bind_rw", MOUNT_BIND_RW},
+                 {"tmpfs", MOUNT_TMPFS},     {"proc", MOUNT_PROC},
+                 {"dev", MOUNT_DEV},         {"overlay", MOUNT_OVERLAY}};
     const char *kind = value_get_string(from, "kind", "");
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -50,7 +51,8 @@ static int mount_of(const struct value *from, struct sandbox_mount *to, struct e
     return error_set(err, ERR_INTERNAL, "unknown kind of mount '%s'", kind);
 }
 
-static void report(const struct exec_result *result, const struct runner_log *log, struct value *out)
+static void report(const struct exec_result *result, const struct runner_log *log,
+                   struct value *out)
 {
     value_put_int(out, "status", result->status);
     value_put_bool(out, "timed_out", result->timed_out);
@@ -60,13 +62,14 @@ static void report(const struct exec_result *result, const struct runner_log *lo
     value_set_bytes(value_put(out, "tail"), log->tail, log->tail_len);
 }
 
-static int run(const struct value *spec, const struct cancel *cancel, struct runner_log *log, struct value *out,
-               struct error *err)
+static int run(const struct value *spec, const struct cancel *cancel, struct runner_log *log,
+               struct value *out, struct error *err)
 {
     struct sandbox_policy policy = SANDBOX_POLICY_INIT;
     cleanup_words struct words argv = {NULL}, env = {NULL};
     const struct value *mounts = value_get(spec, "mounts");
-    cleanup_free struct sandbox_mount *list = mem_array(NULL, value_count(mounts) + 1, sizeof *list);
+    cleanup_free struct sandbox_mount *list =
+        mem_array(NULL, value_count(mounts) + 1, sizeof *list);
     struct exec_result result = {0};
 
     for (size_t i = 0; i < value_count(mounts); i++) {
@@ -96,7 +99,8 @@ static int run(const struct value *spec, const struct cancel *cancel, struct run
                              .output = runner_log_output,
                              .output_ctx = log,
                              .keep = 1,
-                             .deadline = timeout < 0 ? DEADLINE_NONE : deadline_in(timeout * NS_PER_MS),
+                             .deadline =
+                                 timeout < 0 ? DEADLINE_NONE : deadline_in(timeout * NS_PER_MS),
                              .cancel = cancel};
     int status = exec_run(&exec, &result, err);
     runner_log_close(log); /* what was held back belongs to the tail */
@@ -112,8 +116,9 @@ void runner_job_exec(const struct value *spec, const struct cancel *cancel, stru
     struct error err = {0};
 
     value_set_map(out);
-    if (runner_log_open(&log, value_get_string(spec, "log", ""), (uint64_t)value_get_int(spec, "log_limit", 0),
-                        value_get(spec, "mask"), &err) < 0 ||
+    if (runner_log_open(&log, value_get_string(spec, "log", ""),
+                        (uint64_t)value_get_int(spec, "log_limit", 0), value_get(spec, "mask"),
+                        &err) < 0 ||
         run(spec, cancel, &log, out, &err) < 0) {
         if (err.code == ERR_CANCELLED) {
             value_put_bool(out, "cancelled", true);

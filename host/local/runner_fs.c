@@ -1,6 +1,7 @@
 /*
- * Files for the runner's Lua. Whatever a task may have written is only looked at by the functions that end in _inside: they
- * never leave the folder and follow no link, for a task could have made one to any file of this machine.
+ * Files for the runner's Lua. Whatever a task may have written is only looked at by the functions
+ * that end in _inside: they never leave the folder and follow no link, for a task could have made
+ * one to any file of this machine.
  */
 #include "local/runner.h"
 
@@ -28,7 +29,8 @@ static int push_failure(lua_State *L, const char *path)
 static int open_inside(const char *root, const char *rel, int flags)
 {
     struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+                           .resolve =
+                               RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     cleanup_close int folder = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (folder < 0)
@@ -142,7 +144,10 @@ static int fs_remove(lua_State *L)
 
 static int push_kind(lua_State *L, mode_t mode)
 {
-    lua_pushstring(L, S_ISREG(mode) ? "file" : S_ISDIR(mode) ? "directory" : S_ISLNK(mode) ? "link" : "special");
+    lua_pushstring(L, S_ISREG(mode)   ? "file"
+                      : S_ISDIR(mode) ? "directory"
+                      : S_ISLNK(mode) ? "link"
+                                      : "special");
     return 1;
 }
 
@@ -177,10 +182,17 @@ static int fs_real(lua_State *L)
 void runner_push_fs(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"read", fs_read},       {"read_inside", fs_read_inside}, {"write", fs_write},
-        {"append", fs_append},   {"mkdir", fs_mkdir},             {"mkdir_shared", fs_mkdir_shared},
-        {"remove", fs_remove},   {"kind", fs_kind},               {"kind_inside", fs_kind_inside},
-        {"real", fs_real},       {NULL, NULL},
+        {"read", fs_read},
+        {"read_inside", fs_read_inside},
+        {"write", fs_write},
+        {"append", fs_append},
+        {"mkdir", fs_mkdir},
+        {"mkdir_shared", fs_mkdir_shared},
+        {"remove", fs_remove},
+        {"kind", fs_kind},
+        {"kind_inside", fs_kind_inside},
+        {"real", fs_real},
+        {NULL, NULL},
     };
     luaL_newlib(L, functions);
 }

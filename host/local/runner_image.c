@@ -1,4 +1,5 @@
-/* Images of the runner: from a reference to a manifest of a store on this machine, and from that to a folder. */
+/* Images of the runner: from a reference to a manifest of a store on this machine, and from that to
+ * a folder. */
 #include "local/runner.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@
 struct reference {
     char *host; /* "" when the text names none */
     char *name;
-    char *tag;  /* or a digest */
+    char *tag; /* or a digest */
 };
 
 static void reference_free(struct reference *ref)
@@ -31,7 +32,8 @@ static void reference_free(struct reference *ref)
 }
 #define cleanup_reference __attribute__((cleanup(reference_free)))
 
-/* [host/]name[:tag][@digest]; a first part is a host when it has a dot or a colon, or is "localhost". */
+/* [host/]name[:tag][@digest]; a first part is a host when it has a dot or a colon, or is
+ * "localhost". */
 static void reference_parse(const char *text, struct reference *out)
 {
     const char *slash = strchr(text, '/');
@@ -74,7 +76,8 @@ static int choose_platform(const struct value *index, struct digest *out, struct
     for (size_t i = 0; i < value_count(manifests); i++) {
         const struct value *one = value_at(manifests, i), *platform = value_get(one, "platform");
         if (strcmp(value_get_string(platform, "os", "linux"), "linux") == 0 &&
-            strcmp(value_get_string(platform, "architecture", architecture()), architecture()) == 0) {
+            strcmp(value_get_string(platform, "architecture", architecture()), architecture()) ==
+                0) {
             snprintf(out->text, sizeof out->text, "%s", value_get_string(one, "digest", ""));
             return 0;
         }
@@ -82,7 +85,8 @@ static int choose_platform(const struct value *index, struct digest *out, struct
     return error_set(err, ERR_NOT_FOUND, "the image is not there for linux/%s", architecture());
 }
 
-static int read_json(struct store *store, const char *digest, size_t limit, struct value *out, struct error *err)
+static int read_json(struct store *store, const char *digest, size_t limit, struct value *out,
+                     struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
@@ -92,8 +96,8 @@ static int read_json(struct store *store, const char *digest, size_t limit, stru
 }
 
 /* The manifest under name:tag of this store, through an index, and the image's config. */
-static int find(struct store *store, const char *name, const char *tag, struct digest *digest, struct value *config,
-                struct error *err)
+static int find(struct store *store, const char *name, const char *tag, struct digest *digest,
+                struct value *config, struct error *err)
 {
     cleanup_value struct value manifest = {0}, whole = {0};
 
@@ -109,7 +113,8 @@ static int find(struct store *store, const char *name, const char *tag, struct d
         if (read_json(store, digest->text, STORE_MANIFEST_LIMIT, &manifest, err) < 0)
             return -1;
     }
-    if (read_json(store, value_get_string(value_get(&manifest, "config"), "digest", ""), CONFIG_LIMIT, &whole, err) < 0)
+    if (read_json(store, value_get_string(value_get(&manifest, "config"), "digest", ""),
+                  CONFIG_LIMIT, &whole, err) < 0)
         return -1;
     const struct value *inner = value_get(&whole, "config");
     if (inner)
@@ -119,9 +124,10 @@ static int find(struct store *store, const char *name, const char *tag, struct d
     return 0;
 }
 
-/* The names under which an image may be in a store: as it is called, with its host in front, or without. */
-static int find_named(struct store *store, const struct reference *ref, struct digest *digest, struct value *config,
-                      struct error *err)
+/* The names under which an image may be in a store: as it is called, with its host in front, or
+ * without. */
+static int find_named(struct store *store, const struct reference *ref, struct digest *digest,
+                      struct value *config, struct error *err)
 {
     cleanup_free char *with_host = NULL;
 
@@ -133,19 +139,25 @@ static int find_named(struct store *store, const struct reference *ref, struct d
     return find(store, ref->name, ref->tag, digest, config, err);
 }
 
-static int not_here(const char *reference, const struct reference *ref, const char *url, struct error *err)
+static int not_here(const char *reference, const struct reference *ref, const char *url,
+                    struct error *err)
 {
     bool local = is_local(ref->host);
 
     error_set(err, ERR_NOT_FOUND, "it is not in the local registry");
     if (local)
-        return error_hint(err, "build and push it (registry.build, then push), or copy one there: skopeo copy "
-                               "--dest-tls-verify=false SOURCE docker://%s/%s:%s", url, ref->name, ref->tag);
-    return error_hint(err, "copy it there: skopeo copy --dest-tls-verify=false docker://%s docker://%s/%s%s%s:%s",
-                      reference, url, ref->host, ref->host[0] ? "/" : "", ref->name, ref->tag);
+        return error_hint(
+            err,
+            "build and push it (registry.build, then push), or copy one there: skopeo copy "
+            "--dest-tls-verify=false SOURCE docker://%s/%s:%s",
+            url, ref->name, ref->tag);
+    return error_hint(
+        err, "copy it there: skopeo copy --dest-tls-verify=false docker://%s docker://%s/%s%s%s:%s",
+        reference, url, ref->host, ref->host[0] ? "/" : "", ref->name, ref->tag);
 }
 
-static int image(const char *state, const char *url, const char *reference, struct value *out, struct error *err)
+static int image(const char *state, const char *url, const char *reference, struct value *out,
+                 struct error *err)
 {
     cleanup_reference struct reference ref = {0};
     cleanup_value struct value config = {0};
@@ -183,7 +195,8 @@ int runner_image(lua_State *L)
     struct value found = {0};
     struct error err = {0};
 
-    if (image(lua_tostring(L, lua_upvalueindex(1)), luaL_checkstring(L, 2), reference, &found, &err) < 0) {
+    if (image(lua_tostring(L, lua_upvalueindex(1)), luaL_checkstring(L, 2), reference, &found,
+              &err) < 0) {
         lua_pushnil(L);
         lua_pushfstring(L, err.hint[0] ? "%s; %s" : "%s", err.message, err.hint);
         return 2;
@@ -198,7 +211,8 @@ int runner_image(lua_State *L)
 static int unpack(const struct value *spec, const char *folder, struct error *err)
 {
     const char *digest = value_get_string(spec, "digest", "");
-    cleanup_free char *lock_name = mem_printf("%s.lock", folder), *half = mem_printf("%s.part", folder);
+    cleanup_free char *lock_name = mem_printf("%s.lock", folder),
+                      *half = mem_printf("%s.part", folder);
     struct stat st;
 
     if (stat(folder, &st) == 0)
@@ -208,7 +222,8 @@ static int unpack(const struct value *spec, const char *folder, struct error *er
         return error_errno(err, errno, "cannot lock %s", lock_name);
     if (stat(folder, &st) == 0)
         return 0;
-    cleanup_store struct store *store = store_open_at(value_get_string(spec, "store", ""), false, err);
+    cleanup_store struct store *store =
+        store_open_at(value_get_string(spec, "store", ""), false, err);
     if (!store || dir_remove(half, err) < 0 || oci_unpack(store, digest, half, NULL, err) < 0)
         return -1;
     return rename(half, folder) < 0 ? error_errno(err, errno, "cannot rename %s", half) : 0;
@@ -224,7 +239,8 @@ void runner_job_unpack(const struct value *spec, struct value *out)
         value_put_string(out, "error", "the image's digest is none");
         return;
     }
-    cleanup_free char *folder = mem_printf("%s/%s", value_get_string(spec, "folder", ""), digest + strlen("sha256:"));
+    cleanup_free char *folder =
+        mem_printf("%s/%s", value_get_string(spec, "folder", ""), digest + strlen("sha256:"));
     if (unpack(spec, folder, &err) < 0)
         value_put_string(out, "error", err.message);
     else

@@ -5,10 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MASKED "***"
+#define MASKED          "***"
 #define SHORTEST_SECRET 4 /* shorter ones would tear holes into everything */
 
-int runner_log_open(struct runner_log *log, const char *path, uint64_t limit, const struct value *mask, struct error *err)
+int runner_log_open(struct runner_log *log, const char *path, uint64_t limit,
+                    const struct value *mask, struct error *err)
 {
     *log = (struct runner_log){.fd = -1, .left = limit, .mask = mask};
     for (size_t i = 0; i < value_count(mask); i++) {
@@ -42,7 +43,8 @@ static void write_out(struct runner_log *log, const char *data, size_t len)
     if (log->full || len == 0)
         return;
     size_t now = len < log->left ? len : (size_t)log->left;
-    /* A log that cannot be written (a full disk) must not end the task; its outputs will say what is wrong. */
+    /* A log that cannot be written (a full disk) must not end the task; its outputs will say what
+     * is wrong. */
     (void)fd_write_all(log->fd, data, now, NULL);
     log->left -= now;
     if (now < len) {
@@ -61,7 +63,8 @@ static size_t secret_at(const struct runner_log *log, const char *data, size_t l
         if (secret->kind != VALUE_STRING)
             continue;
         size_t size = secret->as.string.len;
-        if (size >= SHORTEST_SECRET && size <= len && size > found && memcmp(data, secret->as.string.data, size) == 0)
+        if (size >= SHORTEST_SECRET && size <= len && size > found &&
+            memcmp(data, secret->as.string.data, size) == 0)
             found = size;
     }
     return found;

@@ -1,5 +1,6 @@
 /*
- * The runner's process: one Lua state (lua/local/runner/main.lua), one event loop, a thread per job that is running.
+ * The runner's process: one Lua state (lua/local/runner/main.lua), one event loop, a thread per job
+ * that is running.
  *
  * host.start(kind, spec) -> number     "exec", "digest", "unpack": on a thread; "timer": { ms }
  * host.wait() -> number, result        the next job that has ended; or "cancel", level
@@ -93,7 +94,8 @@ static int job_begin(struct runner *runner, struct job *job, struct error *err)
         job->timer = loop_timer(runner->loop, at, timer_rings, job);
         return 0;
     }
-    if (strcmp(job->kind, "exec") != 0 && strcmp(job->kind, "digest") != 0 && strcmp(job->kind, "unpack") != 0)
+    if (strcmp(job->kind, "exec") != 0 && strcmp(job->kind, "digest") != 0 &&
+        strcmp(job->kind, "unpack") != 0)
         return error_set(err, ERR_INTERNAL, "unknown kind of job '%s'", job->kind);
     int status = pthread_create(&job->thread, NULL, work, job);
     return status ? error_errno(err, status, "cannot start a thread") : 0;
@@ -210,7 +212,8 @@ static int host_now(lua_State *L)
     return 1;
 }
 
-static void set_closure(lua_State *L, struct runner *runner, const char *name, lua_CFunction function)
+static void set_closure(lua_State *L, struct runner *runner, const char *name,
+                        lua_CFunction function)
 {
     lua_pushlightuserdata(L, runner);
     lua_pushcclosure(L, function, 1);
@@ -293,7 +296,8 @@ int mlh_task_runner_main(const char *kubeflow, const char *run_id, struct error 
     for (int up = 0; up < 2; up++) {
         char *slash = strrchr(state, '/');
         if (!slash || slash == state)
-            return error_set(err, ERR_USAGE, "%s is not the folder of an embedded Kubeflow service", kubeflow);
+            return error_set(err, ERR_USAGE, "%s is not the folder of an embedded Kubeflow service",
+                             kubeflow);
         *slash = '\0';
     }
     runner.loop = loop_new(err);
@@ -303,7 +307,8 @@ int mlh_task_runner_main(const char *kubeflow, const char *run_id, struct error 
     loop_signal(runner.loop, SIGTERM, asked_to_stop, &runner);
     loop_signal(runner.loop, SIGINT, asked_to_stop, &runner);
     runner.lifeline = loop_fd(runner.loop, 0, EPOLLIN, lifeline_readable, &runner);
-    const struct call call = {.runner = &runner, .state = state, .kubeflow = kubeflow, .run_id = run_id};
+    const struct call call = {
+        .runner = &runner, .state = state, .kubeflow = kubeflow, .run_id = run_id};
     int status = run(&call, err);
     loop_free(runner.loop);
     return status;

@@ -1,4 +1,5 @@
-/* The serve process's side of runners: see runner.h. Called under the lock of the service's Lua state. */
+/* The serve process's side of runners: see runner.h. Called under the lock of the service's Lua
+ * state. */
 #include "local/runner.h"
 
 #include <errno.h>
@@ -64,7 +65,8 @@ static int spawn(const char *dir, const char *id, int lock, pid_t *pid, struct e
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                              POSIX_SPAWN_SETPGROUP);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
     posix_spawnattr_setpgroup(&attributes, 0); /* a Ctrl-C for the server is not one for its runs */
@@ -147,8 +149,8 @@ static void wait_end(int pidfd, int64_t ms)
         continue;
 }
 
-/* Signals the runner of a run, if there is one. The lock that is still held after the pidfd was opened says that the pid is
- * its holder's and not one that was given out again. */
+/* Signals the runner of a run, if there is one. The lock that is still held after the pidfd was
+ * opened says that the pid is its holder's and not one that was given out again. */
 static int lua_stop(lua_State *L)
 {
     const char *dir = luaL_checkstring(L, 1);
@@ -194,7 +196,8 @@ static int lua_stop_all(lua_State *L)
 int luaopen_mlh_runner(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"start", lua_start}, {"alive", lua_alive}, {"stop", lua_stop}, {"stop_all", lua_stop_all}, {NULL, NULL},
+        {"start", lua_start},       {"alive", lua_alive}, {"stop", lua_stop},
+        {"stop_all", lua_stop_all}, {NULL, NULL},
     };
     luaL_newlib(L, functions);
     return 1;

@@ -83,8 +83,8 @@ local function condition(predicate, fields, arguments)
   local name = numbered[math.tointeger(tonumber(operation) or 0) or 0] or operation
   local sql = operations[name]
   if not sql then
-    errors.raise(3, "filter: unknown operation '%s'; known: EQUALS NOT_EQUALS GREATER_THAN GREATER_THAN_EQUALS LESS_THAN "
-                 .. "LESS_THAN_EQUALS IN IS_SUBSTRING", tostring(operation))
+    errors.raise(3, "filter: unknown operation '%s'; known: EQUALS NOT_EQUALS GREATER_THAN GREATER_THAN_EQUALS "
+                 .. "LESS_THAN LESS_THAN_EQUALS IN IS_SUBSTRING", tostring(operation))
   end
   local key = tostring(predicate.key or "")
   local value, kind = predicate_value(predicate)

@@ -139,8 +139,9 @@ local function add_version(service, pipeline_id, given, spec)
     errors.raise(errors.EXISTS, "the pipeline has a version named '%s' already", name)
   end
   local id = service.new_id()
-  service.db:run("INSERT INTO versions (id, pipeline_id, name, display_name, description, created_at, code_source_url, tags, "
-                 .. "spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", id, pipeline_id, name, given.display_name or name,
+  service.db:run("INSERT INTO versions (id, pipeline_id, name, display_name, description, created_at, "
+                 .. "code_source_url, tags, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", id, pipeline_id, name,
+                 given.display_name or name,
                  given.description or "", service.now(), given.code_source_url or "", given.tags, json.encode(spec))
   return id
 end
@@ -208,8 +209,8 @@ end
 function pipelines.add_given_version(service, id, given)
   if not given.pipeline_spec then
     errors.raise(given.package_url and errors.UNIMPLEMENTED or errors.INVALID,
-                 "pipeline_version.pipeline_spec is missing: the embedded service fetches no package_url; send the spec, or "
-                 .. "upload the file to /apis/v2beta1/pipelines/upload_version")
+                 "pipeline_version.pipeline_spec is missing: the embedded service fetches no package_url; send "
+                 .. "the spec, or upload the file to /apis/v2beta1/pipelines/upload_version")
   end
   given.name = given.name or given.display_name
   given.tags = given.tags and read_tags(json.encode(given.tags))

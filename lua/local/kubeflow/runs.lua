@@ -62,7 +62,8 @@ end
 
 --- Brings all runs that had not ended in step.
 function runs.sync_all(service)
-  for _, row in ipairs(service.db:all("SELECT * FROM runs WHERE state NOT IN ('SUCCEEDED','SKIPPED','FAILED','CANCELED')")) do
+  local going = "SELECT * FROM runs WHERE state NOT IN ('SUCCEEDED', 'SKIPPED', 'FAILED', 'CANCELED')"
+  for _, row in ipairs(service.db:all(going)) do
     sync(service, row)
   end
 end
@@ -184,8 +185,8 @@ function runs.create(service, request)
     errors.raise(errors.PRECONDITION, "experiment '%s' is archived: unarchive it, or choose another", experiment.name)
   end
   service.db:transaction(function()
-    service.db:run("INSERT INTO runs (id, experiment_id, display_name, description, service_account, created_at, scheduled_at, "
-      .. "state, history, pipeline_id, version_id, spec, parameters, pipeline_root, namespace) "
+    service.db:run("INSERT INTO runs (id, experiment_id, display_name, description, service_account, created_at, "
+      .. "scheduled_at, state, history, pipeline_id, version_id, spec, parameters, pipeline_root, namespace) "
       .. "VALUES (?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, ?, ?, ?, ?)",
       id, experiment.id, given.display_name, given.description or "", given.service_account or "", now, now,
       json.encode(json.array({ { update_time = list.print_time(now), state = "PENDING" } })), version

@@ -2,14 +2,14 @@
 local store = {}
 
 local schema = {
-  [[CREATE TABLE experiments (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, description TEXT, created_at INTEGER NOT NULL,
-      last_run_created_at INTEGER NOT NULL DEFAULT 0, namespace TEXT NOT NULL DEFAULT '',
+  [[CREATE TABLE experiments (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, description TEXT,
+      created_at INTEGER NOT NULL, last_run_created_at INTEGER NOT NULL DEFAULT 0, namespace TEXT NOT NULL DEFAULT '',
       storage_state TEXT NOT NULL DEFAULT 'AVAILABLE')]],
-  [[CREATE TABLE pipelines (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, display_name TEXT NOT NULL, description TEXT,
-      created_at INTEGER NOT NULL, namespace TEXT NOT NULL DEFAULT '', tags TEXT)]],
-  [[CREATE TABLE versions (id TEXT PRIMARY KEY, pipeline_id TEXT NOT NULL, name TEXT NOT NULL, display_name TEXT NOT NULL,
-      description TEXT, created_at INTEGER NOT NULL, code_source_url TEXT, tags TEXT, spec TEXT NOT NULL,
-      status TEXT NOT NULL DEFAULT 'READY', UNIQUE (pipeline_id, name))]],
+  [[CREATE TABLE pipelines (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, display_name TEXT NOT NULL,
+      description TEXT, created_at INTEGER NOT NULL, namespace TEXT NOT NULL DEFAULT '', tags TEXT)]],
+  [[CREATE TABLE versions (id TEXT PRIMARY KEY, pipeline_id TEXT NOT NULL, name TEXT NOT NULL,
+      display_name TEXT NOT NULL, description TEXT, created_at INTEGER NOT NULL, code_source_url TEXT, tags TEXT,
+      spec TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'READY', UNIQUE (pipeline_id, name))]],
   [[CREATE TABLE runs (id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, display_name TEXT NOT NULL, description TEXT,
       storage_state TEXT NOT NULL DEFAULT 'AVAILABLE', service_account TEXT, created_at INTEGER NOT NULL,
       scheduled_at INTEGER NOT NULL, finished_at INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL, error TEXT,

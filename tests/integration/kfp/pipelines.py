@@ -190,3 +190,39 @@ def limited(out: dsl.OutputPath(str)):
 @dsl.pipeline(name="limits")
 def limits() -> str:
     return limited().set_memory_limit("256Mi").outputs["out"]
+
+
+@dsl.container_component
+def whoami(out: dsl.OutputPath(str), kept: dsl.Output[dsl.Artifact]):
+    return dsl.ContainerSpec(image="mlhost.local/as-app:1", args=["-c", 'echo x >"$1"; printf "%s %s" "$(id -un)" "$HOME" >"$0"',
+                                                                  out, kept.path])
+
+
+@dsl.pipeline(name="users")
+def users() -> str:
+    return whoami().outputs["out"]
+
+
+@dsl.container_component
+def link_parameter(target: str, out: dsl.OutputPath(str)):
+    return sh('mkdir -p "$(dirname "$1")"; ln -s "$0" "$1"', target, out)
+
+
+@dsl.container_component
+def link_artifact(target: str, out: dsl.Output[dsl.Artifact]):
+    return sh('ln -s "$0" "$1"', target, out.path)
+
+
+@dsl.container_component
+def read(what: dsl.Input[dsl.Artifact]):
+    return sh('cat "$0"', what.path)
+
+
+@dsl.pipeline(name="linked-parameter")
+def linked_parameter(target: str):
+    link_parameter(target=target)
+
+
+@dsl.pipeline(name="linked-artifact")
+def linked_artifact(target: str):
+    read(what=link_artifact(target=target).outputs["out"])

@@ -270,6 +270,24 @@ def test_memory_limit(w):
     assert int(w.result(run, "root.limited")["parameters"]["out"]) <= 262144
 
 
+def test_user_and_entrypoint_of_the_image(w):
+    w.server.push(["as-app:1"], {"Env": ["PATH=/bin"], "User": "app", "Entrypoint": ["sh"], "Cmd": ["-c", "exit 8"]})
+    run = w.run(pipelines.users)
+    assert w.result(run, "root.whoami")["parameters"]["out"] == "app /home"
+
+
+def test_links_of_a_task_lead_nowhere(w):
+    """What a task leaves where the runner, or the next task, will read may be a link to any file of this machine."""
+    secret = os.path.join(w.server.workspace, "host-file")
+    with open(secret, "w") as out:
+        out.write("not for tasks")
+    run = w.run(pipelines.linked_parameter, {"target": secret}, expect="FAILED")
+    assert "wrote no output parameter 'out'" in run.error.message, run.error.message
+    run = w.run(pipelines.linked_artifact, {"target": secret}, expect="FAILED")
+    assert "not for tasks" not in w.log(run, "read"), w.log(run, "read")
+    assert task_named(w, run.run_id, "link-artifact")[0].state == "SUCCEEDED"
+
+
 def test_goldens_of_the_sdk(w):
     cases = [
         ("hello_world", {}, "echo", "hello world"),

@@ -45,8 +45,8 @@ components: {comp-a: {executorLabel: exec-a}}
 deploymentSpec: {executors: {exec-a: {container: {image: x}}}}
 ]]
 local function upload(path, query, text, filename)
-  local body = ('--b\r\nContent-Disposition: form-data; name="uploadfile"; filename="%s"\r\nContent-Type: application/x-yaml'
-                .. '\r\n\r\n%s\r\n--b--\r\n'):format(filename or "hello.yaml", text or IR)
+  local body = ('--b\r\nContent-Disposition: form-data; name="uploadfile"; filename="%s"\r\n'
+                .. 'Content-Type: application/x-yaml\r\n\r\n%s\r\n--b--\r\n'):format(filename or "hello.yaml", text or IR)
   return "POST", path, body, query, { ["content-type"] = "multipart/form-data; boundary=b" }
 end
 local V2 = "/apis/v2beta1/"
@@ -194,8 +194,8 @@ return {
     run = good("GET", V2 .. "runs/" .. run.run_id)
     assert(run.state == "FAILED" and run.error.message:find("process ended before", 1, true))
     good("POST", V2 .. "runs/" .. run.run_id .. ":archive")
-    assert(good("GET", V2 .. "runs", nil,
-      { filter = '{"predicates":[{"operation":"EQUALS","key":"storage_state","string_value":"ARCHIVED"}]}' }).total_size == 1)
+    local archived = '{"predicates":[{"operation":"EQUALS","key":"storage_state","string_value":"ARCHIVED"}]}'
+    assert(good("GET", V2 .. "runs", nil, { filter = archived }).total_size == 1)
     assert(good("GET", V2 .. "runs", nil, { experiment_id = experiment.experiment_id }).total_size == 1)
     bad(404, "has no task", "GET", "/apis/v1alpha1/runs/" .. run.run_id .. "/nodes/zz/log")
     good("DELETE", V2 .. "runs/" .. run.run_id)

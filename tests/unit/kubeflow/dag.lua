@@ -93,7 +93,9 @@ root:
         dependentTasks: [a]
         inputs:
           parameters:
-            x: {runtimeValue: {constant: "got {{$.inputs.parameters['pipelinechannel--a-out']}} in {{$.pipeline_job_uuid}}"}}
+            x:
+              runtimeValue:
+                constant: "got {{$.inputs.parameters['pipelinechannel--a-out']}} in {{$.pipeline_job_uuid}}"
             pipelinechannel--a-out: {taskOutputParameter: {producerTask: a, outputParameterKey: out}}
   inputDefinitions: {parameters: {}}
 ]]

@@ -44,8 +44,9 @@ local broken = {
   { "task name", function(s) s.root.dag.tasks["../../x"] = s.root.dag.tasks.a end, "cannot be a task's name" },
   { "output name", function(s) s.components["comp-a"].outputDefinitions = { parameters = { ["../x"] = {} } } end,
     "cannot be a name" },
-  { "recursion", function(s) s.components["comp-a"] = { dag = { tasks = { t = { componentRef = { name = "comp-a" } } } } } end,
-    "contains itself" },
+  { "recursion", function(s)
+    s.components["comp-a"] = { dag = { tasks = { t = { componentRef = { name = "comp-a" } } } } }
+  end, "contains itself" },
   { "empty dag", function(s) s.root.dag.tasks = {} end, "tasks is empty" },
 }
 

@@ -36,12 +36,13 @@ local texts = {
 local words = {
   { { '{"Concat": ["prefix-", "{{$.inputs.parameters[\'text\']}}", "-", "{{$.outputs.artifacts[\'out\'].uri}}"]}' },
     { "prefix-a b-minio://b/x/out" } },
-  { { "a", '{"IfPresent": {"InputName": "text", "Then": ["--text", "{{$.inputs.parameters[\'text\']}}"], "Else": "none"}}' },
+  { { "a", '{"IfPresent": {"InputName": "text", "Then": ["--text", "{{$.inputs.parameters[\'text\']}}"], "Else": "n"}}' },
     { "a", "--text", "a b" } },
   { { '{"IfPresent": {"InputName": "absent", "Then": ["--x"], "Else": ["--no", "x"]}}' }, { "--no", "x" } },
   { { '{"IfPresent": {"InputName": "absent", "Then": ["--x"]}}', "z" }, { "z" } },
   { { '{"IfPresent": {"InputName": "model", "Then": "yes"}}' }, { "yes" } },
-  { { '{"Concat": ["a", {"IfPresent": {"InputName": "absent", "Then": "x", "Else": "y"}}, "{\\"Concat\\": [\\"b\\", \\"c\\"]}"]}' },
+  { { '{"Concat": ["a", {"IfPresent": {"InputName": "absent", "Then": "x", "Else": "y"}}, '
+      .. '"{\\"Concat\\": [\\"b\\", \\"c\\"]}"]}' },
     { "aybc" } },
   { { '{"not": "ours"}', "{" }, { '{"not": "ours"}', "{" } },
 }
