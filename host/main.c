@@ -31,7 +31,7 @@ int main(int argc, char **argv)
     }
     const struct command *command = command_find(name);
     if (!command) {
-        const char *names[64];
+        const char *names[64] = {NULL};
         size_t count = 0;
         for (const struct command *const *c = commands; *c && count < 64; c++)
             names[count++] = (*c)->name;

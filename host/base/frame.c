@@ -111,7 +111,7 @@ static int decode(struct reader *r, struct value *out, int depth);
 
 static int decode_items(struct reader *r, struct value *out, bool map, int depth)
 {
-    uint32_t count, key_len;
+    uint32_t count = 0, key_len = 0;
 
     if (take_u32(r, &count) < 0)
         return -1;
@@ -138,9 +138,9 @@ static int decode_items(struct reader *r, struct value *out, bool map, int depth
 
 static int decode(struct reader *r, struct value *out, int depth)
 {
-    unsigned char tag;
-    uint64_t bits;
-    uint32_t len;
+    unsigned char tag = 0;
+    uint64_t bits = 0;
+    uint32_t len = 0;
 
     if (depth > VALUE_MAX_DEPTH)
         return broken(r, "is nested too deeply");
@@ -216,7 +216,7 @@ void frame_append(const struct value *v, struct buf *out)
 
 int frame_take(struct buf *in, struct value *out, struct error *err)
 {
-    uint32_t len;
+    uint32_t len = 0;
 
     if (in->len < sizeof len)
         return 0;

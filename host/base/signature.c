@@ -64,7 +64,7 @@ static bool fits(const char *type, const struct value *v)
 
 static int unknown_argument(const struct signature *signature, const char *name, struct error *err)
 {
-    const char *known[32];
+    const char *known[32] = {NULL};
     size_t count = 0;
     const char *at = signature->args;
     struct argument argument;

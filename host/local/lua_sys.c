@@ -1,4 +1,5 @@
-/* The few things of the system that the embedded services' Lua needs beyond the standard libraries. */
+/* The few things of the system that the embedded services' Lua needs beyond the standard libraries.
+ */
 #include "local/lua_service.h"
 
 #include <dirent.h>
@@ -35,7 +36,8 @@ static int sys_random_hex(lua_State *L)
     unsigned char bytes[64];
     char text[2 * sizeof bytes + 1];
 
-    luaL_argcheck(L, count > 0 && count <= (lua_Integer)sizeof bytes, 1, "1 to 64");
+    if (count < 1 || count > (lua_Integer)sizeof bytes)
+        return luaL_argerror(L, 1, "1 to 64");
     if (getrandom(bytes, (size_t)count, 0) != count)
         return luaL_error(L, "no random numbers: %s", strerror(errno));
     for (lua_Integer i = 0; i < count; i++)
@@ -108,7 +110,8 @@ static int sys_list(lua_State *L)
     for (int i = 0; i < count; i++) {
         cleanup_free char *file = path_join(path, names[i]->d_name);
         struct stat st;
-        if (strcmp(names[i]->d_name, ".") != 0 && strcmp(names[i]->d_name, "..") != 0 && lstat(file, &st) == 0) {
+        if (strcmp(names[i]->d_name, ".") != 0 && strcmp(names[i]->d_name, "..") != 0 &&
+            lstat(file, &st) == 0) {
             lua_createtable(L, 0, 3);
             lua_pushstring(L, names[i]->d_name);
             lua_setfield(L, -2, "name");
@@ -171,9 +174,12 @@ static int sys_log(lua_State *L)
 int luaopen_mlh_sys(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"now_ms", sys_now_ms}, {"random_hex", sys_random_hex}, {"read", sys_read}, {"write", sys_write},
-        {"mkdir", sys_mkdir}, {"remove", sys_remove}, {"list", sys_list}, {"stat", sys_stat},
-        {"sha256", sys_sha256}, {"is_plain", sys_is_plain}, {"log", sys_log}, {NULL, NULL},
+        {"now_ms", sys_now_ms}, {"random_hex", sys_random_hex},
+        {"read", sys_read},     {"write", sys_write},
+        {"mkdir", sys_mkdir},   {"remove", sys_remove},
+        {"list", sys_list},     {"stat", sys_stat},
+        {"sha256", sys_sha256}, {"is_plain", sys_is_plain},
+        {"log", sys_log},       {NULL, NULL},
     };
 
     luaL_newlib(L, functions);
