@@ -61,7 +61,8 @@ static int take(const struct value *from, const char *workspace, const char *who
         }
         struct value *list = value_put(out, pair->key);
         value_set_array(list);
-        if (pair->value.kind != VALUE_ARRAY && value_count(&pair->value))
+        bool empty = pair->value.kind == VALUE_NIL || (pair->value.kind == VALUE_MAP && value_count(&pair->value) == 0);
+        if (pair->value.kind != VALUE_ARRAY && !empty)
             return error_set(err, ERR_INVALID, "%s permissions: %s must be a list of texts", whose, pair->key);
         for (size_t k = 0; k < value_count(&pair->value); k++) {
             const char *text = value_text(value_at(&pair->value, k), NULL);
