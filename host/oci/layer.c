@@ -188,7 +188,8 @@ static int put_content(struct layer *layer, const struct layer_entry *entry, str
         size_t room = PIECE - layer->filled;
         if (room > entry->size - at)
             room = (size_t)(entry->size - at);
-        ssize_t n = pread(entry->fd, layer->piece + layer->filled, room, (off_t)at);
+        ssize_t n = pread(entry->fd, layer->piece + layer->filled, room,
+                          (off_t)(entry->offset + at));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -18,7 +18,8 @@ struct layer_entry {
     uint32_t uid, gid;
     const char *link;  /* S_IFLNK: where to; with `hard`: the path of the entry that this is another name of */
     bool hard;
-    int fd;            /* S_IFREG: read from its start when data is NULL */
+    int fd;            /* S_IFREG: read from `offset` on, when data is NULL */
+    uint64_t offset;
     const void *data;
     uint64_t size;     /* S_IFREG */
 };

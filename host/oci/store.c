@@ -218,6 +218,19 @@ int store_blob_put(struct store *store, const void *data, size_t len, struct dig
     return store_blob_commit(upload, sum.text, NULL, err);
 }
 
+int store_scratch(struct store *store, struct error *err)
+{
+    int fd = openat(store->dir, "uploads", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+        cleanup_free char *name = mem_printf("%s/uploads/scratch-XXXXXX", store->root);
+        fd = mkostemp(name, O_CLOEXEC);
+        if (fd >= 0)
+            unlink(name);
+    }
+    return fd >= 0 ? fd : error_errno(err, errno, "cannot make a temporary file in %s", store->root);
+}
+
 /* ---- uploads ---- */
 
 static void upload_name(const struct upload *upload, char out[64])

@@ -47,6 +47,9 @@ int store_blob_delete(struct store *store, const char *digest, struct error *err
 int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out, struct error *err);
 char *store_blob_path(struct store *store, const char *digest); /* allocated; NULL for what is no digest */
 
+/* A nameless file on the store's disk, gone when closed: for what has to be collected before it can be written. -1 fails. */
+int store_scratch(struct store *store, struct error *err);
+
 /* An upload: written piece by piece, perhaps over several requests, then committed under its digest. */
 struct upload;
 struct upload *store_blob_begin(struct store *store, struct error *err);

@@ -1,0 +1,507 @@
+#include "oci/build.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "oci/build_internal.h"
+#include "oci/dockerfile.h"
+#include "oci/manifest.h"
+
+int64_t build_epoch(void)
+{
+    const char *text = getenv("SOURCE_DATE_EPOCH");
+    char *end;
+
+    if (!text || !*text)
+        return 0;
+    errno = 0;
+    long long epoch = strtoll(text, &end, 10);
+    return *end || errno || epoch < 0 ? 0 : epoch;
+}
+
+void builder_log(struct builder *builder, const char *level, const char *format, ...)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    va_list args;
+
+    if (!builder->spec->log)
+        return;
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    builder->spec->log(builder->spec->ctx, level, text.data ? text.data : "");
+}
+
+void stage_free(struct stage *stage)
+{
+    free(stage->name);
+    value_free(&stage->config);
+    value_free(&stage->layers);
+    value_free(&stage->diff_ids);
+    value_free(&stage->history);
+    value_free(&stage->args);
+    tree_free(&stage->tree);
+    *stage = (struct stage){0};
+}
+
+/* ---- variables ---- */
+
+const char *stage_env(const struct stage *stage, const char *name, size_t len)
+{
+    const struct value *env = value_get(&stage->config, "Env");
+
+    for (size_t i = value_count(env); i-- > 0;) {
+        const char *pair = value_text(value_at(env, i), "");
+        if (strncmp(pair, name, len) == 0 && pair[len] == '=')
+            return pair + len + 1;
+    }
+    return NULL;
+}
+
+/* What every build knows, as BuildKit has it. */
+static const char *predefined(const char *name)
+{
+    static char platform[32];
+
+    if (strcmp(name, "TARGETOS") == 0 || strcmp(name, "BUILDOS") == 0)
+        return "linux";
+    if (strcmp(name, "TARGETARCH") == 0 || strcmp(name, "BUILDARCH") == 0)
+        return oci_architecture();
+    if (strcmp(name, "TARGETVARIANT") == 0 || strcmp(name, "BUILDVARIANT") == 0)
+        return "";
+    if (strcmp(name, "TARGETPLATFORM") != 0 && strcmp(name, "BUILDPLATFORM") != 0)
+        return NULL;
+    snprintf(platform, sizeof platform, "linux/%s", oci_architecture());
+    return platform;
+}
+
+struct scope { struct builder *builder; struct stage *stage; };
+
+static const char *lookup(void *ctx, const char *name, size_t len)
+{
+    struct scope *scope = ctx;
+    cleanup_free char *key = mem_strndup(name, len);
+
+    if (scope->stage) {
+        const char *env = stage_env(scope->stage, name, len);
+        return env ? env : value_get_string(&scope->stage->args, key, NULL);
+    }
+    const char *global = value_get_string(&scope->builder->globals, key, NULL);
+    return global ? global : predefined(key);
+}
+
+char *stage_expand(struct builder *builder, struct stage *stage, const char *word, struct error *err)
+{
+    struct scope scope = {builder, stage};
+
+    return dockerfile_expand(word, builder->escape, lookup, &scope, err);
+}
+
+int build_arg(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+{
+    cleanup_value struct value words = {0};
+
+    value_set_array(&words);
+    if (dockerfile_split(value_get_string(instruction, "text", ""), builder->escape, &words, err) != 0)
+        return -1;
+    for (size_t i = 0; i < value_count(&words); i++) {
+        const char *word = value_text(value_at(&words, i), "");
+        size_t len = strcspn(word, "=");
+        cleanup_free char *name = mem_strndup(word, len);
+        if (!isalpha((unsigned char)*name) && *name != '_')
+            return error_set(err, ERR_INVALID, "ARG: '%s' is no name of a variable", name);
+        cleanup_free char *text = word[len] ? stage_expand(builder, stage, word + len + 1, err) : NULL;
+        if (word[len] && !text)
+            return -1;
+        const struct value *given = value_get(builder->spec->args, name);
+        const char *chosen = given ? value_text(given, "") : text;
+        if (!chosen && stage)
+            chosen = value_get_string(&builder->globals, name, predefined(name));
+        if (given)
+            value_put_bool(&builder->used_args, name, true);
+        struct value *slot = value_put(stage ? &stage->args : &builder->globals, name);
+        if (chosen)
+            value_set_string(slot, chosen);
+    }
+    return 0;
+}
+
+/* ---- stages ---- */
+
+struct stage *builder_stage(struct builder *builder, const char *name)
+{
+    char *end;
+
+    for (size_t i = 0; i < builder->count; i++)
+        if (builder->stages[i].name && strcasecmp(builder->stages[i].name, name) == 0)
+            return &builder->stages[i];
+    if (!isdigit((unsigned char)*name))
+        return NULL;
+    unsigned long number = strtoul(name, &end, 10);
+    return *end == '\0' && number < builder->count ? &builder->stages[number] : NULL;
+}
+
+static void stage_init(struct stage *stage)
+{
+    value_set_map(&stage->config);
+    value_set_array(&stage->layers);
+    value_set_array(&stage->diff_ids);
+    value_set_array(&stage->history);
+    value_set_map(&stage->args);
+}
+
+/* Docker's names of layers become OCI's: the bytes are the same. */
+static const char *oci_layer_type(const char *type)
+{
+    if (strcmp(type, "application/vnd.docker.image.rootfs.diff.tar.gzip") == 0)
+        return OCI_LAYER_GZIP;
+    if (strcmp(type, "application/vnd.docker.image.rootfs.diff.tar") == 0)
+        return "application/vnd.oci.image.layer.v1.tar";
+    return type;
+}
+
+int builder_image(struct builder *builder, const char *reference, struct stage *out, struct error *err)
+{
+    cleanup_value struct value manifest = {0};
+    cleanup_value struct value config = {0};
+    struct digest digest;
+
+    if (!builder->spec->resolve)
+        return error_set(err, ERR_NOT_FOUND, "the image %s is not known", reference);
+    if (builder->spec->resolve(builder->spec->ctx, reference, &digest, err) != 0 ||
+        oci_manifest_load(builder->spec->store, digest.text, &manifest, NULL, err) != 0 ||
+        oci_config_load(builder->spec->store, &manifest, &config, err) != 0)
+        return -1;
+    stage_init(out);
+    const struct value *inner = value_get(&config, "config");
+    if (inner && inner->kind == VALUE_MAP) {
+        value_free(&out->config);
+        value_copy(&out->config, inner);
+    }
+    const struct value *layers = value_get(&manifest, "layers");
+    for (size_t i = 0; i < value_count(layers); i++) {
+        const struct value *from = value_at(layers, i);
+        struct value *to = value_push(&out->layers);
+        value_set_map(to);
+        value_put_string(to, "mediaType", oci_layer_type(value_get_string(from, "mediaType", OCI_LAYER_GZIP)));
+        value_put_string(to, "digest", value_get_string(from, "digest", ""));
+        value_put_int(to, "size", value_get_int(from, "size", 0));
+    }
+    value_free(&out->diff_ids);
+    value_copy(&out->diff_ids, value_path(&config, "rootfs.diff_ids"));
+    const struct value *history = value_get(&config, "history");
+    if (history && history->kind == VALUE_ARRAY) {
+        value_free(&out->history);
+        value_copy(&out->history, history);
+    }
+    return 0;
+}
+
+static void copy_stage(struct stage *to, const struct stage *from)
+{
+    stage_init(to);
+    value_free(&to->config);
+    value_copy(&to->config, &from->config);
+    value_free(&to->layers);
+    value_copy(&to->layers, &from->layers);
+    value_free(&to->diff_ids);
+    value_copy(&to->diff_ids, &from->diff_ids);
+    value_free(&to->history);
+    value_copy(&to->history, &from->history);
+}
+
+void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction, bool empty)
+{
+    struct value *item = value_push(&stage->history);
+    cleanup_free char *text = mem_printf("%s %s", value_get_string(instruction, "keyword", ""),
+                                         value_get_string(instruction, "text", ""));
+
+    value_set_map(item);
+    value_put_string(item, "created", builder->created);
+    value_put_string(item, "created_by", text);
+    if (empty)
+        value_put_bool(item, "empty_layer", true);
+}
+
+int stage_tree(struct builder *builder, struct stage *stage, struct error *err)
+{
+    for (size_t i = (size_t)stage->tree.layers; i < value_count(&stage->layers); i++) {
+        const char *digest = value_get_string(value_at(&stage->layers, i), "digest", "");
+        cleanup_close int fd = store_blob_open(builder->spec->store, digest, NULL, err);
+        if (fd < 0 || tree_add_layer(&stage->tree, fd, err) != 0)
+            return error_wrap(err, "layer %s", digest);
+    }
+    return 0;
+}
+
+struct context *builder_context(struct builder *builder, struct error *err)
+{
+    if (!builder->context)
+        builder->context = context_list(builder->spec->context, builder->spec->dockerfile, err);
+    return builder->context;
+}
+
+static int check_platform(const char *platform, struct error *err)
+{
+    cleanup_free char *own = mem_printf("linux/%s", oci_architecture());
+
+    if (!platform || strcmp(platform, own) == 0 || strcmp(platform, "linux") == 0)
+        return 0;
+    error_set(err, ERR_UNSUPPORTED, "--platform=%s cannot be built here", platform);
+    return error_hint(err, "this machine builds %s", own);
+}
+
+static int build_from(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+{
+    const char *platform = value_get_string(value_get(instruction, "flags"), "platform", NULL);
+    cleanup_free char *wanted = platform ? stage_expand(builder, NULL, platform, err) : NULL;
+    cleanup_free char *image = stage_expand(builder, NULL, value_text(value_at(value_get(instruction, "words"), 0), ""), err);
+
+    if (!image || (platform && !wanted) || check_platform(wanted, err) != 0)
+        return -1;
+    if (!*image) {
+        error_set(err, ERR_INVALID, "FROM %s: the image's name is empty", value_get_string(instruction, "text", ""));
+        return error_hint(err, "give the ARG a default, or pass args = { NAME = \"image\" }");
+    }
+    char *name = stage->name;
+    stage->name = NULL;
+    int status = 0;
+    struct stage *earlier = builder_stage(builder, image);
+    if (strcmp(image, "scratch") == 0) {
+        stage_init(stage);
+    } else if (earlier && earlier < stage) {
+        status = builder_build(builder, earlier, err);
+        if (status == 0)
+            copy_stage(stage, earlier);
+    } else {
+        status = builder_image(builder, image, stage, err);
+    }
+    stage->name = name;
+    if (status != 0)
+        return -1;
+    const struct value *triggers = value_get(&stage->config, "OnBuild");
+    if (value_count(triggers)) {
+        error_set(err, ERR_UNSUPPORTED, "%s has ONBUILD instructions, which are not supported yet", image);
+        return error_hint(err, "write them into this Dockerfile: %s", value_text(value_at(triggers, 0), ""));
+    }
+    return 0;
+}
+
+static int go_on(struct builder *builder, struct error *err)
+{
+    if (cancelled(builder->spec->cancel))
+        return error_set(err, ERR_CANCELLED, "the build was cancelled");
+    if (builder->spec->deadline && deadline_passed(builder->spec->deadline))
+        return error_set(err, ERR_TIMEOUT, "the build took too long");
+    return 0;
+}
+
+static int build_instruction(struct builder *builder, struct stage *stage, const struct value *instruction,
+                             struct error *err)
+{
+    const char *keyword = value_get_string(instruction, "keyword", "");
+
+    if (go_on(builder, err) != 0)
+        return -1;
+    if (strcmp(keyword, "FROM") == 0)
+        return build_from(builder, stage, instruction, err);
+    if (strcmp(keyword, "COPY") == 0 || strcmp(keyword, "ADD") == 0)
+        return build_copy(builder, stage, instruction, err);
+    if (strcmp(keyword, "WORKDIR") == 0)
+        return build_workdir(builder, stage, instruction, err);
+    if (strcmp(keyword, "RUN") == 0) {
+        error_set(err, ERR_UNSUPPORTED, "RUN is not supported yet: %s", value_get_string(instruction, "text", ""));
+        return error_hint(err, "start FROM an image that has the result, or COPY it in; RUN needs another builder for now");
+    }
+    int done = build_config(builder, stage, instruction, err);
+    if (done == 0)
+        return error_set(err, ERR_UNSUPPORTED, "%s is not supported", keyword);
+    return done > 0 ? 0 : -1;
+}
+
+int builder_build(struct builder *builder, struct stage *stage, struct error *err)
+{
+    if (stage->done)
+        return 0;
+    if (stage->busy)
+        return error_set(err, ERR_INVALID, "the stages need each other in a circle");
+    stage->busy = true;
+    for (size_t i = stage->first; i < stage->end; i++) {
+        const struct value *instruction = value_at(builder->instructions, i);
+        struct error problem = {0};
+        if (build_instruction(builder, stage, instruction, &problem) != 0) {
+            /* An error of a stage that this one needs has its place already. */
+            if (!strstr(problem.message, builder->label))
+                error_wrap(&problem, "%s:%d", builder->label, (int)value_get_int(instruction, "line", 0));
+            if (err)
+                *err = problem;
+            return -1;
+        }
+    }
+    stage->busy = false;
+    stage->done = true;
+    return 0;
+}
+
+static int load(struct builder *builder, struct error *err)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+
+    if (file_read(AT_FDCWD, builder->spec->dockerfile, DOCKERFILE_LIMIT, &text, err) != 0)
+        return error_hint(err, "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
+    if (dockerfile_parse(text.data ? text.data : "", text.len, builder->label, &builder->dockerfile, NULL, err) != 0)
+        return -1;
+    builder->instructions = value_get(&builder->dockerfile, "instructions");
+    builder->escape = *value_get_string(&builder->dockerfile, "escape", "\\");
+    value_set_map(&builder->globals);
+    value_set_map(&builder->used_args);
+    for (size_t i = 0; i < value_count(builder->instructions); i++) {
+        const struct value *instruction = value_at(builder->instructions, i);
+        const struct value *words = value_get(instruction, "words");
+        if (value_get_int(instruction, "stage", -1) < 0) {
+            if (build_arg(builder, NULL, instruction, err) != 0)
+                return error_wrap(err, "%s:%d", builder->label, (int)value_get_int(instruction, "line", 0));
+        } else if (strcmp(value_get_string(instruction, "keyword", ""), "FROM") == 0) {
+            builder->stages = mem_array(builder->stages, builder->count + 1, sizeof *builder->stages);
+            struct stage *stage = &builder->stages[builder->count++];
+            *stage = (struct stage){.first = i, .end = i + 1};
+            if (value_count(words) == 3)
+                stage->name = mem_strdup(value_text(value_at(words, 2), ""));
+        } else {
+            builder->stages[builder->count - 1].end = i + 1;
+        }
+    }
+    return 0;
+}
+
+static void builder_end(struct builder *builder)
+{
+    for (size_t i = 0; i < builder->count; i++)
+        stage_free(&builder->stages[i]);
+    free(builder->stages);
+    value_free(&builder->dockerfile);
+    value_free(&builder->globals);
+    value_free(&builder->used_args);
+    context_free(builder->context);
+}
+
+int build_write_image(struct store *store, const struct value *config, const struct value *layers,
+                      struct build_result *out, struct error *err)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_value struct value manifest = {0};
+
+    value_to_json(config, 0, &text);
+    if (store_blob_put(store, text.data, text.len, &out->config, err) != 0)
+        return -1;
+    value_set_map(&manifest);
+    value_put_int(&manifest, "schemaVersion", 2);
+    value_put_string(&manifest, "mediaType", OCI_MANIFEST);
+    struct value *descriptor = value_put(&manifest, "config");
+    value_set_map(descriptor);
+    value_put_string(descriptor, "mediaType", OCI_CONFIG);
+    value_put_string(descriptor, "digest", out->config.text);
+    value_put_int(descriptor, "size", (int64_t)text.len);
+    value_copy(value_put(&manifest, "layers"), layers);
+    out->layers = value_count(layers);
+    out->size = 0;
+    for (size_t i = 0; i < out->layers; i++)
+        out->size += (uint64_t)value_get_int(value_at(layers, i), "size", 0);
+    buf_clear(&text);
+    value_to_json(&manifest, 0, &text);
+    return store_blob_put(store, text.data, text.len, &out->manifest, err);
+}
+
+static int write_stage(struct builder *builder, struct stage *stage, struct build_result *out, struct error *err)
+{
+    cleanup_value struct value config = {0};
+    const struct value *labels = builder->spec->labels;
+
+    for (size_t i = 0; labels && labels->kind == VALUE_MAP && i < labels->as.map.count; i++) {
+        struct value *map = value_get(&stage->config, "Labels");
+        if (!map)
+            value_set_map(map = value_put(&stage->config, "Labels"));
+        value_put_string(map, labels->as.map.pairs[i].key, value_text(&labels->as.map.pairs[i].value, ""));
+    }
+    value_set_map(&config);
+    value_put_string(&config, "created", builder->created);
+    value_put_string(&config, "architecture", oci_architecture());
+    value_put_string(&config, "os", "linux");
+    value_copy(value_put(&config, "config"), &stage->config);
+    struct value *rootfs = value_put(&config, "rootfs");
+    value_set_map(rootfs);
+    value_put_string(rootfs, "type", "layers");
+    value_copy(value_put(rootfs, "diff_ids"), &stage->diff_ids);
+    value_copy(value_put(&config, "history"), &stage->history);
+    return build_write_image(builder->spec->store, &config, &stage->layers, out, err);
+}
+
+static void warn_unused(struct builder *builder)
+{
+    const struct value *args = builder->spec->args;
+
+    for (size_t i = 0; args && args->kind == VALUE_MAP && i < args->as.map.count; i++)
+        if (!value_get(&builder->used_args, args->as.map.pairs[i].key))
+            builder_log(builder, "warning", "%s: the build argument %s is used by no ARG", builder->label,
+                        args->as.map.pairs[i].key);
+}
+
+static int builder_begin(struct builder *builder, const struct build_spec *spec, struct error *err)
+{
+    cleanup_buf struct buf created = BUF_INIT;
+
+    *builder = (struct builder){.spec = spec, .label = spec->label ? spec->label : spec->dockerfile};
+    time_print(spec->epoch * 1000, &created);
+    snprintf(builder->created, sizeof builder->created, "%s", created.data);
+    return load(builder, err);
+}
+
+int oci_build(const struct build_spec *spec, struct build_result *out, struct error *err)
+{
+    struct builder builder;
+    int status = builder_begin(&builder, spec, err);
+
+    if (status == 0) {
+        struct stage *stage = spec->target ? builder_stage(&builder, spec->target) : &builder.stages[builder.count - 1];
+        if (!stage)
+            status = error_set(err, ERR_NOT_FOUND, "%s has no stage '%s'", builder.label, spec->target);
+        else
+            status = builder_build(&builder, stage, err);
+        if (status == 0)
+            status = write_stage(&builder, stage, out, err);
+        if (status == 0)
+            warn_unused(&builder);
+    }
+    builder_end(&builder);
+    return status;
+}
+
+int build_references(const char *dockerfile, const char *label, const struct value *args, struct value *out,
+                     struct error *err)
+{
+    struct build_spec spec = {.dockerfile = dockerfile, .label = label, .args = args};
+    struct builder builder;
+    int status = builder_begin(&builder, &spec, err);
+
+    value_set_array(out);
+    for (size_t i = 0; status == 0 && i < value_count(builder.instructions); i++) {
+        const struct value *instruction = value_at(builder.instructions, i);
+        const char *keyword = value_get_string(instruction, "keyword", "");
+        const char *word = strcmp(keyword, "FROM") == 0 ? value_text(value_at(value_get(instruction, "words"), 0), "")
+                           : strcmp(keyword, "COPY") == 0 ? value_get_string(value_get(instruction, "flags"), "from", NULL)
+                                                          : NULL;
+        cleanup_free char *image = word ? stage_expand(&builder, NULL, word, NULL) : NULL;
+        if (image && *image && strcmp(image, "scratch") != 0 && !builder_stage(&builder, image))
+            value_push_string(out, image);
+    }
+    builder_end(&builder);
+    return status;
+}
