@@ -1,4 +1,5 @@
-/* mlhost serve: the embedded services on a loopback port. The serving itself is in the serve module. */
+/* mlhost serve: the embedded services on a loopback port. The serving itself is in the serve
+ * module. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,12 +16,14 @@
 static const char help[] =
     "usage: mlhost serve [options]\n"
     "\n"
-    "Serves the embedded registry, MLflow and Kubeflow Pipelines on a loopback port, on the files of the workspace's\n"
+    "Serves the embedded registry, MLflow and Kubeflow Pipelines on a loopback port, on the files "
+    "of the workspace's\n"
     ".mlhost/local folder, until SIGTERM or Ctrl-C. Official clients work against it.\n"
     "\n"
     "options:\n"
     "  --port N         the port of 127.0.0.1 to listen on; 0: any free one (default: 5000)\n"
-    "  --workspace DIR  whose services (default: the folder upwards that holds mlhost.yaml or .git)\n"
+    "  --workspace DIR  whose services (default: the folder upwards that holds mlhost.yaml or "
+    ".git)\n"
     "  --profile NAME   the profile of mlhost.yaml to be active\n"
     "  --verbose        one line per request on stderr\n"
     "\n"
@@ -39,7 +42,8 @@ const struct command cmd_serve = {
     .run = run,
 };
 
-/* Waits for the server's line on the pipe, then tells the user. A child, so that the server starts no thread early. */
+/* Waits for the server's line on the pipe, then tells the user. A child, so that the server starts
+ * no thread early. */
 static void announce(int ready, const char *state)
 {
     char url[128];
@@ -86,7 +90,8 @@ static int serve(const struct config *config, int port, bool verbose, struct err
         _exit(0);
     }
     close(ready[0]);
-    struct serve_spec spec = {.config = config, .unix_fd = -1, .port = port, .ready_fd = ready[1], .quiet = !verbose};
+    struct serve_spec spec = {
+        .config = config, .unix_fd = -1, .port = port, .ready_fd = ready[1], .quiet = !verbose};
     int status = serve_main(&spec, err);
     if (status < 0)
         close(ready[1]);
@@ -99,10 +104,8 @@ static int run(int argc, char **argv)
     const char *port_text = "5000", *workspace = NULL, *profile = NULL;
     bool verbose = false;
     const struct option_spec options[] = {
-        {"port,p", OPTION_TEXT, &port_text},
-        {"workspace,w", OPTION_TEXT, &workspace},
-        {"profile", OPTION_TEXT, &profile},
-        {"verbose,v", OPTION_FLAG, &verbose},
+        {"port,p", OPTION_TEXT, &port_text}, {"workspace,w", OPTION_TEXT, &workspace},
+        {"profile", OPTION_TEXT, &profile},  {"verbose,v", OPTION_FLAG, &verbose},
         {NULL, OPTION_FLAG, NULL},
     };
     struct error err = {0};

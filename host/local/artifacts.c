@@ -1,7 +1,8 @@
 /*
- * The artifact proxy of MLflow (mlflow-artifacts/artifacts/<path>): files under <state>/mlflow/artifacts, streamed both ways.
- * A path is walked part by part without following links, so nothing outside that folder is ever reached. An upload
- * is a file beside the tree until it is whole.
+ * The artifact proxy of MLflow (mlflow-artifacts/artifacts/<path>): files under
+ * <state>/mlflow/artifacts, streamed both ways. A path is walked part by part without following
+ * links, so nothing outside that folder is ever reached. An upload is a file beside the tree until
+ * it is whole.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -35,7 +36,8 @@ static struct artifacts *self(const struct request *rq)
     return rq->service->state;
 }
 
-static void refuse(struct request *rq, int status, const char *code, const char *format, const char *what)
+static void refuse(struct request *rq, int status, const char *code, const char *format,
+                   const char *what)
 {
     cleanup_value struct value body = {0};
 
@@ -106,7 +108,8 @@ static void download(struct request *rq, const char *path)
     const char *last;
     struct stat st;
     cleanup_close int at = open_parent(self(rq)->root, path, false, &last);
-    cleanup_close int fd = at < 0 ? -1 : openat(at, last, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    cleanup_close int fd =
+        at < 0 ? -1 : openat(at, last, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
     if (fd < 0 || fstat(fd, &st) < 0) {
         refuse_errno(rq, errno, path);
@@ -178,8 +181,10 @@ static void upload_begin(struct request *rq)
         return;
     struct upload *upload = mem_alloc(sizeof *upload);
     rq->local = upload;
-    snprintf(upload->name, sizeof upload->name, "%ld.%lu", (long)getpid(), atomic_fetch_add(&artifacts->serial, 1));
-    upload->fd = openat(artifacts->incoming, upload->name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    snprintf(upload->name, sizeof upload->name, "%ld.%lu", (long)getpid(),
+             atomic_fetch_add(&artifacts->serial, 1));
+    upload->fd = openat(artifacts->incoming, upload->name,
+                        O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (upload->fd < 0)
         refuse_errno(rq, errno, "upload");
 }
@@ -205,7 +210,7 @@ static void upload_finish(struct request *rq)
 
 /* ---- DELETE ---- */
 
-static void delete(struct request *rq, const char *path)
+static void delete (struct request *rq, const char *path)
 {
     struct artifacts *artifacts = self(rq);
     const char *last;
@@ -255,7 +260,8 @@ static void handle(struct request *rq)
     const char *path;
 
     if (strncmp(rq->rest, "mpu/", 4) == 0)
-        refuse(rq, 501, "NOT_IMPLEMENTED", "%s is not supported for local artifact storage", "Multipart upload");
+        refuse(rq, 501, "NOT_IMPLEMENTED", "%s is not supported for local artifact storage",
+               "Multipart upload");
     else if (rq->local)
         upload_finish(rq);
     else if (strcmp(rq->rest, "artifacts") == 0 || strcmp(rq->rest, "artifacts/") == 0) {
@@ -270,7 +276,7 @@ static void handle(struct request *rq)
     else if (strcmp(rq->method, "GET") == 0 || strcmp(rq->method, "HEAD") == 0)
         download(rq, path);
     else if (strcmp(rq->method, "DELETE") == 0)
-        delete(rq, path);
+        delete (rq, path);
     else
         refuse(rq, 405, "BAD_REQUEST", "Method %s is not allowed here", rq->method);
 }
@@ -302,12 +308,18 @@ static void close_service(struct service *service)
 
 struct service *artifacts_open(const struct local_host *host, struct error *err)
 {
-    static const char *const prefixes[] = {"/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/", NULL};
+    static const char *const prefixes[] = {"/api/2.0/mlflow-artifacts/",
+                                           "/ajax-api/2.0/mlflow-artifacts/", NULL};
     struct artifacts *artifacts = mem_alloc(sizeof *artifacts);
     cleanup_free char *incoming = mem_printf("%s/mlflow/incoming", host->state);
 
-    artifacts->service = (struct service){.name = "mlflow-artifacts", .prefixes = prefixes, .begin = begin,
-                                          .data = data, .handle = handle, .end = end, .close = close_service,
+    artifacts->service = (struct service){.name = "mlflow-artifacts",
+                                          .prefixes = prefixes,
+                                          .begin = begin,
+                                          .data = data,
+                                          .handle = handle,
+                                          .end = end,
+                                          .close = close_service,
                                           .state = artifacts};
     artifacts->root = artifacts->incoming = -1;
     artifacts->root_path = mem_printf("%s/mlflow/artifacts", host->state);

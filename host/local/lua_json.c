@@ -7,7 +7,7 @@
 #include "base/mem.h"
 
 #define ARRAY_MARK "mlhost.json.array"
-#define MAX_DEPTH 200
+#define MAX_DEPTH  200
 
 static void mark_array(lua_State *L)
 {
@@ -29,10 +29,18 @@ void lua_push_value(lua_State *L, const struct value *v)
 {
     luaL_checkstack(L, 6, "the document is nested too deeply");
     switch (v->kind) {
-    case VALUE_BOOL: lua_pushboolean(L, v->as.boolean); break;
-    case VALUE_INT: lua_pushinteger(L, v->as.integer); break;
-    case VALUE_REAL: lua_pushnumber(L, v->as.real); break;
-    case VALUE_STRING: lua_pushlstring(L, v->as.string.data, v->as.string.len); break;
+    case VALUE_BOOL:
+        lua_pushboolean(L, v->as.boolean);
+        break;
+    case VALUE_INT:
+        lua_pushinteger(L, v->as.integer);
+        break;
+    case VALUE_REAL:
+        lua_pushnumber(L, v->as.real);
+        break;
+    case VALUE_STRING:
+        lua_pushlstring(L, v->as.string.data, v->as.string.len);
+        break;
     case VALUE_ARRAY:
         lua_createtable(L, (int)v->as.array.count, 0);
         for (size_t i = 0; i < v->as.array.count; i++) {
@@ -50,7 +58,9 @@ void lua_push_value(lua_State *L, const struct value *v)
             lua_rawset(L, -3);
         }
         break;
-    default: lua_pushlightuserdata(L, NULL); break;
+    default:
+        lua_pushlightuserdata(L, NULL);
+        break;
     }
 }
 
@@ -62,8 +72,12 @@ static int any_to_value(lua_State *L, int index, struct value *out, int depth, s
     const char *text;
 
     switch (lua_type(L, index)) {
-    case LUA_TNIL: value_set_nil(out); return 0;
-    case LUA_TBOOLEAN: value_set_bool(out, lua_toboolean(L, index)); return 0;
+    case LUA_TNIL:
+        value_set_nil(out);
+        return 0;
+    case LUA_TBOOLEAN:
+        value_set_bool(out, lua_toboolean(L, index));
+        return 0;
     case LUA_TNUMBER:
         if (lua_isinteger(L, index))
             value_set_int(out, lua_tointeger(L, index));
@@ -80,8 +94,10 @@ static int any_to_value(lua_State *L, int index, struct value *out, int depth, s
             return 0;
         }
         break;
-    case LUA_TTABLE: return table_to_value(L, lua_absindex(L, index), out, depth, err);
-    default: break;
+    case LUA_TTABLE:
+        return table_to_value(L, lua_absindex(L, index), out, depth, err);
+    default:
+        break;
     }
     return error_set(err, ERR_INVALID, "a %s has no JSON form", luaL_typename(L, index));
 }
@@ -89,7 +105,8 @@ static int any_to_value(lua_State *L, int index, struct value *out, int depth, s
 static int table_to_value(lua_State *L, int index, struct value *out, int depth, struct error *err)
 {
     if (depth > MAX_DEPTH || !lua_checkstack(L, 6))
-        return error_set(err, ERR_INVALID, "a table is nested more than %d deep, or holds itself", MAX_DEPTH);
+        return error_set(err, ERR_INVALID, "a table is nested more than %d deep, or holds itself",
+                         MAX_DEPTH);
     size_t count = lua_rawlen(L, index);
     if (count || is_marked(L, index)) {
         value_set_array(out);
@@ -106,7 +123,8 @@ static int table_to_value(lua_State *L, int index, struct value *out, int depth,
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         size_t len;
         if (lua_type(L, -2) != LUA_TSTRING) {
-            error_set(err, ERR_INVALID, "a map's key is a %s, it must be a string", luaL_typename(L, -2));
+            error_set(err, ERR_INVALID, "a map's key is a %s, it must be a string",
+                      luaL_typename(L, -2));
             lua_pop(L, 2);
             return -1;
         }
@@ -128,7 +146,8 @@ int lua_to_value(lua_State *L, int index, struct value *out, struct error *err)
     return 0;
 }
 
-/* No Lua call below raises while the C side holds memory: memory that is not there ends the process (base/mem.h). */
+/* No Lua call below raises while the C side holds memory: memory that is not there ends the process
+ * (base/mem.h). */
 static int json_encode(lua_State *L)
 {
     luaL_checkany(L, 1);
@@ -185,7 +204,11 @@ static int json_is_array(lua_State *L)
 int luaopen_mlh_json(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"encode", json_encode}, {"decode", json_decode}, {"array", json_array}, {"is_array", json_is_array}, {NULL, NULL},
+        {"encode", json_encode},
+        {"decode", json_decode},
+        {"array", json_array},
+        {"is_array", json_is_array},
+        {NULL, NULL},
     };
 
     luaL_newlib(L, functions);

@@ -59,7 +59,8 @@ static const struct embedded_file *embedded(const char *path)
     return NULL;
 }
 
-/* Pushes the chunk of lua/<path>, or returns false with nothing pushed. Syntax errors are raised. */
+/* Pushes the chunk of lua/<path>, or returns false with nothing pushed. Syntax errors are raised.
+ */
 static bool load_file(lua_State *L, const char *path)
 {
     const char *override = getenv("MLHOST_LUA_PATH");
@@ -122,7 +123,10 @@ static void preload(lua_State *L, const luaL_Reg *libraries)
 static int prepare_state(lua_State *L)
 {
     static const luaL_Reg own[] = {
-        {"cjson", luaopen_cjson}, {"json", luaopen_mlh_json}, {"sqlite", luaopen_mlh_sqlite}, {"sys", luaopen_mlh_sys},
+        {"cjson", luaopen_cjson},
+        {"json", luaopen_mlh_json},
+        {"sqlite", luaopen_mlh_sqlite},
+        {"sys", luaopen_mlh_sys},
         {NULL, NULL},
     };
     const luaL_Reg *libraries = lua_touserdata(L, 1);
@@ -163,7 +167,8 @@ lua_State *lua_service_state(const luaL_Reg *libraries, struct error *err)
 
 /* ---- requests ---- */
 
-static enum MHD_Result add_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+static enum MHD_Result add_header(void *cls, enum MHD_ValueKind kind, const char *name,
+                                  const char *value)
 {
     lua_State *L = cls;
     char lower[128];
@@ -245,7 +250,8 @@ static void give_answer(lua_State *L, struct request *rq)
         struct stat st;
         int fd = open(lua_tostring(L, -1), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-            answer_file(rq, status, type ? "application/octet-stream" : NULL, fd, 0, (uint64_t)st.st_size);
+            answer_file(rq, status, type ? "application/octet-stream" : NULL, fd, 0,
+                        (uint64_t)st.st_size);
         } else {
             struct error err = {0};
             if (fd >= 0)
@@ -303,7 +309,8 @@ static void handle(struct request *rq)
     lua_pushlightuserdata(L, rq);
     lua_rawgeti(L, LUA_REGISTRYINDEX, service->table);
     if (lua_pcall(L, 2, 0, 1) != LUA_OK) {
-        fprintf(stderr, "mlhost: %s: %s %s: %s\n", service->module, rq->method, rq->path, lua_tostring(L, -1));
+        fprintf(stderr, "mlhost: %s: %s %s: %s\n", service->module, rq->method, rq->path,
+                lua_tostring(L, -1));
         lua_pushcfunction(L, failed_protected);
         lua_pushlightuserdata(L, rq);
         lua_rawgeti(L, LUA_REGISTRYINDEX, service->table);
@@ -385,8 +392,8 @@ static int open_protected(lua_State *L)
     return 1;
 }
 
-struct service *lua_service_open(const struct local_host *host, const char *module, const luaL_Reg *libraries,
-                                 struct error *err)
+struct service *lua_service_open(const struct local_host *host, const char *module,
+                                 const luaL_Reg *libraries, struct error *err)
 {
     cleanup_free char *dir = mem_printf("%s/%s", host->state, module);
 
@@ -395,8 +402,8 @@ struct service *lua_service_open(const struct local_host *host, const char *modu
     struct lua_service *service = mem_alloc(sizeof *service);
     pthread_mutex_init(&service->lock, NULL);
     service->module = mem_strdup(module);
-    service->service = (struct service){.name = service->module, .handle = handle, .close = close_service,
-                                        .state = service};
+    service->service = (struct service){
+        .name = service->module, .handle = handle, .close = close_service, .state = service};
     service->L = lua_service_state(libraries, err);
     if (!service->L) {
         close_service(&service->service);
@@ -408,7 +415,8 @@ struct service *lua_service_open(const struct local_host *host, const char *modu
     lua_pushlightuserdata(L, (void *)host);
     lua_pushlightuserdata(L, service);
     if (lua_pcall(L, 2, 1, 1) != LUA_OK) {
-        error_set(err, ERR_INTERNAL, "the embedded service %s does not start: %s", module, lua_tostring(L, -1));
+        error_set(err, ERR_INTERNAL, "the embedded service %s does not start: %s", module,
+                  lua_tostring(L, -1));
         close_service(&service->service);
         return NULL;
     }

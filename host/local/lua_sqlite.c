@@ -1,6 +1,6 @@
 /*
- * SQLite for the embedded services' Lua. Statements are prepared once per database and text, and kept; text that a client sent is
- * only ever bound, never part of a statement.
+ * SQLite for the embedded services' Lua. Statements are prepared once per database and text, and
+ * kept; text that a client sent is only ever bound, never part of a statement.
  */
 #include "local/lua_service.h"
 
@@ -8,17 +8,19 @@
 
 #include <sqlite3.h>
 
-#define DB "mlhost.sqlite"
-#define STATEMENT "mlhost.sqlite.statement"
+#define DB             "mlhost.sqlite"
+#define STATEMENT      "mlhost.sqlite.statement"
 #define MAX_STATEMENTS 256
-#define BUSY_MS 20000
+#define BUSY_MS        20000
 
 struct db {
     sqlite3 *handle;
     int depth; /* of transactions */
     int statements;
 };
-struct statement { sqlite3_stmt *handle; };
+struct statement {
+    sqlite3_stmt *handle;
+};
 
 static int raise(lua_State *L, sqlite3 *handle, const char *what)
 {
@@ -81,7 +83,8 @@ static sqlite3_stmt *prepare(lua_State *L, struct db *db, int sql_index)
     struct statement *statement = lua_newuserdatauv(L, sizeof *statement, 0);
     statement->handle = NULL;
     luaL_setmetatable(L, STATEMENT);
-    if (sqlite3_prepare_v3(db->handle, sql, (int)len, SQLITE_PREPARE_PERSISTENT, &statement->handle, &tail) != SQLITE_OK)
+    if (sqlite3_prepare_v3(db->handle, sql, (int)len, SQLITE_PREPARE_PERSISTENT, &statement->handle,
+                           &tail) != SQLITE_OK)
         raise(L, db->handle, sql);
     if (!statement->handle)
         luaL_error(L, "sqlite: no statement in '%s'", sql);
@@ -104,23 +107,30 @@ static void bind_one(lua_State *L, struct db *db, sqlite3_stmt *statement, int p
     int status;
 
     switch (lua_type(L, index)) {
-    case LUA_TBOOLEAN: status = sqlite3_bind_int(statement, position, lua_toboolean(L, index)); break;
+    case LUA_TBOOLEAN:
+        status = sqlite3_bind_int(statement, position, lua_toboolean(L, index));
+        break;
     case LUA_TNUMBER:
-        status = lua_isinteger(L, index) ? sqlite3_bind_int64(statement, position, lua_tointeger(L, index))
-                                         : sqlite3_bind_double(statement, position, lua_tonumber(L, index));
+        status = lua_isinteger(L, index)
+                     ? sqlite3_bind_int64(statement, position, lua_tointeger(L, index))
+                     : sqlite3_bind_double(statement, position, lua_tonumber(L, index));
         break;
     case LUA_TSTRING:
         text = lua_tolstring(L, index, &len);
         status = sqlite3_bind_text64(statement, position, text, len, SQLITE_TRANSIENT, SQLITE_UTF8);
         break;
-    case LUA_TNIL: status = sqlite3_bind_null(statement, position); break;
+    case LUA_TNIL:
+        status = sqlite3_bind_null(statement, position);
+        break;
     case LUA_TLIGHTUSERDATA:
         if (!lua_touserdata(L, index)) {
             status = sqlite3_bind_null(statement, position);
             break;
         }
         /* fall through */
-    default: luaL_error(L, "sqlite: parameter %d is a %s", position, luaL_typename(L, index)); return;
+    default:
+        luaL_error(L, "sqlite: parameter %d is a %s", position, luaL_typename(L, index));
+        return;
     }
     if (status != SQLITE_OK)
         raise(L, db->handle, "bind");
@@ -137,7 +147,8 @@ static sqlite3_stmt *ready(lua_State *L, struct db *db)
     sqlite3_clear_bindings(statement);
     if (last == 3 && lua_istable(L, 3)) {
         if ((int)lua_rawlen(L, 3) != wanted)
-            luaL_error(L, "sqlite: %d parameters for %d places: %s", (int)lua_rawlen(L, 3), wanted, lua_tostring(L, 2));
+            luaL_error(L, "sqlite: %d parameters for %d places: %s", (int)lua_rawlen(L, 3), wanted,
+                       lua_tostring(L, 2));
         for (int i = 1; i <= wanted; i++) {
             lua_rawgeti(L, 3, i);
             bind_one(L, db, statement, i, -1);
@@ -146,7 +157,8 @@ static sqlite3_stmt *ready(lua_State *L, struct db *db)
         return statement;
     }
     if (last - 2 > wanted)
-        luaL_error(L, "sqlite: %d parameters for %d places: %s", last - 2, wanted, lua_tostring(L, 2));
+        luaL_error(L, "sqlite: %d parameters for %d places: %s", last - 2, wanted,
+                   lua_tostring(L, 2));
     for (int i = 1; i <= last - 2; i++)
         bind_one(L, db, statement, i, i + 2);
     return statement;
@@ -169,11 +181,18 @@ static bool step(lua_State *L, struct db *db, sqlite3_stmt *statement)
 static void push_column(lua_State *L, sqlite3_stmt *statement, int column)
 {
     switch (sqlite3_column_type(statement, column)) {
-    case SQLITE_INTEGER: lua_pushinteger(L, sqlite3_column_int64(statement, column)); break;
-    case SQLITE_FLOAT: lua_pushnumber(L, sqlite3_column_double(statement, column)); break;
-    case SQLITE_NULL: lua_pushnil(L); break;
+    case SQLITE_INTEGER:
+        lua_pushinteger(L, sqlite3_column_int64(statement, column));
+        break;
+    case SQLITE_FLOAT:
+        lua_pushnumber(L, sqlite3_column_double(statement, column));
+        break;
+    case SQLITE_NULL:
+        lua_pushnil(L);
+        break;
     default:
-        lua_pushlstring(L, sqlite3_column_blob(statement, column), (size_t)sqlite3_column_bytes(statement, column));
+        lua_pushlstring(L, sqlite3_column_blob(statement, column),
+                        (size_t)sqlite3_column_bytes(statement, column));
         break;
     }
 }
@@ -295,8 +314,10 @@ static int sqlite_open(lua_State *L)
     luaL_setmetatable(L, DB);
     lua_newtable(L);
     lua_setiuservalue(L, -2, 1);
-    if (sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) {
-        lua_pushfstring(L, "sqlite: cannot open %s: %s", path, db->handle ? sqlite3_errmsg(db->handle) : "no memory");
+    if (sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
+        SQLITE_OK) {
+        lua_pushfstring(L, "sqlite: cannot open %s: %s", path,
+                        db->handle ? sqlite3_errmsg(db->handle) : "no memory");
         return lua_error(L);
     }
     sqlite3_busy_timeout(db->handle, BUSY_MS);
@@ -306,8 +327,9 @@ static int sqlite_open(lua_State *L)
 int luaopen_mlh_sqlite(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"exec", db_exec}, {"run", db_run}, {"all", db_all}, {"one", db_one}, {"value", db_value},
-        {"transaction", db_transaction}, {"last_id", db_last_id}, {"close", db_close}, {NULL, NULL},
+        {"exec", db_exec},       {"run", db_run},     {"all", db_all},
+        {"one", db_one},         {"value", db_value}, {"transaction", db_transaction},
+        {"last_id", db_last_id}, {"close", db_close}, {NULL, NULL},
     };
     static const luaL_Reg functions[] = {{"open", sqlite_open}, {NULL, NULL}};
 

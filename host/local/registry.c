@@ -40,19 +40,32 @@ void registry_refuse(struct request *rq, int status, const char *code, const cha
 void registry_refuse_error(struct request *rq, const char *not_found, const struct error *err)
 {
     switch (err->code) {
-    case ERR_NOT_FOUND: registry_refuse(rq, 404, not_found, "%s", err->message); break;
-    case ERR_DIGEST: registry_refuse(rq, 400, "DIGEST_INVALID", "%s", err->message); break;
-    case ERR_INVALID: registry_refuse(rq, 400, "MANIFEST_INVALID", "%s", err->message); break;
-    case ERR_CONFLICT: registry_refuse(rq, 409, "BLOB_UPLOAD_INVALID", "%s", err->message); break;
-    case ERR_TOO_LARGE: registry_refuse(rq, 413, "SIZE_INVALID", "%s", err->message); break;
-    default: registry_refuse(rq, 500, "UNKNOWN", "%s", err->message); break;
+    case ERR_NOT_FOUND:
+        registry_refuse(rq, 404, not_found, "%s", err->message);
+        break;
+    case ERR_DIGEST:
+        registry_refuse(rq, 400, "DIGEST_INVALID", "%s", err->message);
+        break;
+    case ERR_INVALID:
+        registry_refuse(rq, 400, "MANIFEST_INVALID", "%s", err->message);
+        break;
+    case ERR_CONFLICT:
+        registry_refuse(rq, 409, "BLOB_UPLOAD_INVALID", "%s", err->message);
+        break;
+    case ERR_TOO_LARGE:
+        registry_refuse(rq, 413, "SIZE_INVALID", "%s", err->message);
+        break;
+    default:
+        registry_refuse(rq, 500, "UNKNOWN", "%s", err->message);
+        break;
     }
 }
 
 /* ---- which call ---- */
 
-/* <name>/manifests/<ref>, <name>/blobs/<digest>, <name>/blobs/uploads/[<id>], <name>/tags/list, <name>/referrers/<digest>:
- * read from the end, since a component of a name may itself be "blobs". */
+/* <name>/manifests/<ref>, <name>/blobs/<digest>, <name>/blobs/uploads/[<id>], <name>/tags/list,
+ * <name>/referrers/<digest>: read from the end, since a component of a name may itself be "blobs".
+ */
 static enum registry_kind take_apart(const char *rest, char **name, const char **reference)
 {
     size_t len = strlen(rest);
@@ -73,7 +86,8 @@ static enum registry_kind take_apart(const char *rest, char **name, const char *
     *reference = last;
     const char *end = word; /* the name is [rest, end - 1) */
     enum registry_kind kind = REGISTRY_UNKNOWN;
-    if (word_len == 7 && memcmp(word, "uploads", 7) == 0 && word - rest >= 7 && memcmp(word - 6, "blobs/", 6) == 0) {
+    if (word_len == 7 && memcmp(word, "uploads", 7) == 0 && word - rest >= 7 &&
+        memcmp(word - 6, "blobs/", 6) == 0) {
         kind = *last ? REGISTRY_UPLOAD : REGISTRY_UPLOADS;
         end = word - 6;
     } else if (word_len == 5 && memcmp(word, "blobs", 5) == 0) {
@@ -106,7 +120,8 @@ static void begin(struct request *rq)
         registry_refuse(rq, 404, "UNSUPPORTED", "the registry has nothing at %s", rq->raw_path);
     else if (call->name && !store_name_valid(call->name))
         registry_refuse(rq, 400, "NAME_INVALID",
-                        "'%s' is no repository name: lower-case letters, digits, '.', '_', '-' between them, '/'",
+                        "'%s' is no repository name: lower-case letters, digits, '.', '_', '-' "
+                        "between them, '/'",
                         call->name);
     else if (call->kind == REGISTRY_UPLOAD || call->kind == REGISTRY_UPLOADS)
         registry_upload_begin(rq);
@@ -122,7 +137,8 @@ static void data(struct request *rq, const void *bytes, size_t len)
             registry_refuse_error(rq, "BLOB_UPLOAD_UNKNOWN", &err);
     } else if (call->kind == REGISTRY_MANIFEST) {
         if (len > STORE_MANIFEST_LIMIT - rq->body.len)
-            registry_refuse(rq, 413, "SIZE_INVALID", "a manifest may have up to %u bytes", STORE_MANIFEST_LIMIT);
+            registry_refuse(rq, 413, "SIZE_INVALID", "a manifest may have up to %u bytes",
+                            STORE_MANIFEST_LIMIT);
         else
             buf_append(&rq->body, bytes, len);
     }
@@ -152,7 +168,8 @@ void registry_page(struct request *rq, const char *key, const struct value *all)
             continue;
         if (taken == limit) {
             if (end)
-                answer_headerf(rq, "Link", "<%s?n=%lld&last=%s>; rel=\"next\"", rq->raw_path, (long long)limit, end);
+                answer_headerf(rq, "Link", "<%s?n=%lld&last=%s>; rel=\"next\"", rq->raw_path,
+                               (long long)limit, end);
             break;
         }
         value_push_string(page, item);
@@ -191,11 +208,18 @@ static void handle(struct request *rq)
     bool get = strcmp(rq->method, "GET") == 0 || strcmp(rq->method, "HEAD") == 0;
 
     switch (call->kind) {
-    case REGISTRY_BLOB: registry_blob(rq); return;
-    case REGISTRY_MANIFEST: registry_manifest(rq); return;
+    case REGISTRY_BLOB:
+        registry_blob(rq);
+        return;
+    case REGISTRY_MANIFEST:
+        registry_manifest(rq);
+        return;
     case REGISTRY_UPLOAD:
-    case REGISTRY_UPLOADS: registry_upload_finish(rq); return;
-    default: break;
+    case REGISTRY_UPLOADS:
+        registry_upload_finish(rq);
+        return;
+    default:
+        break;
     }
     if (!get)
         refuse_method(rq);
@@ -237,8 +261,14 @@ struct service *registry_open(const struct local_host *host, struct error *err)
     static const char *const prefixes[] = {"/v2/", NULL};
     struct registry *registry = mem_alloc(sizeof *registry);
 
-    registry->service = (struct service){.name = "registry", .prefixes = prefixes, .begin = begin, .data = data,
-                                         .handle = handle, .end = end, .close = close_service, .state = registry};
+    registry->service = (struct service){.name = "registry",
+                                         .prefixes = prefixes,
+                                         .begin = begin,
+                                         .data = data,
+                                         .handle = handle,
+                                         .end = end,
+                                         .close = close_service,
+                                         .state = registry};
     registry->root = mem_printf("%s/registry", host->state);
     registry->store = store_open_at(registry->root, true, err);
     if (!registry->store) {

@@ -1,4 +1,5 @@
-/* The registry service: requests taken apart (registry.c), blobs and uploads (registry_blobs.c), manifests (registry_manifests.c). */
+/* The registry service: requests taken apart (registry.c), blobs and uploads (registry_blobs.c),
+ * manifests (registry_manifests.c). */
 #ifndef MLHOST_LOCAL_REGISTRY_H
 #define MLHOST_LOCAL_REGISTRY_H
 
@@ -40,7 +41,8 @@ void registry_refuse(struct request *rq, int status, const char *code, const cha
     __attribute__((format(printf, 4, 5)));
 /* What the store said, with the given code for "not found". */
 void registry_refuse_error(struct request *rq, const char *not_found, const struct error *err);
-/* Answers a page of a sorted list of strings under `key` (with "name" when there is one), by ?n= and ?last=. */
+/* Answers a page of a sorted list of strings under `key` (with "name" when there is one), by ?n=
+ * and ?last=. */
 void registry_page(struct request *rq, const char *key, const struct value *all);
 
 void registry_blob(struct request *rq);

@@ -1,6 +1,6 @@
 /*
- * Blobs and uploads. Blobs are shared by all repositories of the store, so a mount is a look whether the blob is there, and
- * DELETE of a blob takes it from all of them.
+ * Blobs and uploads. Blobs are shared by all repositories of the store, so a mount is a look
+ * whether the blob is there, and DELETE of a blob takes it from all of them.
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 
 /* ---- blobs ---- */
 
-/* bytes=a-b, a- or -n of `size` bytes: 1 and the range; 0 when the header is none of these (the whole is sent); -1 when
- * nothing of it is there. */
+/* bytes=a-b, a- or -n of `size` bytes: 1 and the range; 0 when the header is none of these (the
+ * whole is sent); -1 when nothing of it is there. */
 static int read_range(const char *header, uint64_t size, uint64_t *from, uint64_t *len)
 {
     char *end;
@@ -63,11 +63,14 @@ static void get_blob(struct request *rq, const char *digest)
         return;
     }
     len = size;
-    int range = strcmp(rq->method, "GET") == 0 ? read_range(request_header(rq, "Range"), size, &from, &len) : 0;
+    int range = strcmp(rq->method, "GET") == 0
+                    ? read_range(request_header(rq, "Range"), size, &from, &len)
+                    : 0;
     answer_header(rq, "Accept-Ranges", "bytes");
     if (range < 0) {
         answer_headerf(rq, "Content-Range", "bytes */%llu", (unsigned long long)size);
-        registry_refuse(rq, 416, "SIZE_INVALID", "the blob has %llu bytes", (unsigned long long)size);
+        registry_refuse(rq, 416, "SIZE_INVALID", "the blob has %llu bytes",
+                        (unsigned long long)size);
         return;
     }
     answer_header(rq, "Docker-Content-Digest", digest);
@@ -84,7 +87,8 @@ void registry_blob(struct request *rq)
     struct error err = {0};
 
     if (!digest_valid(digest))
-        registry_refuse(rq, 400, "DIGEST_INVALID", "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>", digest);
+        registry_refuse(rq, 400, "DIGEST_INVALID",
+                        "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>", digest);
     else if (strcmp(rq->method, "GET") == 0 || strcmp(rq->method, "HEAD") == 0)
         get_blob(rq, digest);
     else if (strcmp(rq->method, "DELETE") != 0)
@@ -109,7 +113,8 @@ static void upload_headers(struct request *rq, const struct upload *upload)
 {
     uint64_t size = store_upload_size(upload);
 
-    answer_headerf(rq, "Location", "/v2/%s/blobs/uploads/%s", registry_request_of(rq)->name, store_upload_id(upload));
+    answer_headerf(rq, "Location", "/v2/%s/blobs/uploads/%s", registry_request_of(rq)->name,
+                   store_upload_id(upload));
     answer_headerf(rq, "Range", "0-%llu", (unsigned long long)(size ? size - 1 : 0));
     answer_header(rq, "Docker-Upload-UUID", store_upload_id(upload));
 }
@@ -130,8 +135,9 @@ static bool range_fits(struct request *rq, const struct upload *upload)
         (rq->length == LENGTH_UNKNOWN || rq->length == to - from + 1))
         return true;
     upload_headers(rq, upload);
-    registry_refuse(rq, 416, "BLOB_UPLOAD_INVALID", "the chunk '%s' does not begin at byte %llu, or has another length",
-                    range, (unsigned long long)store_upload_size(upload));
+    registry_refuse(rq, 416, "BLOB_UPLOAD_INVALID",
+                    "the chunk '%s' does not begin at byte %llu, or has another length", range,
+                    (unsigned long long)store_upload_size(upload));
     return false;
 }
 
@@ -141,7 +147,8 @@ static bool digest_given(struct request *rq)
 
     if (digest && digest_valid(digest))
         return true;
-    registry_refuse(rq, 400, "DIGEST_INVALID", "?digest=%s: sha256:<64 lower-case hexadecimal digits> is needed",
+    registry_refuse(rq, 400, "DIGEST_INVALID",
+                    "?digest=%s: sha256:<64 lower-case hexadecimal digits> is needed",
                     digest ? digest : "");
     return false;
 }
@@ -199,7 +206,8 @@ void registry_upload_finish(struct request *rq)
 {
     struct registry_request *call = rq->local;
 
-    if (strcmp(rq->method, "PUT") == 0 || (call->kind == REGISTRY_UPLOADS && request_query(rq, "digest"))) {
+    if (strcmp(rq->method, "PUT") == 0 ||
+        (call->kind == REGISTRY_UPLOADS && request_query(rq, "digest"))) {
         commit(rq);
     } else if (strcmp(rq->method, "DELETE") == 0) {
         store_blob_abort(steal_ptr(&call->upload));

@@ -7,7 +7,7 @@
 #include "local/registry.h"
 
 #define OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
-#define OCI_INDEX "application/vnd.oci.image.index.v1+json"
+#define OCI_INDEX    "application/vnd.oci.image.index.v1+json"
 
 static const char *const media_types[] = {
     OCI_MANIFEST,
@@ -34,10 +34,12 @@ static bool reference_valid(struct request *rq)
     if (strchr(reference, ':') ? digest_valid(reference) : store_tag_valid(reference))
         return true;
     if (strchr(reference, ':'))
-        registry_refuse(rq, 400, "DIGEST_INVALID", "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>", reference);
+        registry_refuse(rq, 400, "DIGEST_INVALID",
+                        "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>", reference);
     else /* no manifest can have that name */
         registry_refuse(rq, strcmp(rq->method, "PUT") == 0 ? 400 : 404,
-                        strcmp(rq->method, "PUT") == 0 ? "TAG_INVALID" : "MANIFEST_UNKNOWN", "'%s' is no tag", reference);
+                        strcmp(rq->method, "PUT") == 0 ? "TAG_INVALID" : "MANIFEST_UNKNOWN",
+                        "'%s' is no tag", reference);
     return false;
 }
 
@@ -50,9 +52,12 @@ static void get(struct request *rq)
     struct digest digest;
     struct error err = {0};
 
-    if (store_manifest_get(store, call->name, call->reference, &content, &type, &digest, &err) < 0) {
+    if (store_manifest_get(store, call->name, call->reference, &content, &type, &digest, &err) <
+        0) {
         buf_free(&content);
-        registry_refuse_error(rq, store_repository_exists(store, call->name) ? "MANIFEST_UNKNOWN" : "NAME_UNKNOWN", &err);
+        registry_refuse_error(
+            rq, store_repository_exists(store, call->name) ? "MANIFEST_UNKNOWN" : "NAME_UNKNOWN",
+            &err);
         return;
     }
     answer_header(rq, "Docker-Content-Digest", digest.text);
@@ -61,17 +66,21 @@ static void get(struct request *rq)
     answer_take(rq, 200, type, buf_steal(&content), len);
 }
 
-/* The media type to keep: the header's, which must be known and say what the manifest says. NULL after having answered. */
+/* The media type to keep: the header's, which must be known and say what the manifest says. NULL
+ * after having answered. */
 static const char *manifest_type(struct request *rq, const struct value *manifest)
 {
-    const char *header = request_header(rq, "Content-Type"), *inside = value_get_string(manifest, "mediaType", NULL);
+    const char *header = request_header(rq, "Content-Type"),
+               *inside = value_get_string(manifest, "mediaType", NULL);
     const char *type = known_type(header ? header : inside ? inside : OCI_MANIFEST);
 
     if (!type)
-        registry_refuse(rq, 400, "MANIFEST_INVALID", "Content-Type '%s' is no type of manifest that is kept here",
+        registry_refuse(rq, 400, "MANIFEST_INVALID",
+                        "Content-Type '%s' is no type of manifest that is kept here",
                         header ? header : inside);
     else if (inside && strcmp(inside, type) != 0)
-        registry_refuse(rq, 400, "MANIFEST_INVALID", "mediaType is '%s', Content-Type '%s'", inside, type);
+        registry_refuse(rq, 400, "MANIFEST_INVALID", "mediaType is '%s', Content-Type '%s'", inside,
+                        type);
     else if (value_get_int(manifest, "schemaVersion", 0) != 2)
         registry_refuse(rq, 400, "MANIFEST_INVALID", "schemaVersion must be 2");
     else
@@ -86,7 +95,8 @@ static void put(struct request *rq)
     struct digest digest;
     struct error err = {0};
 
-    if (value_from_json(rq->body.data ? rq->body.data : "", rq->body.len, "manifest", NULL, &manifest, &err) < 0) {
+    if (value_from_json(rq->body.data ? rq->body.data : "", rq->body.len, "manifest", NULL,
+                        &manifest, &err) < 0) {
         registry_refuse(rq, 400, "MANIFEST_INVALID", "%s", err.message);
         return;
     }
@@ -97,8 +107,8 @@ static void put(struct request *rq)
     const char *type = manifest_type(rq, &manifest);
     if (!type)
         return;
-    if (store_manifest_put(registry_of(rq)->store, call->name, call->reference, type, rq->body.data, rq->body.len, false,
-                           &digest, &err) < 0) {
+    if (store_manifest_put(registry_of(rq)->store, call->name, call->reference, type, rq->body.data,
+                           rq->body.len, false, &digest, &err) < 0) {
         registry_refuse_error(rq, "MANIFEST_BLOB_UNKNOWN", &err);
         return;
     }
@@ -110,16 +120,19 @@ static void put(struct request *rq)
     answer(rq, 201, NULL, "", 0);
 }
 
-static void delete(struct request *rq)
+static void delete (struct request *rq)
 {
     const struct registry_request *call = rq->local;
     struct store *store = registry_of(rq)->store;
     struct error err = {0};
-    int status = strchr(call->reference, ':') ? store_manifest_delete(store, call->name, call->reference, &err)
-                                              : store_tag_delete(store, call->name, call->reference, &err);
+    int status = strchr(call->reference, ':')
+                     ? store_manifest_delete(store, call->name, call->reference, &err)
+                     : store_tag_delete(store, call->name, call->reference, &err);
 
     if (status < 0)
-        registry_refuse_error(rq, store_repository_exists(store, call->name) ? "MANIFEST_UNKNOWN" : "NAME_UNKNOWN", &err);
+        registry_refuse_error(
+            rq, store_repository_exists(store, call->name) ? "MANIFEST_UNKNOWN" : "NAME_UNKNOWN",
+            &err);
     else
         answer(rq, 202, NULL, "", 0);
 }
@@ -133,7 +146,7 @@ void registry_manifest(struct request *rq)
     else if (strcmp(rq->method, "PUT") == 0)
         put(rq);
     else if (strcmp(rq->method, "DELETE") == 0)
-        delete(rq);
+        delete (rq);
     else
         registry_refuse(rq, 405, "UNSUPPORTED", "%s is not possible for a manifest", rq->method);
 }
@@ -141,7 +154,8 @@ void registry_manifest(struct request *rq)
 /* ---- referrers ---- */
 
 /* The descriptor of one manifest of the repository, when its subject is `subject`. */
-static void refer(struct request *rq, const char *hex, const char *subject, const char *wanted, struct value *to)
+static void refer(struct request *rq, const char *hex, const char *subject, const char *wanted,
+                  struct value *to)
 {
     cleanup_buf struct buf content = BUF_INIT;
     cleanup_free char *type = NULL;
@@ -149,8 +163,9 @@ static void refer(struct request *rq, const char *hex, const char *subject, cons
     cleanup_value struct value manifest = {0};
     struct error err = {0};
 
-    if (!digest_valid(digest) || store_manifest_get(registry_of(rq)->store, registry_request_of(rq)->name, digest,
-                                                    &content, &type, NULL, &err) < 0)
+    if (!digest_valid(digest) ||
+        store_manifest_get(registry_of(rq)->store, registry_request_of(rq)->name, digest, &content,
+                           &type, NULL, &err) < 0)
         return;
     if (!memmem(content.data, content.len, "\"subject\"", 9) ||
         value_from_json(content.data, content.len, digest, NULL, &manifest, &err) < 0)
@@ -177,12 +192,14 @@ void registry_referrers(struct request *rq)
 {
     const struct registry_request *call = rq->local;
     const char *wanted = request_query(rq, "artifactType");
-    cleanup_free char *folder = mem_printf("%s/repositories/%s/_manifests", registry_of(rq)->root, call->name);
+    cleanup_free char *folder =
+        mem_printf("%s/repositories/%s/_manifests", registry_of(rq)->root, call->name);
     cleanup_value struct value index = {0};
     struct dirent **names = NULL;
 
     if (!digest_valid(call->reference)) {
-        registry_refuse(rq, 400, "DIGEST_INVALID", "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>",
+        registry_refuse(rq, 400, "DIGEST_INVALID",
+                        "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>",
                         call->reference);
         return;
     }

@@ -25,7 +25,8 @@ const char *request_query(const struct request *rq, const char *name)
     return NULL;
 }
 
-int64_t request_query_int(const struct request *rq, const char *name, int64_t otherwise, int64_t max)
+int64_t request_query_int(const struct request *rq, const char *name, int64_t otherwise,
+                          int64_t max)
 {
     const char *text = request_query(rq, name);
     int64_t n = 0;
@@ -88,12 +89,14 @@ static void settle(struct request *rq, int status, const char *type, struct MHD_
 
 void answer(struct request *rq, int status, const char *type, const void *data, size_t len)
 {
-    settle(rq, status, type, MHD_create_response_from_buffer(len, (void *)data, MHD_RESPMEM_MUST_COPY));
+    settle(rq, status, type,
+           MHD_create_response_from_buffer(len, (void *)data, MHD_RESPMEM_MUST_COPY));
 }
 
 void answer_take(struct request *rq, int status, const char *type, char *data, size_t len)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE);
 
     if (!response)
         free(data);
@@ -114,7 +117,8 @@ void answer_json(struct request *rq, int status, const struct value *v)
     answer_take(rq, status, "application/json", buf_steal(&text), len);
 }
 
-void answer_file(struct request *rq, int status, const char *type, int fd, uint64_t offset, uint64_t len)
+void answer_file(struct request *rq, int status, const char *type, int fd, uint64_t offset,
+                 uint64_t len)
 {
     if (len == 0) { /* MHD takes no empty range of a file */
         close(fd);
@@ -139,7 +143,9 @@ static ssize_t stream_read(void *cls, uint64_t position, char *to, size_t max)
 
     (void)position;
     ssize_t n = stream->read(stream->context, to, max);
-    return n > 0 ? n : n == 0 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+    return n > 0    ? n
+           : n == 0 ? MHD_CONTENT_READER_END_OF_STREAM
+                    : MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
 static void stream_done(void *cls)
@@ -152,12 +158,13 @@ static void stream_done(void *cls)
 }
 
 void answer_stream(struct request *rq, int status, const char *type,
-                   ssize_t (*read)(void *context, char *to, size_t max), void (*done)(void *context), void *context)
+                   ssize_t (*read)(void *context, char *to, size_t max),
+                   void (*done)(void *context), void *context)
 {
     struct stream *stream = mem_alloc(sizeof *stream);
     *stream = (struct stream){read, done, context};
-    struct MHD_Response *response =
-        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 64 * 1024, stream_read, stream, stream_done);
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, 64 * 1024, stream_read, stream, stream_done);
 
     if (!response)
         stream_done(stream);
@@ -167,22 +174,34 @@ void answer_stream(struct request *rq, int status, const char *type,
 int error_http_status(enum error_code code)
 {
     switch (code) {
-    case ERR_NONE: return 200;
+    case ERR_NONE:
+        return 200;
     case ERR_USAGE:
     case ERR_INVALID:
-    case ERR_DIGEST: return 400;
-    case ERR_UNAUTHORIZED: return 401;
+    case ERR_DIGEST:
+        return 400;
+    case ERR_UNAUTHORIZED:
+        return 401;
     case ERR_DENIED:
-    case ERR_FORBIDDEN: return 403;
-    case ERR_NOT_FOUND: return 404;
+    case ERR_FORBIDDEN:
+        return 403;
+    case ERR_NOT_FOUND:
+        return 404;
     case ERR_EXISTS:
-    case ERR_CONFLICT: return 409;
-    case ERR_TOO_LARGE: return 413;
-    case ERR_RATE_LIMITED: return 429;
-    case ERR_UNSUPPORTED: return 501;
-    case ERR_UNAVAILABLE: return 503;
-    case ERR_TIMEOUT: return 504;
-    default: return 500;
+    case ERR_CONFLICT:
+        return 409;
+    case ERR_TOO_LARGE:
+        return 413;
+    case ERR_RATE_LIMITED:
+        return 429;
+    case ERR_UNSUPPORTED:
+        return 501;
+    case ERR_UNAVAILABLE:
+        return 503;
+    case ERR_TIMEOUT:
+        return 504;
+    default:
+        return 500;
     }
 }
 
@@ -208,7 +227,8 @@ bool path_is_plain(const char *path)
         return false;
     for (const char *part = path;; part++) {
         size_t n = strcspn(part, "/");
-        if (n == 0 || n > 255 || (n == 1 && part[0] == '.') || (n == 2 && part[0] == '.' && part[1] == '.'))
+        if (n == 0 || n > 255 || (n == 1 && part[0] == '.') ||
+            (n == 2 && part[0] == '.' && part[1] == '.'))
             return false;
         for (size_t i = 0; i < n; i++) {
             if ((unsigned char)part[i] < 0x20 || part[i] == 0x7f)

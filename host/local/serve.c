@@ -14,7 +14,7 @@
 #include "local/server.h"
 #include "local/services.h"
 
-#define DRAIN_MS 10000
+#define DRAIN_MS     10000
 #define MAX_SERVICES 16
 
 static struct service *mlflow_open(const struct local_host *host, struct error *err)
@@ -35,7 +35,8 @@ static const service_open services[] = {
     kubeflow_open,
 };
 
-static int open_services(const struct local_host *host, struct service **open, size_t *count, struct error *err)
+static int open_services(const struct local_host *host, struct service **open, size_t *count,
+                         struct error *err)
 {
     for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
         struct service *service = services[i](host, err);
@@ -80,7 +81,8 @@ int mlh_serve_main(const struct serve_spec *spec, struct error *err)
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
-    /* Before any thread is made: each of them inherits the mask, and the signals wait for sigwaitinfo. */
+    /* Before any thread is made: each of them inherits the mask, and the signals wait for
+     * sigwaitinfo. */
     pthread_sigmask(SIG_BLOCK, &ends, &before);
     struct sigaction ignore = {.sa_handler = SIG_IGN}, pipe_before;
     sigaction(SIGPIPE, &ignore, &pipe_before);

@@ -1,6 +1,6 @@
 /*
- * libmicrohttpd underneath: a thread per connection, so handlers may block, and bodies come in pieces. One MHD daemon per
- * listening socket, all with the same services.
+ * libmicrohttpd underneath: a thread per connection, so handlers may block, and bodies come in
+ * pieces. One MHD daemon per listening socket, all with the same services.
  */
 #include "local/server.h"
 
@@ -20,12 +20,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-#define MAX_FDS 4
-#define CONNECTIONS 1024
+#define MAX_FDS      4
+#define CONNECTIONS  1024
 #define IDLE_SECONDS 300
 #define HEADER_BYTES (128 * 1024) /* of a connection: header block, and the pieces of a body */
-#define DROP_LIMIT (256u << 20)   /* of a body that nobody wants */
-#define STACK_BYTES (1024 * 1024)
+#define DROP_LIMIT   (256u << 20) /* of a body that nobody wants */
+#define STACK_BYTES  (1024 * 1024)
 
 struct server {
     struct MHD_Daemon *daemons[MAX_FDS];
@@ -79,7 +79,8 @@ static char *decoded(const char *text, size_t len, bool plus)
     char *out = mem_alloc(len + 1), *to = out;
 
     for (size_t i = 0; i < len; i++) {
-        int high = i + 2 < len ? hex_digit(text[i + 1]) : -1, low = high >= 0 ? hex_digit(text[i + 2]) : -1;
+        int high = i + 2 < len ? hex_digit(text[i + 1]) : -1,
+            low = high >= 0 ? hex_digit(text[i + 2]) : -1;
         if (text[i] == '%' && low >= 0) {
             if (high == 0 && low == 0) {
                 free(out);
@@ -101,7 +102,8 @@ static bool read_query(struct request *rq, const char *query)
         if (len) {
             struct request_field field = {
                 .name = decoded(part, name, true),
-                .value = name < len ? decoded(part + name + 1, len - name - 1, true) : mem_strdup(""),
+                .value =
+                    name < len ? decoded(part + name + 1, len - name - 1, true) : mem_strdup(""),
             };
             rq->fields = mem_array(rq->fields, rq->field_count + 1, sizeof *rq->fields);
             rq->fields[rq->field_count++] = field;
@@ -138,8 +140,8 @@ static const struct service *find_service(const struct server *server, struct re
         for (const char *const *prefix = server->services[i]->prefixes; *prefix; prefix++) {
             size_t len = strlen(*prefix);
             bool whole = strncmp(rq->path, *prefix, len) == 0;
-            if (!whole && len && (*prefix)[len - 1] == '/' && strncmp(rq->path, *prefix, len - 1) == 0 &&
-                rq->path[len - 1] == '\0')
+            if (!whole && len && (*prefix)[len - 1] == '/' &&
+                strncmp(rq->path, *prefix, len - 1) == 0 && rq->path[len - 1] == '\0')
                 whole = true, len--;
             if (whole && len > best_len) {
                 best = server->services[i];
@@ -162,8 +164,8 @@ static bool loopback_name(const char *host, size_t len)
     return false;
 }
 
-/* A web page that a browser on this machine shows must not reach these services: neither by a name of its own that resolves
- * to 127.0.0.1 (Host), nor by a request from its own origin (Origin). */
+/* A web page that a browser on this machine shows must not reach these services: neither by a name
+ * of its own that resolves to 127.0.0.1 (Host), nor by a request from its own origin (Origin). */
 static bool from_here(const struct request *rq)
 {
     const char *host = request_header(rq, "Host"), *origin = request_header(rq, "Origin");
@@ -214,7 +216,8 @@ static void start_request(const struct server *server, struct request *rq, const
     else if (!request_header(rq, "Transfer-Encoding"))
         rq->length = 0;
     if (!from_here(rq)) {
-        error_set(&err, ERR_FORBIDDEN, "requests for another host or from another origin are not answered");
+        error_set(&err, ERR_FORBIDDEN,
+                  "requests for another host or from another origin are not answered");
         error_hint(&err, "use http://127.0.0.1 or http://localhost");
         answer_error(rq, 403, &err);
         return;
@@ -226,7 +229,9 @@ static void start_request(const struct server *server, struct request *rq, const
     rq->service = find_service(server, rq);
     if (!rq->service) {
         error_set(&err, ERR_NOT_FOUND, "nothing is served at %s", rq->raw_path);
-        error_hint(&err, "/v2/ is the registry, /api/2.0/mlflow/ MLflow, /apis/v2beta1/ Kubeflow Pipelines");
+        error_hint(
+            &err,
+            "/v2/ is the registry, /api/2.0/mlflow/ MLflow, /apis/v2beta1/ Kubeflow Pipelines");
         answer_error(rq, 404, &err);
         return;
     }
@@ -277,8 +282,9 @@ static void finish(struct request *rq)
     }
 }
 
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
-                                  const char *http_version, const char *upload, size_t *upload_len, void **state)
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *http_version, const char *upload,
+                                  size_t *upload_len, void **state)
 {
     struct server *server = cls;
     struct request *rq = *state;
@@ -326,8 +332,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
     if (rq->begun && rq->service->end)
         rq->service->end(rq);
     if (server->verbose && rq->method) {
-        fprintf(stderr, "%s %s %s%s%s %d %.1f ms%s\n", rq->service ? rq->service->name : "server", rq->method,
-                rq->raw_path, *rq->raw_query ? "?" : "", rq->raw_query, rq->status,
+        fprintf(stderr, "%s %s %s%s%s %d %.1f ms%s\n", rq->service ? rq->service->name : "server",
+                rq->method, rq->raw_path, *rq->raw_query ? "?" : "", rq->raw_query, rq->status,
                 (double)(clock_now() - rq->started) / 1e6,
                 how == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "" : " (broken off)");
     }
@@ -371,8 +377,8 @@ static void on_log(void *cls, const char *format, va_list args)
 
 /* ---- start and stop ---- */
 
-struct server *server_start(const int *fds, size_t fd_count, struct service *const *services, size_t service_count,
-                            bool verbose, struct error *err)
+struct server *server_start(const int *fds, size_t fd_count, struct service *const *services,
+                            size_t service_count, bool verbose, struct error *err)
 {
     struct server *server = mem_alloc(sizeof *server);
 
@@ -390,13 +396,15 @@ struct server *server_start(const int *fds, size_t fd_count, struct service *con
         if (fds[i] < 0)
             continue;
         struct MHD_Daemon *daemon = MHD_start_daemon(
-            MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC |
-                MHD_USE_ERROR_LOG,
-            0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_log, server, MHD_OPTION_LISTEN_SOCKET,
-            fds[i], MHD_OPTION_URI_LOG_CALLBACK, first_line, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
-            MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, server, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-            (size_t)HEADER_BYTES, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_END);
+            MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
+                MHD_USE_ITC | MHD_USE_ERROR_LOG,
+            0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_log, server,
+            MHD_OPTION_LISTEN_SOCKET, fds[i], MHD_OPTION_URI_LOG_CALLBACK, first_line, server,
+            MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_UNESCAPE_CALLBACK,
+            no_unescape, server, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_THREAD_STACK_SIZE,
+            (size_t)STACK_BYTES, MHD_OPTION_END);
         if (!daemon) {
             error_set(err, ERR_IO, "the HTTP server does not start on socket %d", fds[i]);
             server_stop(server, 0);

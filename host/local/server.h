@@ -8,10 +8,12 @@ struct server;
 
 /* A loopback TCP socket that listens: *port 0 means any free one and is set. -1 on failure. */
 int server_listen(int *port, struct error *err);
-/* Serves on fds (each -1 or listening; taken). Services live until server_stop, which closes them. */
-struct server *server_start(const int *fds, size_t fd_count, struct service *const *services, size_t service_count,
-                            bool verbose, struct error *err);
-/* Takes no more connections, waits up to drain_ms for requests in hand, closes the rest, closes the services. */
+/* Serves on fds (each -1 or listening; taken). Services live until server_stop, which closes them.
+ */
+struct server *server_start(const int *fds, size_t fd_count, struct service *const *services,
+                            size_t service_count, bool verbose, struct error *err);
+/* Takes no more connections, waits up to drain_ms for requests in hand, closes the rest, closes the
+ * services. */
 void server_stop(struct server *server, int drain_ms);
 
 #endif

@@ -6,7 +6,8 @@
 
 /* OCI distribution API over <state>/registry (host/oci/store.h has the layout). */
 struct service *registry_open(const struct local_host *host, struct error *err);
-/* The artifact proxy of MLflow, /api/2.0/mlflow-artifacts/artifacts: files under <state>/mlflow/artifacts. */
+/* The artifact proxy of MLflow, /api/2.0/mlflow-artifacts/artifacts: files under
+ * <state>/mlflow/artifacts. */
 struct service *artifacts_open(const struct local_host *host, struct error *err);
 
 #endif

@@ -1,5 +1,5 @@
---- Artifacts of runs, models and versions, by the service: lists and single files. The bytes of mlflow-artifacts:/ URIs are
--- under <state>/mlflow/artifacts; the proxy itself is in C (host/local/artifacts.c).
+--- Artifacts of runs, models and versions, by the service: lists and single files. The bytes of mlflow-artifacts:/
+-- URIs are under <state>/mlflow/artifacts; the proxy itself is in C (host/local/artifacts.c).
 local core = require "local.mlflow.core"
 local json = require "json"
 local sys = require "sys"

@@ -36,8 +36,8 @@ function core.invalid_value(path, value, why)
 end
 
 function core.missing(name)
-  core.invalid("Missing value for required parameter '%s'. See the API docs for more information about request parameters.",
-    name)
+  core.invalid("Missing value for required parameter '%s'. See the API docs for more information about request "
+    .. "parameters.", name)
 end
 
 -- ---- a request's fields ----
@@ -66,7 +66,9 @@ function core.args(request)
   if request.body ~= "" then
     local body, why = json.decode(request.body, "request body")
     if not body then core.fail("BAD_REQUEST", "%s", why) end
-    if type(body) ~= "table" or json.is_array(body) then core.fail("BAD_REQUEST", "The request body must be a JSON object") end
+    if type(body) ~= "table" or json.is_array(body) then
+      core.fail("BAD_REQUEST", "The request body must be a JSON object")
+    end
     fields = snake_keys(body)
   end
   return setmetatable({ fields = fields, query = request.query, list = request.list }, Args)
@@ -173,12 +175,14 @@ function core.page(rows, offset, limit)
 end
 
 --- max_results of a search.
-function core.limit(args, otherwise, cap, message)
+function core.limit(args, otherwise, cap)
   local n = args:int("max_results", otherwise)
   if n < 1 then
     core.invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer", n)
   end
-  if n > cap then core.invalid(message or "Invalid value for request parameter max_results. It must be at most %d, but got value %d", cap, n) end
+  if n > cap then
+    core.invalid("Invalid value for request parameter max_results. It must be at most %d, but got value %d", cap, n)
+  end
   return n
 end
 

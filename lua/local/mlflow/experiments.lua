@@ -19,7 +19,8 @@ return function(service)
   function service.active_experiment(id)
     local e = service.experiment(id)
     if e.lifecycle_stage ~= "active" then
-      core.invalid("The experiment %d must be in the 'active' state. Current state is %s.", e.experiment_id, e.lifecycle_stage)
+      core.invalid("The experiment %d must be in the 'active' state. Current state is %s.", e.experiment_id,
+        e.lifecycle_stage)
     end
     return e
   end
@@ -28,7 +29,8 @@ return function(service)
     return {
       experiment_id = tostring(e.experiment_id), name = e.name, artifact_location = e.artifact_location,
       lifecycle_stage = e.lifecycle_stage, creation_time = e.creation_time, last_update_time = e.last_update_time,
-      tags = json.array(db:all("SELECT key, value FROM experiment_tags WHERE experiment_id = ? ORDER BY key", e.experiment_id)),
+      tags = json.array(db:all("SELECT key, value FROM experiment_tags WHERE experiment_id = ? ORDER BY key",
+        e.experiment_id)),
     }
   end
 
@@ -46,7 +48,8 @@ return function(service)
     return db:transaction(function()
       local there = db:one("SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?", name)
       if there then
-        core.fail("RESOURCE_ALREADY_EXISTS", "Experiment(name=%s) already exists.%s", name, there.lifecycle_stage == "deleted"
+        local deleted = there.lifecycle_stage == "deleted"
+        core.fail("RESOURCE_ALREADY_EXISTS", "Experiment(name=%s) already exists.%s", name, deleted
           and (" It is deleted (ID " .. there.experiment_id .. "): restore it, or choose another name.") or "")
       end
       db:run([[INSERT INTO experiments (name, artifact_location, lifecycle_stage, creation_time, last_update_time)
@@ -76,7 +79,8 @@ return function(service)
     db:run("UPDATE experiments SET lifecycle_stage = ?, last_update_time = ? WHERE experiment_id = ?", stage, now,
       e.experiment_id)
     if stage == "deleted" then
-      db:run("UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = ? WHERE experiment_id = ?", now, e.experiment_id)
+      db:run("UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = ? WHERE experiment_id = ?", now,
+        e.experiment_id)
     else
       db:run("UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE experiment_id = ?", e.experiment_id)
     end
@@ -116,7 +120,8 @@ return function(service)
       if db:value("SELECT 1 FROM experiments WHERE name = ? AND experiment_id != ?", name, e.experiment_id) then
         core.fail("RESOURCE_ALREADY_EXISTS", "Experiment(name=%s) already exists.", name)
       end
-      db:run("UPDATE experiments SET name = ?, last_update_time = ? WHERE experiment_id = ?", name, sys.now_ms(), e.experiment_id)
+      db:run("UPDATE experiments SET name = ?, last_update_time = ? WHERE experiment_id = ?", name, sys.now_ms(),
+        e.experiment_id)
     end)
     return {}
   end
@@ -143,7 +148,8 @@ return function(service)
   local spec = {
     types = { attribute = true, tag = true },
     attributes = {
-      name = {}, experiment_id = { list = true }, creation_time = { numeric = true }, last_update_time = { numeric = true },
+      name = {}, experiment_id = { list = true }, creation_time = { numeric = true },
+      last_update_time = { numeric = true },
     },
   }
 
@@ -163,8 +169,7 @@ return function(service)
   end
 
   local function search(a)
-    local limit = core.limit(a, 1000, 50000,
-      "Invalid value for request parameter max_results. It must be at most %d, but got value %d")
+    local limit = core.limit(a, 1000, 50000)
     local offset = core.offset(a:string "page_token")
     local where, params = { service.stages(a:raw "view_type", "e") }, {}
     for _, c in ipairs(filter.parse(a:string "filter", spec)) do

@@ -7,8 +7,8 @@ local filter = {}
 
 local types = {
   metric = "metric", metrics = "metric", parameter = "parameter", parameters = "parameter", param = "parameter",
-  params = "parameter", tag = "tag", tags = "tag", attribute = "attribute", attributes = "attribute", attr = "attribute",
-  run = "attribute", dataset = "dataset", datasets = "dataset",
+  params = "parameter", tag = "tag", tags = "tag", attribute = "attribute", attributes = "attribute",
+  attr = "attribute", run = "attribute", dataset = "dataset", datasets = "dataset",
 }
 
 local symbols = { ["="] = true, ["!="] = true, [">"] = true, [">="] = true, ["<"] = true, ["<="] = true }
@@ -86,18 +86,22 @@ local function identifier(word, spec)
   return kind, key
 end
 
+local ill_formed = "While parsing a list in the query, expected a non-empty list of string values, but got "
+  .. "ill-formed list."
+
 local function list(text, at)
-  local values, word = {}, nil
+  local values = {}
+  local word
   repeat
     word, at = next_word(text, at)
     if not word or word.kind ~= "string" then
-      core.invalid "While parsing a list in the query, expected a non-empty list of string values, but got ill-formed list."
+      core.invalid(ill_formed)
     end
     values[#values + 1] = word.text
     word, at = next_word(text, at)
   until not word or word.text ~= ","
   if not word or word.text ~= ")" then
-    core.invalid "While parsing a list in the query, expected a non-empty list of string values, but got ill-formed list."
+    core.invalid(ill_formed)
   end
   return values, at
 end
@@ -126,8 +130,12 @@ local function constant(text, at, kind, key, op, spec)
   local numeric = kind == "metric" or kind == "attribute" and spec.attributes[key].numeric
   if op == "IN" or op == "NOT IN" then
     local allowed = kind == "dataset" or kind == "attribute" and spec.attributes[key].list
-    if word.text ~= "(" then core.invalid("Expected a list of quoted string values after %s. Got value %s", op, word.text) end
-    if not allowed then core.invalid("The '%s' attribute does not support comparison with a list of quoted string values.", key) end
+    if word.text ~= "(" then
+      core.invalid("Expected a list of quoted string values after %s. Got value %s", op, word.text)
+    end
+    if not allowed then
+      core.invalid("The '%s' attribute does not support comparison with a list of quoted string values.", key)
+    end
     return list(text, after)
   end
   if numeric then
@@ -163,7 +171,8 @@ function filter.parse(text, spec)
     clause.op, at = operator(text, at)
     if clause.op == "IS NULL" or clause.op == "IS NOT NULL" then
       if clause.type ~= "tag" and clause.type ~= "parameter" then
-        core.invalid("IS NULL / IS NOT NULL is only supported for tags and params, not for '%s' '%s'", clause.type, clause.key)
+        core.invalid("IS NULL / IS NOT NULL is only supported for tags and params, not for '%s' '%s'", clause.type,
+          clause.key)
       end
     else
       clause.value, at = constant(text, at, clause.type, clause.key, clause.op, spec)

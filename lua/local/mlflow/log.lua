@@ -24,8 +24,8 @@ return function(service)
     if old == nil then
       db:run("INSERT INTO params (key, value, run_uuid) VALUES (?, ?, ?)", key, value, run_id)
     elseif old ~= value then
-      core.invalid("Changing param values is not allowed. Param with key='%s' was already logged with value='%s' for run "
-        .. "ID='%s'. Attempted logging new value '%s'.", key, old, run_id, value)
+      core.invalid("Changing param values is not allowed. Param with key='%s' was already logged with value='%s' for "
+        .. "run ID='%s'. Attempted logging new value '%s'.", key, old, run_id, value)
     end
   end
 
@@ -42,20 +42,21 @@ return function(service)
       or core.fail("RESOURCE_DOES_NOT_EXIST", "Logged model with ID '%s' not found.", m.model_id)
     local dataset = m.dataset_name and db:value([[SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ?
       AND digest = ?]], model.experiment_id, m.dataset_name, m.dataset_digest or "")
-    db:run([[INSERT OR IGNORE INTO logged_model_metrics (model_id, metric_name, metric_timestamp_ms, metric_step, metric_value,
-      experiment_id, run_id, dataset_uuid, dataset_name, dataset_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]], m.model_id,
-      m.key, m.timestamp, m.step, m.is_nan and json.null or m.value, model.experiment_id, run.run_uuid, dataset,
-      m.dataset_name, m.dataset_digest)
+    db:run([[INSERT OR IGNORE INTO logged_model_metrics (model_id, metric_name, metric_timestamp_ms, metric_step,
+      metric_value, experiment_id, run_id, dataset_uuid, dataset_name, dataset_digest)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]], m.model_id, m.key, m.timestamp, m.step,
+      m.is_nan and json.null or m.value, model.experiment_id, run.run_uuid, dataset, m.dataset_name, m.dataset_digest)
   end
 
   local function log_metric(run, metric, path)
     local m = validate.metric(metric, path)
-    db:run("INSERT OR IGNORE INTO metrics (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)", m.key,
-      m.value, m.timestamp, run.run_uuid, m.step, m.is_nan)
-    local old = db:one("SELECT step, timestamp, value FROM latest_metrics WHERE key = ? AND run_uuid = ?", m.key, run.run_uuid)
+    db:run("INSERT OR IGNORE INTO metrics (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)",
+      m.key, m.value, m.timestamp, run.run_uuid, m.step, m.is_nan)
+    local old = db:one("SELECT step, timestamp, value FROM latest_metrics WHERE key = ? AND run_uuid = ?", m.key,
+      run.run_uuid)
     if not old then
-      db:run("INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?)", m.key,
-        m.value, m.timestamp, m.step, m.is_nan, run.run_uuid)
+      db:run("INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?)",
+        m.key, m.value, m.timestamp, m.step, m.is_nan, run.run_uuid)
     elseif newer(m, old) then
       db:run("UPDATE latest_metrics SET value = ?, timestamp = ?, step = ?, is_nan = ? WHERE key = ? AND run_uuid = ?",
         m.value, m.timestamp, m.step, m.is_nan, m.key, run.run_uuid)
@@ -67,8 +68,9 @@ return function(service)
 
   log["POST runs/log-metric"] = function(a)
     local id = service.run_id(a)
-    local metric = { key = a:string("key", true), value = a:raw "value", timestamp = a:raw "timestamp", step = a:raw "step",
-      model_id = a:string "model_id", dataset_name = a:string "dataset_name", dataset_digest = a:string "dataset_digest" }
+    local metric = { key = a:string("key", true), value = a:raw "value", timestamp = a:raw "timestamp",
+      step = a:raw "step", model_id = a:string "model_id", dataset_name = a:string "dataset_name",
+      dataset_digest = a:string "dataset_digest" }
     db:transaction(function() log_metric(service.active_run(id), metric, "") end)
     return {}
   end
@@ -98,7 +100,8 @@ return function(service)
 
   log["POST runs/log-batch"] = function(a, request)
     if #request.body > 1000000 then
-      core.invalid("Batched logging API requests must be at most 1000000 bytes, got a request of size %d.", #request.body)
+      core.invalid("Batched logging API requests must be at most 1000000 bytes, got a request of size %d.",
+        #request.body)
     end
     local id, metrics, params, tags = service.run_id(a), a:items "metrics", a:items "params", a:items "tags"
     validate.batch(metrics, params, tags)
@@ -189,7 +192,8 @@ return function(service)
     db:transaction(function()
       service.active_run(id)
       for _, model in ipairs(models) do
-        link("RUN_OUTPUT", id, "MODEL_OUTPUT", service.logged_model(model.model_id).model_id, math.tointeger(model.step))
+        link("RUN_OUTPUT", id, "MODEL_OUTPUT", service.logged_model(model.model_id).model_id,
+          math.tointeger(model.step))
       end
     end)
     return {}

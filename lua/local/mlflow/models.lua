@@ -14,8 +14,8 @@ local times = { creation_timestamp = "creation_timestamp_ms", creation_time = "c
   last_updated_timestamp = "last_updated_timestamp_ms", last_updated_time = "last_updated_timestamp_ms" }
 local spec = {
   types = { attribute = true, tag = true, parameter = true, metric = true },
-  attributes = { name = { list = true }, model_id = { list = true }, model_type = { list = true }, status = { list = true },
-    source_run_id = { list = true } },
+  attributes = { name = { list = true }, model_id = { list = true }, model_type = { list = true },
+    status = { list = true }, source_run_id = { list = true } },
 }
 for key in pairs(times) do spec.attributes[key] = { numeric = true } end
 
@@ -24,18 +24,19 @@ return function(service)
   local models = {}
 
   function service.logged_model(id)
-    return type(id) == "string" and db:one("SELECT * FROM logged_models WHERE model_id = ? AND lifecycle_stage = 'active'", id)
+    return type(id) == "string"
+      and db:one("SELECT * FROM logged_models WHERE model_id = ? AND lifecycle_stage = 'active'", id)
       or core.fail("RESOURCE_DOES_NOT_EXIST", "Logged model with ID '%s' not found.", tostring(id))
   end
 
   local function message(m)
-    local tags = json.array(db:all("SELECT tag_key AS key, tag_value AS value FROM logged_model_tags WHERE model_id = ? ORDER BY 1",
-      m.model_id))
+    local tags = json.array(db:all([[SELECT tag_key AS key, tag_value AS value FROM logged_model_tags
+      WHERE model_id = ? ORDER BY 1]], m.model_id))
     local metrics = json.array {}
     for i, row in ipairs(db:all([[SELECT * FROM logged_model_metrics x WHERE model_id = ? AND NOT EXISTS (SELECT 1 FROM
       logged_model_metrics y WHERE y.model_id = x.model_id AND y.metric_name = x.metric_name AND y.run_id = x.run_id
-      AND y.dataset_uuid IS x.dataset_uuid AND (y.metric_step, y.metric_timestamp_ms) > (x.metric_step, x.metric_timestamp_ms))
-      ORDER BY metric_name]], m.model_id)) do
+      AND y.dataset_uuid IS x.dataset_uuid AND (y.metric_step, y.metric_timestamp_ms) >
+      (x.metric_step, x.metric_timestamp_ms)) ORDER BY metric_name]], m.model_id)) do
       metrics[i] = { key = row.metric_name, value = row.metric_value or "NaN", timestamp = row.metric_timestamp_ms,
         step = row.metric_step, model_id = row.model_id, run_id = row.run_id, dataset_name = row.dataset_name,
         dataset_digest = row.dataset_digest }
@@ -56,28 +57,32 @@ return function(service)
   end
 
   local function set_tag(m, key, value)
-    if db:run("UPDATE logged_model_tags SET tag_value = ? WHERE model_id = ? AND tag_key = ?", value, m.model_id, key) == 0 then
-      db:run("INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value) VALUES (?, ?, ?, ?)", m.model_id,
-        m.experiment_id, key, value)
+    if db:run("UPDATE logged_model_tags SET tag_value = ? WHERE model_id = ? AND tag_key = ?", value, m.model_id,
+      key) == 0 then
+      db:run("INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value) VALUES (?, ?, ?, ?)",
+        m.model_id, m.experiment_id, key, value)
     end
   end
 
   local function set_param(m, param)
     local key = validate.length("Param key", 250, param.key or core.missing "params.key")
     local value = validate.length("Param value", 6000, tostring(param.value or ""))
-    local old = db:value("SELECT param_value FROM logged_model_params WHERE model_id = ? AND param_key = ?", m.model_id, key)
+    local old = db:value("SELECT param_value FROM logged_model_params WHERE model_id = ? AND param_key = ?",
+      m.model_id, key)
     if old == nil then
       db:run("INSERT INTO logged_model_params (model_id, experiment_id, param_key, param_value) VALUES (?, ?, ?, ?)",
         m.model_id, m.experiment_id, key, value)
     elseif old ~= value then
-      core.invalid("Changing param values is not allowed. Param with key='%s' was already logged with value='%s'.", key, old)
+      core.invalid("Changing param values is not allowed. Param with key='%s' was already logged with value='%s'.",
+        key, old)
     end
   end
 
   --- A version was made of this model: noted in its tag mlflow.modelVersions, as the real server does.
   function service.note_registration(id, name, version)
     local m = service.logged_model(id)
-    local old = db:value("SELECT tag_value FROM logged_model_tags WHERE model_id = ? AND tag_key = 'mlflow.modelVersions'", id)
+    local old = db:value([[SELECT tag_value FROM logged_model_tags WHERE model_id = ?
+      AND tag_key = 'mlflow.modelVersions']], id)
     local list = old and json.decode(old) or json.array {}
     list[#list + 1] = { name = name, version = version }
     set_tag(m, "mlflow.modelVersions", json.encode(list))
@@ -92,8 +97,8 @@ return function(service)
     local kind, run_id = a:string "model_type", a:string "source_run_id"
     local params, tags = a:items "params", a:items "tags"
     if name and name:find "[/:%.%%\"']" then
-      core.invalid("Invalid model name (%s) provided. Model name must be a non-empty string and cannot contain the following "
-        .. "characters: ('/', ':', '.', '%%', '\"', \"'\")", name)
+      core.invalid("Invalid model name (%s) provided. Model name must be a non-empty string and cannot contain the "
+        .. "following characters: ('/', ':', '.', '%%', '\"', \"'\")", name)
     end
     return db:transaction(function()
       local e = service.active_experiment(experiment_id)
@@ -116,10 +121,13 @@ return function(service)
   models["PATCH logged-models/{}"] = function(a, _, id)
     local status = a:raw "status"
     local n = numbers[status] or math.tointeger(status)
-    if not n or not statuses[n] then core.invalid_value("status", status, "LOGGED_MODEL_READY or LOGGED_MODEL_UPLOAD_FAILED") end
+    if not n or not statuses[n] then
+      core.invalid_value("status", status, "LOGGED_MODEL_READY or LOGGED_MODEL_UPLOAD_FAILED")
+    end
     return db:transaction(function()
       service.logged_model(id)
-      db:run("UPDATE logged_models SET status = ?, last_updated_timestamp_ms = ? WHERE model_id = ?", n, sys.now_ms(), id)
+      db:run("UPDATE logged_models SET status = ?, last_updated_timestamp_ms = ? WHERE model_id = ?", n, sys.now_ms(),
+        id)
       return { model = message(service.logged_model(id)) }
     end)
   end

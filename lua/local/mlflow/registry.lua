@@ -27,8 +27,8 @@ return function(service)
 
   function service.aliases_of(name, version)
     local out = json.array {}
-    for i, row in ipairs(db:all("SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ? ORDER BY alias",
-      name, version)) do out[i] = row.alias end
+    for i, row in ipairs(db:all([[SELECT alias FROM registered_model_aliases WHERE name = ? AND version = ?
+      ORDER BY alias]], name, version)) do out[i] = row.alias end
     return out
   end
 
@@ -45,8 +45,8 @@ return function(service)
   end
 
   function service.model_message(m)
-    local aliases = json.array(db:all("SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias",
-      m.name))
+    local aliases = json.array(db:all([[SELECT alias, version FROM registered_model_aliases WHERE name = ?
+      ORDER BY alias]], m.name))
     for _, a in ipairs(aliases) do a.version = tostring(a.version) end
     return {
       name = m.name, creation_timestamp = m.creation_time, last_updated_timestamp = m.last_updated_time,
@@ -66,7 +66,8 @@ return function(service)
   local function version(name, number)
     validate.model_name(name)
     local n = validate.version(number)
-    return db:one("SELECT * FROM model_versions WHERE name = ? AND version = ? AND current_stage != ?", name, n, DELETED)
+    return db:one("SELECT * FROM model_versions WHERE name = ? AND version = ? AND current_stage != ?", name, n,
+      DELETED)
       or core.fail("RESOURCE_DOES_NOT_EXIST", "Model Version (name=%s, version=%d) not found", name, n)
   end
 
@@ -121,7 +122,8 @@ return function(service)
       if new ~= name and db:value("SELECT 1 FROM registered_models WHERE name = ?", new) then
         core.fail("RESOURCE_ALREADY_EXISTS", "Registered Model (name=%s) already exists.", new)
       end
-      db:run("UPDATE registered_models SET name = ?, last_updated_time = ? WHERE name = ?", new, now, name) -- rows follow
+      -- The rows that name it follow (ON UPDATE CASCADE).
+      db:run("UPDATE registered_models SET name = ?, last_updated_time = ? WHERE name = ?", new, now, name)
       db:run("UPDATE model_versions SET last_updated_time = ? WHERE name = ?", now, new)
       return { registered_model = service.model_message(model(new)) }
     end)
@@ -189,7 +191,8 @@ return function(service)
     validate.alias(alias)
     db:transaction(function()
       local v = version(name, number)
-      if db:run("UPDATE registered_model_aliases SET version = ? WHERE name = ? AND alias = ?", v.version, name, alias) == 0 then
+      if db:run("UPDATE registered_model_aliases SET version = ? WHERE name = ? AND alias = ?", v.version, name,
+        alias) == 0 then
         db:run("INSERT INTO registered_model_aliases (alias, version, name) VALUES (?, ?, ?)", alias, v.version, name)
       end
       touch(name, sys.now_ms())
@@ -266,7 +269,8 @@ return function(service)
       local v, now = version(name, number), sys.now_ms()
       db:run("DELETE FROM registered_model_aliases WHERE name = ? AND version = ?", name, v.version)
       db:run([[UPDATE model_versions SET current_stage = ?, last_updated_time = ?, description = NULL, user_id = NULL,
-        source = 'REDACTED-SOURCE-PATH', run_id = 'REDACTED-RUN-ID', run_link = 'REDACTED-RUN-LINK', status_message = NULL
+        source = 'REDACTED-SOURCE-PATH', run_id = 'REDACTED-RUN-ID', run_link = 'REDACTED-RUN-LINK',
+        status_message = NULL
         WHERE name = ? AND version = ?]], DELETED, now, name, v.version)
       touch(name, now)
     end)
@@ -277,8 +281,8 @@ return function(service)
     local name, number = a:string("name", true), a:string("version", true)
     local stage, archive = validate.stage(a:string("stage", true)), a:bool("archive_existing_versions", false)
     if archive and stage ~= "Staging" and stage ~= "Production" then
-      core.invalid("Model version transition cannot archive existing model versions because '%s' is not an Active stage. "
-        .. "Valid stages are ['Staging', 'Production']", stage)
+      core.invalid("Model version transition cannot archive existing model versions because '%s' is not an Active "
+        .. "stage. Valid stages are ['Staging', 'Production']", stage)
     end
     return db:transaction(function()
       local v, now = version(name, number), sys.now_ms()
@@ -324,13 +328,14 @@ return function(service)
     return source == root or source:sub(1, #root + 1) == root .. "/"
   end
 
-  --- Where a version's files are, for the source that a client names, and the run they are of. What lies in this server's
-  -- artifacts must belong to the run or logged model that is given; paths of the machine must lie in the run's own folder.
+  --- Where a version's files are, for the source that a client names, and the run they are of. What lies in this
+  -- server's artifacts must belong to the run or logged model that is given; paths of the machine must lie in the
+  -- run's own folder.
   function service.resolve_source(source, run_id, model_id)
     local plain = source:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/"):gsub("\\", "/")
     if ("/" .. plain:gsub("[?#].*", "") .. "/"):find("/../", 1, true) then
-      bad_source(source, "If supplying a source as an http, https, local file path, ftp, objectstore, or mlflow-artifacts uri, "
-        .. "an absolute path must be provided without relative path references present.")
+      bad_source(source, "If supplying a source as an http, https, local file path, ftp, objectstore, or "
+        .. "mlflow-artifacts uri, an absolute path must be provided without relative path references present.")
     end
     local kept_model, other = source:match "^models:/(m%-%x+)(.*)$"
     if kept_model and other == "" then
@@ -348,13 +353,15 @@ return function(service)
       local path = source:gsub("^file:/*", "/")
       local root = run and run.artifact_uri:gsub("^file:/*", "/")
       if not root or root:sub(1, 1) ~= "/" or not within(path, root) then
-        bad_source(source, "To use a local path as a model version source, the run_id request parameter has to be specified "
-          .. "and the local path has to be contained within the artifact directory of the run specified by the run_id.")
+        bad_source(source, "To use a local path as a model version source, the run_id request parameter has to be "
+          .. "specified and the local path has to be contained within the artifact directory of the run specified by "
+          .. "the run_id.")
       end
     elseif scheme == "mlflow-artifacts" then
       local m = model_id and db:one("SELECT artifact_location FROM logged_models WHERE model_id = ?", model_id)
       if not (run and within(source, run.artifact_uri) or m and within(source, m.artifact_location)) then
-        bad_source(source, "It must lie in the artifacts of the run given as run_id, or of the model given as model_id.")
+        bad_source(source, "It must lie in the artifacts of the run given as run_id, or of the model given as "
+          .. "model_id.")
       end
     end
     return source, nil

@@ -44,7 +44,8 @@ return function(service)
       elseif c.key == PROMPT then
         prompts = prompts or wants_prompts(c)
         if wants_prompts(c) then
-          where[#where + 1] = "EXISTS (SELECT 1 FROM " .. tags .. " AND t.key = '" .. PROMPT .. "' AND t.value = 'true')"
+          where[#where + 1] = "EXISTS (SELECT 1 FROM " .. tags .. " AND t.key = '" .. PROMPT
+            .. "' AND t.value = 'true')"
         end
       elseif c.op == "IS NULL" or c.op == "IS NOT NULL" then
         core.invalid("Invalid comparator for tag: %s", c.op)
@@ -56,7 +57,8 @@ return function(service)
       end
     end
     if not prompts then
-      where[#where + 1] = "NOT EXISTS (SELECT 1 FROM " .. tags .. " AND t.key = '" .. PROMPT .. "' AND t.value = 'true')"
+      where[#where + 1] = "NOT EXISTS (SELECT 1 FROM " .. tags .. " AND t.key = '" .. PROMPT
+        .. "' AND t.value = 'true')"
     end
     local orders, seen = {}, {}
     for _, text in ipairs(a:items "order_by") do
@@ -82,8 +84,8 @@ return function(service)
 
   local function search_models(a)
     local limit = core.limit(a, 100, 1000)
-    local sql, params = query(a, models, "registered_models m", "registered_model_tags t WHERE t.name = m.name", "m.name ASC",
-      "m.name ASC")
+    local sql, params = query(a, models, "registered_models m", "registered_model_tags t WHERE t.name = m.name",
+      "m.name ASC", "m.name ASC")
     local page, token = run(a, limit, sql, params, service.model_message)
     return { registered_models = page, next_page_token = token }
   end

@@ -44,9 +44,10 @@ return function(service)
 
   local function info(run)
     return {
-      run_id = run.run_uuid, run_uuid = run.run_uuid, experiment_id = tostring(run.experiment_id), run_name = run.name or "",
-      user_id = run.user_id or "", status = run.status, start_time = run.start_time, end_time = run.end_time,
-      artifact_uri = run.artifact_uri, lifecycle_stage = run.lifecycle_stage,
+      run_id = run.run_uuid, run_uuid = run.run_uuid, experiment_id = tostring(run.experiment_id),
+      run_name = run.name or "", user_id = run.user_id or "", status = run.status,
+      start_time = run.start_time, end_time = run.end_time, artifact_uri = run.artifact_uri,
+      lifecycle_stage = run.lifecycle_stage,
     }
   end
   service.run_info = info
@@ -86,9 +87,11 @@ return function(service)
     if #ids == 0 then return out end
     local text = json.encode(ids)
     local among = " IN (SELECT value FROM json_each(?)) "
-    gather(by, "metrics", "SELECT run_uuid, key, value, timestamp, step, is_nan FROM latest_metrics WHERE run_uuid" .. among
+    gather(by, "metrics", "SELECT run_uuid, key, value, timestamp, step, is_nan FROM latest_metrics WHERE run_uuid"
+      .. among
       .. "ORDER BY key", text, service.metric_message)
-    gather(by, "params", "SELECT run_uuid, key, value FROM params WHERE run_uuid" .. among .. "ORDER BY key", text, pair)
+    gather(by, "params", "SELECT run_uuid, key, value FROM params WHERE run_uuid" .. among .. "ORDER BY key", text,
+      pair)
     gather(by, "tags", "SELECT run_uuid, key, value FROM tags WHERE run_uuid" .. among .. "ORDER BY key", text, pair)
     local inputs = {}
     gather(by, "dataset_inputs", [[SELECT i.destination_id AS run_uuid, i.input_uuid, d.* FROM inputs i
@@ -96,8 +99,8 @@ return function(service)
       AND i.destination_id]] .. among .. "ORDER BY d.name, d.digest", text, function(row)
       local message = {
         tags = json.array {},
-        dataset = { name = row.name, digest = row.digest, source_type = row.dataset_source_type, source = row.dataset_source,
-          schema = row.dataset_schema, profile = row.dataset_profile },
+        dataset = { name = row.name, digest = row.digest, source_type = row.dataset_source_type,
+          source = row.dataset_source, schema = row.dataset_schema, profile = row.dataset_profile },
       }
       inputs[row.input_uuid] = message
       return message
@@ -105,18 +108,21 @@ return function(service)
     if next(inputs) then
       local uuids = json.array {}
       for uuid in pairs(inputs) do uuids[#uuids + 1] = uuid end
-      for _, row in ipairs(db:all("SELECT input_uuid, name, value FROM input_tags WHERE input_uuid" .. among .. "ORDER BY name",
+      for _, row in ipairs(db:all("SELECT input_uuid, name, value FROM input_tags WHERE input_uuid" .. among
+        .. "ORDER BY name",
         json.encode(uuids))) do
         local tags = inputs[row.input_uuid].tags
         tags[#tags + 1] = { key = row.name, value = row.value }
       end
     end
-    gather(by, "model_inputs", [[SELECT source_id AS run_uuid, destination_id FROM inputs WHERE source_type = 'RUN_INPUT'
-      AND destination_type = 'MODEL_INPUT' AND source_id]] .. among .. "ORDER BY rowid", text, function(row)
+    gather(by, "model_inputs", [[SELECT source_id AS run_uuid, destination_id FROM inputs
+      WHERE source_type = 'RUN_INPUT' AND destination_type = 'MODEL_INPUT' AND source_id]] .. among
+      .. "ORDER BY rowid", text, function(row)
       return { model_id = row.destination_id }
     end)
     gather(by, "model_outputs", [[SELECT source_id AS run_uuid, destination_id, step FROM inputs
-      WHERE source_type = 'RUN_OUTPUT' AND destination_type = 'MODEL_OUTPUT' AND source_id]] .. among .. "ORDER BY rowid",
+      WHERE source_type = 'RUN_OUTPUT' AND destination_type = 'MODEL_OUTPUT' AND source_id]] .. among
+        .. "ORDER BY rowid",
       text, function(row)
       return { model_id = row.destination_id, step = row.step }
     end)
@@ -141,8 +147,8 @@ return function(service)
     return db:transaction(function()
       local e = service.active_experiment(experiment_id)
       local id = sys.random_hex(16)
-      db:run([[INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, start_time,
-        end_time, source_version, lifecycle_stage, artifact_uri, experiment_id, deleted_time)
+      db:run([[INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status,
+        start_time, end_time, source_version, lifecycle_stage, artifact_uri, experiment_id, deleted_time)
         VALUES (?, ?, 'UNKNOWN', '', '', ?, 'RUNNING', ?, NULL, '', 'active', ?, ?, NULL)]], id, name, user, start,
         e.artifact_location:gsub("/$", "") .. "/" .. id .. "/artifacts", e.experiment_id)
       for i, tag in ipairs(tags) do service.set_tag(id, tag, ("tags[%d]."):format(i - 1)) end

@@ -66,8 +66,8 @@ return function(service)
         orders[#orders + 1] = column .. way
       elseif tables[o.type] then
         local alias = "o" .. i
-        joins[#joins + 1] = ("LEFT JOIN %s %s ON %s.run_uuid = r.run_uuid AND %s.key = ?"):format(tables[o.type], alias, alias,
-          alias)
+        joins[#joins + 1] = ("LEFT JOIN %s %s ON %s.run_uuid = r.run_uuid AND %s.key = ?"):format(tables[o.type],
+          alias, alias, alias)
         join_params[#join_params + 1] = o.key
         -- Numbers first, then NaN, then runs without it.
         orders[#orders + 1] = o.type == "metric"
@@ -85,8 +85,8 @@ return function(service)
     table.move(params, 1, #params, #all + 1, all)
     all[#all + 1] = limit + 1
     all[#all + 1] = offset
-    local rows = db:all("SELECT r.* FROM runs r " .. table.concat(joins, " ") .. " WHERE " .. table.concat(where, " AND ")
-      .. " ORDER BY " .. table.concat(orders, ", ") .. " LIMIT ? OFFSET ?", all)
+    local rows = db:all("SELECT r.* FROM runs r " .. table.concat(joins, " ") .. " WHERE "
+      .. table.concat(where, " AND ") .. " ORDER BY " .. table.concat(orders, ", ") .. " LIMIT ? OFFSET ?", all)
     local page, token = core.page(rows, offset, limit)
     return { runs = service.run_messages(page), next_page_token = token }
   end
@@ -97,7 +97,8 @@ return function(service)
     local rows = db:all([[SELECT DISTINCT d.experiment_id, d.name, d.digest, t.value AS context FROM datasets d
       JOIN inputs i ON i.source_id = d.dataset_uuid
       LEFT JOIN input_tags t ON t.input_uuid = i.input_uuid AND t.name = 'mlflow.data.context'
-      WHERE d.experiment_id IN (SELECT value FROM json_each(?)) ORDER BY d.name, d.digest LIMIT 1000]], json.encode(ids))
+      WHERE d.experiment_id IN (SELECT value FROM json_each(?)) ORDER BY d.name, d.digest LIMIT 1000]],
+        json.encode(ids))
     for _, row in ipairs(rows) do row.experiment_id = tostring(row.experiment_id) end
     return { dataset_summaries = json.array(rows) }
   end

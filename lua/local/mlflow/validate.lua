@@ -30,7 +30,8 @@ local function name(value, path)
   if value:find "[^/%w_%.%- :\x80-\xff]" then core.invalid_value(path, value, bad_characters) end
   local norm = normal(value)
   if norm ~= value or norm == "." or norm:sub(1, 2) == ".." or norm:sub(1, 1) == "/" then
-    core.invalid_value(path, value, "Names may be treated as files in certain cases, and must not resolve to other names"
+    core.invalid_value(path, value,
+      "Names may be treated as files in certain cases, and must not resolve to other names"
       .. " when treated as such. This name would resolve to '" .. norm .. "'")
   end
 end
@@ -91,25 +92,27 @@ function validate.metric(m, path)
   local timestamp, step = math.tointeger(tonumber(m.timestamp)), math.tointeger(tonumber(m.step or 0))
   if m.timestamp == nil then core.missing(path .. "timestamp") end
   if not timestamp or timestamp < 0 then
-    core.invalid_value(path .. "timestamp", m.timestamp, ("metric '%s' (value=%s). Timestamp must be a nonnegative long "
+    core.invalid_value(path .. "timestamp", m.timestamp,
+      ("metric '%s' (value=%s). Timestamp must be a nonnegative long "
       .. "(64-bit integer) "):format(m.key, tostring(value)))
   end
   if not step then
-    core.invalid_value(path .. "step", m.step, ("metric '%s' (value=%s). Step must be a valid long (64-bit integer)."):format(
+    core.invalid_value(path .. "step", m.step,
+      ("metric '%s' (value=%s). Step must be a valid long (64-bit integer)."):format(
       m.key, tostring(value)))
   end
   length("Metric name", 250, m.key)
   local nan = value ~= value
   if nan then value = 0 end
-  if value == math.huge then value = 1.7976931348623157e308 elseif value == -math.huge then value = -1.7976931348623157e308 end
+  value = math.max(-1.7976931348623157e308, math.min(1.7976931348623157e308, value))
   return { key = m.key, value = value + 0.0, is_nan = nan, timestamp = timestamp, step = step, model_id = m.model_id,
     dataset_name = m.dataset_name, dataset_digest = m.dataset_digest }
 end
 
 local function at_most(what, limit, count)
   if count > limit then
-    core.invalid("A batch logging request can contain at most %d %s. Got %d %s. Please split up %s across multiple requests"
-      .. " and try again.", limit, what, count, what, what)
+    core.invalid("A batch logging request can contain at most %d %s. Got %d %s. Please split up %s across multiple "
+      .. "requests and try again.", limit, what, count, what, what)
   end
 end
 
@@ -121,8 +124,8 @@ function validate.batch(metrics, params, tags)
   local seen = {}
   for _, p in ipairs(params) do
     if p.key and seen[p.key] then
-      core.invalid("Duplicate parameter keys have been submitted: ['%s']. Please ensure the request contains only one param"
-        .. " value per param key.", p.key)
+      core.invalid("Duplicate parameter keys have been submitted: ['%s']. Please ensure the request contains only one "
+        .. "param value per param key.", p.key)
     end
     seen[p.key or ""] = true
   end
@@ -154,7 +157,8 @@ end
 function validate.alias(value)
   if not value or value == "" then core.invalid "Registered model alias name cannot be empty." end
   if value:find "[^%w_%-]" then
-    core.invalid("Invalid alias name: '%s'. Names may only contain alphanumerics, underscores (_), and dashes (-).", value)
+    core.invalid("Invalid alias name: '%s'. Names may only contain alphanumerics, underscores (_), and dashes (-).",
+      value)
   end
   length("Registered model alias name", 255, value)
   if value:lower() == "latest" then core.invalid "'latest' alias name (case insensitive) is reserved." end
