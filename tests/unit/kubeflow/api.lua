@@ -46,7 +46,8 @@ deploymentSpec: {executors: {exec-a: {container: {image: x}}}}
 ]]
 local function upload(path, query, text, filename)
   local body = ('--b\r\nContent-Disposition: form-data; name="uploadfile"; filename="%s"\r\n'
-                .. 'Content-Type: application/x-yaml\r\n\r\n%s\r\n--b--\r\n'):format(filename or "hello.yaml", text or IR)
+                .. 'Content-Type: application/x-yaml\r\n\r\n%s\r\n--b--\r\n')
+    :format(filename or "hello.yaml", text or IR)
   return "POST", path, body, query, { ["content-type"] = "multipart/form-data; boundary=b" }
 end
 local V2 = "/apis/v2beta1/"

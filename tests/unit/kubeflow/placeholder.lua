@@ -36,7 +36,8 @@ local texts = {
 local words = {
   { { '{"Concat": ["prefix-", "{{$.inputs.parameters[\'text\']}}", "-", "{{$.outputs.artifacts[\'out\'].uri}}"]}' },
     { "prefix-a b-minio://b/x/out" } },
-  { { "a", '{"IfPresent": {"InputName": "text", "Then": ["--text", "{{$.inputs.parameters[\'text\']}}"], "Else": "n"}}' },
+  { { "a", '{"IfPresent": {"InputName": "text", "Then": ["--text", "{{$.inputs.parameters[\'text\']}}"], '
+      .. '"Else": "none"}}' },
     { "a", "--text", "a b" } },
   { { '{"IfPresent": {"InputName": "absent", "Then": ["--x"], "Else": ["--no", "x"]}}' }, { "--no", "x" } },
   { { '{"IfPresent": {"InputName": "absent", "Then": ["--x"]}}', "z" }, { "z" } },
