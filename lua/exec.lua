@@ -10,6 +10,11 @@ function exec.run(spec)
   return vm.call("exec.run", spec)
 end
 
+--- find(name) -> path of a command that the script may run; nil when it is not installed, or not granted
+function exec.find(name)
+  return vm.call("exec.find", { name = name })
+end
+
 --- exec { "cmd", "argument", ..., env =, input =, timeout =, cwd =, check =, quiet = } -> as run
 return setmetatable(exec, {
   __call = function(_, spec, ...)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "broker/internal.h"
@@ -213,7 +214,34 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     return failed;
 }
 
+/* A command that the script may not run is, to it, one that is not there. */
+static int find_row(struct call *call, const struct value *args, struct value *out, struct error *err)
+{
+    const char *name = value_get_string(args, "name", "");
+    const char *argv[] = {name, NULL};
+    const char *at = getenv("PATH");
+    struct error unused;
+
+    (void)err;
+    if (!name[0] || strchr(name, '/') || call_allow_exec(call, argv, &unused) < 0)
+        return 0;
+    for (at = at ? at : "/usr/local/bin:/usr/bin:/bin"; *at; at += *at == ':') {
+        size_t len = strcspn(at, ":");
+        cleanup_free char *folder = mem_strndup(at, len);
+        cleanup_free char *path = path_join(folder, name);
+        at += len;
+        if (len && access(path, X_OK) == 0) {
+            value_take_string(out, steal_ptr(&path));
+            return 0;
+        }
+    }
+    return 0;
+}
+
 const struct primitive exec_rows[] = {
+    {.sign = {"exec.find", "name:string", "path:string?",
+              "where a command is that the script may run; nil when it is not installed, or not granted"},
+     .fn = find_row},
     {.sign = {"exec.run",
               "argv:array env:map? input:secret? timeout:duration? cwd:path? check:bool? quiet:bool?",
               "result:map", "run a command that the permission exec names; no shell in between"},

@@ -42,7 +42,7 @@ component "mlflow-project" {
     run_id = "string",
   },
   outputs = { mlflow_run_id = "string" },
-  permissions = { exec = { "mlhost" } },
+  permissions = { exec = { "mlhost" }, env = { "MLFLOW_*", "MLHOST_*" }, net = { "*" } },
   run = function(cx)
     local folder = cx.folder .. "/" .. PROJECT
     local project = yaml.decode(fs.read(folder .. "/MLproject"))
