@@ -9,6 +9,13 @@
 
 #include "base/mem.h"
 
+/* Each module says of which version it is, under a name of its own. */
+static const char *const versions[] = {
+    [MODULE_IO] = "mlhost_io_version",
+    [MODULE_SERVE] = "mlhost_serve_version",
+    [MODULE_EDIT] = "mlhost_edit_version",
+};
+
 static const char *const files[] = {
     [MODULE_IO] = "mlhost-io.so",
     [MODULE_SERVE] = "mlhost-serve.so",
@@ -61,7 +68,7 @@ static void *load(enum module module, struct error *err)
                 error_set(err, ERR_IO, "cannot load %s: %s", path, dlerror());
                 error_hint(err, "are the libraries that it needs installed? ldd %s lists them", path);
             } else {
-                const char *version = dlsym(loaded[module], "mlhost_module_version");
+                const char *version = dlsym(loaded[module], versions[module]);
                 if (!version || strcmp(version, mlhost_version) != 0) {
                     error_set(err, ERR_INVALID, "%s is of version %s, the program of %s", path,
                               version ? version : "unknown", mlhost_version);
