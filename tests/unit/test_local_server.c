@@ -296,6 +296,7 @@ static void drain(void **state)
     cleanup_close int idle = dial();
 
     (void)state;
+    assert_true(idle >= 0);
     pthread_create(&client, NULL, slow_client, &reply);
     for (int i = 0; i < 200 && !handled; i++)
         usleep(5 * 1000);
