@@ -26,7 +26,8 @@ return function(host)
   schema.prepare(service.db, sys.now_ms())
 
   local calls, patterns = {}, {}
-  for _, part in ipairs { "experiments", "runs", "log", "search", "registry", "registry_search", "models", "artifacts" } do
+  for _, part in ipairs { "experiments", "runs", "log", "search", "registry", "registry_search", "models",
+    "artifacts" } do
     for name, call in pairs(require("local.mlflow." .. part)(service)) do
       if name:find("{}", 1, true) then
         local method, path = name:match "^(%u+) (.*)$"
@@ -69,7 +70,8 @@ return function(host)
       error(result, 0)
     end,
     failed = function()
-      return reply(500, { error_code = "INTERNAL_ERROR", message = "The embedded MLflow failed; its log has the traceback." })
+      return reply(500, { error_code = "INTERNAL_ERROR",
+        message = "The embedded MLflow failed; its log has the traceback." })
     end,
     close = function() service.db:close() end,
   }
