@@ -1,0 +1,292 @@
+/* Requests to a registry: where to, with whose credentials, and what its errors mean. */
+#include "oci/remote.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/mem.h"
+
+void remote_free(struct remote *remote)
+{
+    if (!remote)
+        return;
+    while (remote->tokens) {
+        struct remote_token *next = remote->tokens->next;
+        free(remote->tokens->scope);
+        free(remote->tokens->text);
+        free(remote->tokens);
+        remote->tokens = next;
+    }
+    char *texts[] = {remote->host, remote->base, remote->base_host, remote->unix_socket, remote->ca, remote->client_cert,
+                     remote->client_key, remote->proxy, remote->user, remote->password, remote->identity, remote->bearer};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        free(texts[i]);
+    pthread_mutex_destroy(&remote->lock);
+    free(remote);
+}
+
+void remote_cleanup(struct remote **remote)
+{
+    remote_free(*remote);
+}
+
+/* "https://Acme.azurecr.io/team/" -> "Acme.azurecr.io" and "team". */
+static char *url_host(const char *url, char **prefix)
+{
+    const char *start = strstr(url, "://") ? strstr(url, "://") + 3 : url;
+    size_t len = strcspn(start, "/");
+
+    if (prefix) {
+        const char *path = start + len + strspn(start + len, "/");
+        size_t path_len = strlen(path);
+        while (path_len && path[path_len - 1] == '/')
+            path_len--;
+        *prefix = path_len ? mem_strndup(path, path_len) : NULL;
+    }
+    return mem_strndup(start, len);
+}
+
+char *remote_default_host(struct call *call)
+{
+    struct service_target target;
+
+    call_service(call, "registry", &target);
+    const char *url = value_get_string(target.config, "url", NULL);
+    return url ? url_host(url, NULL) : mem_strdup(LOCAL_REGISTRY);
+}
+
+char *remote_default_prefix(struct call *call)
+{
+    struct service_target target;
+    char *prefix = NULL;
+
+    call_service(call, "registry", &target);
+    const char *repository = value_get_string(target.config, "repository", NULL);
+    const char *url = value_get_string(target.config, "url", NULL);
+    if (repository)
+        return mem_strdup(repository);
+    if (url)
+        free(url_host(url, &prefix));
+    return prefix;
+}
+
+static char *config_path(struct call *call, const struct value *config, const char *key)
+{
+    const char *path = value_get_string(config, key, NULL);
+
+    return path ? path_join(call_workspace(call), path) : NULL;
+}
+
+static int use_config(struct remote *remote, const struct service_target *target, struct error *err)
+{
+    const struct value *config = target->config;
+    const char *url = value_get_string(config, "url", "");
+    bool plain = strncmp(url, "http://", 7) == 0;
+
+    remote->trusted = true;
+    remote->insecure = value_get_bool(config, "insecure", false);
+    remote->ca = config_path(remote->call, config, "ca");
+    remote->client_cert = config_path(remote->call, config, "client_cert");
+    remote->client_key = config_path(remote->call, config, "client_key");
+    remote->proxy = mem_strdup(value_get_string(config, "proxy", NULL));
+    if (plain && !remote->insecure && !host_is_loopback(remote->host)) {
+        error_set(err, ERR_INVALID, "the registry %s is configured with plain http", remote->host);
+        return error_hint(err, "use https://, or say `insecure: true` beside the url in mlhost.yaml");
+    }
+    if (plain || strncmp(url, "https://", 8) == 0) {
+        free(remote->base);
+        remote->base = mem_printf("http%s://%s", plain ? "" : "s", remote->host);
+    }
+    return 0;
+}
+
+struct remote *remote_new(struct call *call, const char *host, struct error *err)
+{
+    struct service_target target;
+    struct http *http = call_http(call, err);
+
+    if (!http)
+        return NULL;
+    struct remote *remote = mem_alloc(sizeof *remote);
+    remote->call = call;
+    remote->http = http;
+    remote->host = mem_strdup(host);
+    pthread_mutex_init(&remote->lock, NULL);
+    call_service(call, "registry", &target);
+    const char *url = value_get_string(target.config, "url", NULL);
+    cleanup_free char *configured = url ? url_host(url, NULL) : NULL;
+    if (strcmp(host, LOCAL_REGISTRY) == 0) {
+        if (!target.unix_socket) {
+            error_set(err, ERR_NOT_FOUND, "%s is the registry of the profile local; the active one is %s", host,
+                      target.profile ? target.profile : "another");
+            error_hint(err, "use --profile local, or the name of a registry that this profile can reach");
+            remote_free(remote);
+            return NULL;
+        }
+        remote->unix_socket = mem_strdup(target.unix_socket);
+        remote->trusted = true;
+    }
+    remote->base = mem_printf("http%s://%s", remote->unix_socket || host_is_loopback(host) ? "" : "s",
+                              strcmp(host, DOCKER_HUB) == 0 ? "registry-1.docker.io" : host);
+    if (configured && strcasecmp(configured, host) == 0 && use_config(remote, &target, err) != 0) {
+        remote_free(remote);
+        return NULL;
+    }
+    const char *name = strstr(remote->base, "://") + 3;
+    if (*name == '[') {
+        size_t len = strcspn(name, "]");
+        remote->base_host = mem_strndup(name + 1, len - 1);
+        name += len;
+    } else {
+        remote->base_host = mem_strndup(name, strcspn(name, ":"));
+    }
+    const char *port = strchr(name, ':');
+    remote->base_port = port ? atoi(port + 1) : strncmp(remote->base, "https", 5) == 0 ? 443 : 80;
+    remote->near = remote->unix_socket != NULL;
+    return remote;
+}
+
+/* Loopback, private, link-local: where nobody from outside may send us (the metadata service of a cloud is there). */
+static bool address_private(const char *address)
+{
+    struct in6_addr six;
+    struct in_addr four;
+
+    if (inet_pton(AF_INET6, address, &six) == 1) {
+        if (IN6_IS_ADDR_V4MAPPED(&six))
+            memcpy(&four, &six.s6_addr[12], sizeof four);
+        else
+            return IN6_IS_ADDR_LOOPBACK(&six) || IN6_IS_ADDR_LINKLOCAL(&six) || IN6_IS_ADDR_UNSPECIFIED(&six) ||
+                   (six.s6_addr[0] & 0xfe) == 0xfc;
+    } else if (inet_pton(AF_INET, address, &four) != 1) {
+        return false;
+    }
+    uint32_t ip = ntohl(four.s_addr);
+    return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 24 == 0 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8 ||
+           ip >> 16 == 0xa9fe || ip >> 22 == 0x191;
+}
+
+/* The registry itself is what policy has to grant; where it sends us (storage, token service) is granted with it, but only the public
+ * net, unless it is on a private one itself. */
+int remote_allow(void *ctx, const char *host, int port, const char *address, struct error *err)
+{
+    struct remote *remote = ctx;
+
+    if (strcasecmp(host, remote->base_host) == 0 && port == remote->base_port) {
+        if (address && address_private(address))
+            remote->near = true;
+        return remote->trusted ? 0 : call_http_allow(remote->call, host, port, address, err);
+    }
+    if (!remote->near && address_private(address ? address : host)) {
+        error_set(err, ERR_DENIED, "the registry %s sends us to %s:%d (%s), a private address", remote->host, host, port,
+                  address ? address : host);
+        return error_hint(err, "if that is meant to be, grant it as a registry of its own: net = { \"%s:%d\" }", host, port);
+    }
+    return 0;
+}
+
+static bool same_origin(const struct remote *remote, const char *url)
+{
+    size_t len = strlen(remote->base);
+
+    return *url == '/' || (strncasecmp(url, remote->base, len) == 0 &&
+                           (url[len] == '/' || url[len] == '?' || url[len] == '\0'));
+}
+
+static int send_once(struct remote *remote, const char *scope, const struct http_request *given,
+                     struct http_response *response, struct error *err)
+{
+    struct http_request request = *given;
+    struct http_headers headers = {0};
+    bool own = same_origin(remote, given->url);
+    cleanup_free char *url = *given->url == '/' ? mem_printf("%s%s", remote->base, given->url) : mem_strdup(given->url);
+    int status = 0;
+
+    for (size_t i = 0; i < given->headers.count; i++)
+        http_header_add(&headers, given->headers.items[i].name, given->headers.items[i].value);
+    if (own)
+        status = remote_authorize(remote, scope, &headers, err);
+    request.url = url;
+    request.headers = headers;
+    request.unix_socket = own ? remote->unix_socket : NULL;
+    request.ca_file = remote->ca;
+    request.client_cert = own ? remote->client_cert : NULL;
+    request.client_key = own ? remote->client_key : NULL;
+    request.proxy = remote->proxy;
+    request.insecure = remote->insecure;
+    request.deadline = deadline_min(remote->call->deadline, given->deadline);
+    request.cancel = remote->call->cancel;
+    request.allow = remote_allow;
+    request.allow_ctx = remote;
+    if (status == 0)
+        status = http_perform(remote->http, &request, response, err);
+    http_headers_free(&headers);
+    if (status != 0 && err) {
+        snprintf(err->service, sizeof err->service, "registry");
+        if (err->code == ERR_UNAVAILABLE && remote->unix_socket)
+            error_hint(err, "the embedded services do not answer; their log: %s/local/serve.log",
+                       call_state_dir(remote->call));
+    }
+    return status;
+}
+
+int remote_send(struct remote *remote, const char *scope, const struct http_request *request, struct http_response *response,
+                struct error *err)
+{
+    if (send_once(remote, scope, request, response, err) != 0)
+        return -1;
+    if (response->status != 401 || request->source)
+        return 0;
+    int again = remote_challenge(remote, scope, &response->headers, err);
+    if (again <= 0)
+        return again;
+    http_response_free(response);
+    *response = (struct http_response){0};
+    return send_once(remote, scope, request, response, err);
+}
+
+/* "CODE: message (detail); ..." of {"errors": [...]}. */
+static void error_list(const struct buf *body, struct buf *out)
+{
+    static const struct text_limits limits = {.bytes = 64 * 1024, .depth = 16, .nodes = 2000};
+    cleanup_value struct value document = {0};
+
+    if (!body->len || value_from_json(body->data, body->len, "reply", &limits, &document, NULL) != 0)
+        return;
+    const struct value *list = value_get(&document, "errors");
+    for (size_t i = 0; i < value_count(list) && i < 5; i++) {
+        const struct value *item = value_at(list, i);
+        const struct value *detail = value_get(item, "detail");
+        buf_printf(out, "%s%s: %s", out->len ? "; " : "", value_get_string(item, "code", "UNKNOWN"),
+                   value_get_string(item, "message", "no message"));
+        if (detail && detail->kind == VALUE_STRING && *detail->as.string.data)
+            buf_printf(out, " (%.200s)", detail->as.string.data);
+    }
+}
+
+int remote_refused(struct remote *remote, const struct http_request *request, const struct http_response *response,
+                   const char *what, struct error *err)
+{
+    cleanup_buf struct buf detail = BUF_INIT;
+    struct http_request shown = *request;
+    cleanup_free char *url = *request->url == '/' ? mem_printf("%s%s", remote->base, request->url) : mem_strdup(request->url);
+
+    shown.url = url;
+    error_list(&response->body, &detail);
+    http_status_error(&shown, response, detail.data, err);
+    if (!err)
+        return -1;
+    snprintf(err->service, sizeof err->service, "registry");
+    error_wrap(err, "%s", what);
+    if (response->status == 401 || response->status == 403)
+        error_hint(err, "%s%s for %s: set `auth` of the registry in mlhost.yaml, or `docker login %s`",
+                   remote->credentials_from ? "the registry does not accept the credentials of " : "there are no credentials",
+                   remote->credentials_from ? remote->credentials_from : "", remote->host, remote->host);
+    else if (response->status == 404)
+        error_hint(err, "is the name right? registry.tags \"%s/NAME\" lists the tags of a repository", remote->host);
+    return -1;
+}

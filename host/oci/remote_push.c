@@ -1,0 +1,246 @@
+/* To a registry: blobs that it lacks, then the manifest. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "oci/manifest.h"
+#include "oci/remote.h"
+#include "oci/workers.h"
+
+#define BLOB_ATTEMPTS 3
+
+struct push {
+    struct remote *remote;
+    struct store *store;
+    const char *name;
+    const struct value *from;
+    char *scope, *label;
+    const struct value **blobs; /* descriptors */
+    int64_t total;
+    _Atomic int64_t done;
+    atomic_size_t sent;
+    _Atomic uint64_t bytes;
+};
+
+struct meter { struct push *push; int64_t seen; };
+
+static void on_progress(void *ctx, int64_t sent, int64_t send_total, int64_t got, int64_t get_total)
+{
+    struct meter *meter = ctx;
+
+    (void)send_total, (void)got, (void)get_total;
+    int64_t delta = sent - meter->seen;
+    meter->seen = sent;
+    int64_t done = atomic_fetch_add(&meter->push->done, delta) + delta;
+    if (delta)
+        call_progress(meter->push->remote->call, meter->push->label, done, meter->push->total, "B");
+}
+
+static char *what_blob(const struct push *push, const char *digest)
+{
+    return mem_printf("%s/%s: blob %s", push->remote->host, push->name, digest);
+}
+
+/* 1 there, 0 not, -1. */
+static int has_blob(struct push *push, const char *digest, struct error *err)
+{
+    cleanup_free char *url = mem_printf("/v2/%s/blobs/%s", push->name, digest);
+    cleanup_free char *what = what_blob(push, digest);
+    cleanup_response struct http_response response = {0};
+    struct http_request request = HTTP_REQUEST_INIT;
+
+    request.method = "HEAD";
+    request.url = url;
+    request.follow = true;
+    if (remote_send(push->remote, push->scope, &request, &response, err) != 0)
+        return error_wrap(err, "%s", what);
+    if (response.status == 200)
+        return 1;
+    return response.status == 404 ? 0 : remote_refused(push->remote, &request, &response, what, err);
+}
+
+/* Begins an upload, perhaps by mounting the blob from another repository. 1: mounted, 0: *location is where to go on. */
+static int begin(struct push *push, const char *digest, const char *from, char **location, struct error *err)
+{
+    cleanup_free char *url = from ? mem_printf("/v2/%s/blobs/uploads/?mount=%s&from=%s", push->name, digest, from)
+                                  : mem_printf("/v2/%s/blobs/uploads/", push->name);
+    cleanup_free char *scope = from ? mem_printf("%s repository:%s:pull", push->scope, from) : mem_strdup(push->scope);
+    cleanup_free char *what = what_blob(push, digest);
+    cleanup_response struct http_response response = {0};
+    struct http_request request = HTTP_REQUEST_INIT;
+
+    request.method = "POST";
+    request.url = url;
+    request.body = "";
+    request.repeat = HTTP_REPEAT_ALWAYS; /* a session that nobody uses ends by itself */
+    if (remote_send(push->remote, scope, &request, &response, err) != 0)
+        return error_wrap(err, "%s", what);
+    if (from && response.status == 201)
+        return 1;
+    if (from && response.status >= 400 && response.status < 500 && response.status != 429)
+        return begin(push, digest, NULL, location, err);
+    const char *where = http_header_get(&response.headers, "Location");
+    if (response.status != 202)
+        return remote_refused(push->remote, &request, &response, what, err);
+    if (!where || !*where)
+        return error_set(err, ERR_INVALID, "%s: the registry began an upload without saying where", what);
+    *location = mem_strdup(where);
+    return 0;
+}
+
+static int send_blob(struct push *push, const char *digest, const char *location, int fd, uint64_t size, struct error *err)
+{
+    cleanup_free char *url = mem_printf("%s%cdigest=%s", location, strchr(location, '?') ? '&' : '?', digest);
+    cleanup_free char *what = what_blob(push, digest);
+    cleanup_response struct http_response response = {0};
+    struct meter meter = {.push = push};
+    struct http_request request = HTTP_REQUEST_INIT;
+
+    request.method = "PUT";
+    request.url = url;
+    request.body_fd = fd;
+    request.body_size = size;
+    request.repeat = HTTP_REPEAT_NEVER; /* half a body may have arrived: a new session is begun instead */
+    request.progress = on_progress;
+    request.progress_ctx = &meter;
+    http_header_add(&request.headers, "Content-Type", "application/octet-stream");
+    int status = remote_send(push->remote, push->scope, &request, &response, err);
+    http_headers_free(&request.headers);
+    if (status == 0 && response.status == 201) {
+        atomic_fetch_add(&push->done, (int64_t)size - meter.seen);
+        return 0;
+    }
+    atomic_fetch_sub(&push->done, meter.seen);
+    return status != 0 ? error_wrap(err, "%s", what) : remote_refused(push->remote, &request, &response, what, err);
+}
+
+static int push_once(struct push *push, const struct value *descriptor, struct error *err)
+{
+    const char *digest = value_get_string(descriptor, "digest", "");
+    cleanup_free char *location = NULL;
+    uint64_t size;
+
+    int there = has_blob(push, digest, err);
+    if (there != 0) {
+        atomic_fetch_add(&push->done, value_get_int(descriptor, "size", 0));
+        return there < 0 ? -1 : 0;
+    }
+    const char *from = value_text(value_at(push->from, 0), NULL);
+    int mounted = begin(push, digest, from && strcmp(from, push->name) != 0 ? from : NULL, &location, err);
+    if (mounted != 0) {
+        atomic_fetch_add(&push->done, value_get_int(descriptor, "size", 0));
+        return mounted < 0 ? -1 : 0;
+    }
+    cleanup_close int fd = store_blob_open(push->store, digest, &size, err);
+    if (fd < 0) {
+        error_hint(err, "the build cache is not complete: build or pull the image again");
+        return -1;
+    }
+    if (send_blob(push, digest, location, fd, size, err) != 0)
+        return -1;
+    atomic_fetch_add(&push->sent, 1);
+    atomic_fetch_add(&push->bytes, size);
+    return 0;
+}
+
+static int push_blob(void *ctx, size_t index, struct error *err)
+{
+    struct push *push = ctx;
+    struct error problem = {0};
+
+    for (int attempt = 1;; attempt++) {
+        problem = (struct error){0};
+        if (push_once(push, push->blobs[index], &problem) == 0)
+            return 0;
+        /* What the client has repeated already, as often as it makes sense, is not repeated here. */
+        bool again = problem.retryable || problem.code == ERR_UNAVAILABLE;
+        if (attempt == BLOB_ATTEMPTS || !again || cancelled(push->remote->call->cancel) ||
+            deadline_passed(push->remote->call->deadline))
+            break;
+    }
+    if (err)
+        *err = problem;
+    return -1;
+}
+
+static int put_manifest(struct push *push, const char *ref, const struct buf *text, const char *media_type,
+                        const char *digest, struct error *err)
+{
+    cleanup_free char *url = mem_printf("/v2/%s/manifests/%s", push->name, ref);
+    cleanup_free char *what = mem_printf("%s/%s:%s", push->remote->host, push->name, ref);
+    cleanup_response struct http_response response = {0};
+    struct http_request request = HTTP_REQUEST_INIT;
+
+    request.method = "PUT";
+    request.url = url;
+    request.body = text->data;
+    request.body_len = text->len;
+    http_header_add(&request.headers, "Content-Type", media_type);
+    int status = remote_send(push->remote, push->scope, &request, &response, err);
+    http_headers_free(&request.headers);
+    if (status != 0)
+        return error_wrap(err, "%s", what);
+    if (response.status != 201 && response.status != 200)
+        return remote_refused(push->remote, &request, &response, what, err);
+    const char *stored = http_header_get(&response.headers, "Docker-Content-Digest");
+    if (stored && digest_valid(stored) && strcmp(stored, digest) != 0) {
+        error_set(err, ERR_DIGEST, "%s: the registry stored the manifest as %s, it was %s", what, stored, digest);
+        return error_hint(err, "a proxy or the registry rewrites manifests: images pushed this way cannot be trusted");
+    }
+    return 0;
+}
+
+static int push_blobs(struct push *push, const struct value *manifest, struct error *err)
+{
+    const struct value *layers = value_get(manifest, "layers");
+    cleanup_free const struct value **blobs = mem_alloc((value_count(layers) + 1) * sizeof *blobs);
+    size_t count = 0;
+
+    for (size_t i = 0; i <= value_count(layers); i++) {
+        const struct value *descriptor = i ? value_at(layers, i - 1) : value_get(manifest, "config");
+        const char *digest = value_get_string(descriptor, "digest", "");
+        bool twice = value_get(descriptor, "urls") != NULL; /* layers of elsewhere stay there */
+        for (size_t k = 0; k < count && !twice; k++)
+            twice = strcmp(value_get_string(blobs[k], "digest", ""), digest) == 0;
+        if (twice)
+            continue;
+        blobs[count++] = descriptor;
+        push->total += value_get_int(descriptor, "size", 0);
+    }
+    push->blobs = blobs;
+    return workers_run(count, push_blob, push, err);
+}
+
+int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name, const char *tag,
+                const struct value *from, struct push_result *out, struct error *err)
+{
+    cleanup_value struct value manifest = {0};
+    cleanup_buf struct buf text = BUF_INIT;
+    struct digest there;
+
+    *out = (struct push_result){0};
+    int known = remote_resolve(remote, name, tag, &there, err);
+    if (known < 0)
+        return -1;
+    if (oci_manifest_load(store, digest, &manifest, &out->digest, err) != 0 ||
+        store_blob_read(store, out->digest.text, STORE_MANIFEST_LIMIT, &text, err) != 0)
+        return -1;
+    out->blobs = value_count(value_get(&manifest, "layers")) + 1;
+    if (known && strcmp(there.text, out->digest.text) == 0) {
+        out->skipped = true;
+        return 0;
+    }
+    struct push push = {.remote = remote, .store = store, .name = name, .from = from,
+                        .scope = mem_printf("repository:%s:pull,push", name), .label = mem_printf("push %s:%s", name, tag)};
+    int status = push_blobs(&push, &manifest, err);
+    if (status == 0)
+        status = put_manifest(&push, tag, &text, value_get_string(&manifest, "mediaType", OCI_MANIFEST), out->digest.text, err);
+    out->sent = push.sent;
+    out->bytes = push.bytes;
+    free(push.scope);
+    free(push.label);
+    return status;
+}
