@@ -84,7 +84,7 @@ static void live_line(struct renderer *renderer, const struct tally_cell *cell, 
     cleanup_buf struct buf line = BUF_INIT;
 
     buf_printf(&line, "%s %s  ", renderer->utf8 ? "\xe2\x96\xb8" : ">", cell->name);
-    duration_print((clock_now() - cell->started_ns) / NS_PER_S * NS_PER_S, &line);
+    duration_print((clock_now() - cell->started_ns) / (100 * NS_PER_MS) * (100 * NS_PER_MS), &line);
     if (cell->attempt > 1)
         buf_printf(&line, "  attempt %d", cell->attempt);
     if (cell->progress.kind == VALUE_MAP) {
