@@ -8,11 +8,12 @@
 
 extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[];
 extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[], azureml_rows[],
-    databricks_rows[];
+    databricks_rows[], registry_rows[];
 
 static const struct primitive *const areas[] = {
     event_rows, fs_rows,     exec_rows,    script_rows, http_rows,       hash_rows,
     mlflow_rows, kubeflow_rows, azdo_rows, azureml_rows, databricks_rows,
+    registry_rows,
 };
 
 static const struct primitive **table;

@@ -29,6 +29,14 @@ static bool host_valid(const char *host)
            strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") == len;
 }
 
+bool image_reference_has_host(const char *text)
+{
+    size_t first = strcspn(text, "/");
+
+    return text[first] == '/' && (memchr(text, '.', first) || memchr(text, ':', first) ||
+                                  (first == 9 && memcmp(text, "localhost", 9) == 0));
+}
+
 int image_reference_parse(const char *text, const char *default_host, struct image_reference *out, struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
@@ -43,7 +51,7 @@ int image_reference_parse(const char *text, const char *default_host, struct ima
     }
     char *slash = strchr(rest, '/'), *name = rest;
     size_t first = slash ? (size_t)(slash - rest) : 0;
-    if (slash && (memchr(rest, '.', first) || memchr(rest, ':', first) || (first == 9 && memcmp(rest, "localhost", 9) == 0))) {
+    if (image_reference_has_host(rest)) {
         reference.host = mem_strndup(rest, first);
         name = slash + 1;
     } else {

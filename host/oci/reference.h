@@ -19,6 +19,8 @@ struct image_reference {
 /* As Docker reads them: the first component is a host when it has a "." or ":" or is "localhost"; otherwise default_host is meant, and on
  * docker.io a name of one component is below "library/". */
 int image_reference_parse(const char *text, const char *default_host, struct image_reference *out, struct error *err);
+/* Does the text name a host itself? */
+bool image_reference_has_host(const char *text);
 void image_reference_free(struct image_reference *reference);
 #define cleanup_image_reference __attribute__((cleanup(image_reference_free)))
 /* "host/name:tag" or "host/name@digest". Allocated. */

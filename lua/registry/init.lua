@@ -1,0 +1,152 @@
+--- registry: images, built without a daemon, pushed to and pulled from registries.
+---
+---   local image = registry.ensure { context = "pipelines/components/training", name = "training" }
+---   log.info("%s %s", image.ref, image.built and "built" or "was there")
+---
+---   local image = registry.build { context = dir, name = "training", tag = registry.content_tag(dir) }
+---   return { ref = image:push():ref() }
+---
+--- References are [host/]name[:tag][@digest]. Without a host they mean the active profile's registry; the embedded one is called
+--- mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is this program.
+local host = require "host"
+
+local api = host.registry
+local registry = {}
+
+local Image, Pushed = {}, {}
+Image.__index, Pushed.__index = Image, Pushed
+
+local BUILD_OPTIONS = { "context", "dockerfile", "name", "tag", "args", "labels", "target" }
+
+--- Only these keys, so that a mistyped one does not pass for an absent one.
+local function check_keys(what, options, allowed)
+  if type(options) ~= "table" then
+    error(("%s: a table of options is needed, not %s"):format(what, type(options)), 3)
+  end
+  local known = {}
+  for _, key in ipairs(allowed) do known[key] = true end
+  for key in pairs(options) do
+    if not known[key] then
+      error(("%s: unknown option '%s'; the options are: %s"):format(what, tostring(key), table.concat(allowed, ", ")), 3)
+    end
+  end
+end
+
+local function need(what, options, key, example)
+  if options[key] == nil then error(("%s: %s is missing, e.g. %s = %s"):format(what, key, key, example), 3) end
+  return options[key]
+end
+
+--- A reference as it is meant, with host and tag: registry.reference("training:v1") -> "acme.azurecr.io/training:v1"
+function registry.reference(ref)
+  return api.reference { ref = ref }.ref
+end
+
+--- registry.content_tag(context, options?) -> 16 hexadecimal digits, a valid tag
+---
+--- It changes when, and only when, what goes into the image changes: the files that .dockerignore lets through (paths, contents,
+--- executable bits), the Dockerfile, the build arguments, and, on mlhost/base, this program. Times and owners do not count.
+---@param context string # folder
+---@param options { dockerfile: string?, args: table?, salt: string? }? # salt: anything else that shall change the tag, such as the
+---   digest of a base image whose tag moves
+function registry.content_tag(context, options)
+  options = options or {}
+  check_keys("registry.content_tag", options, { "dockerfile", "args", "salt" })
+  return api.content_tag { context = context, dockerfile = options.dockerfile, args = options.args, salt = options.salt }
+end
+
+--- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target? } -> image
+---
+--- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size, image.layers.
+function registry.build(options)
+  check_keys("registry.build", options, BUILD_OPTIONS)
+  need("registry.build", options, "context", '"components/training"')
+  return setmetatable(api.build(options), Image)
+end
+
+--- The reference under which push() without `to` sends the image.
+function Image:ref()
+  if not self.name then error("this image has no name: registry.build { name = ... }, or push { to = ... }", 2) end
+  return registry.reference(self.name .. ":" .. (self.tag or "latest"))
+end
+
+--- image:push{ to?, from? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent (blobs), bytes
+---
+---   to    reference, default the image's own name and tag in the active profile's registry
+---   from  a repository of that registry whose blobs may be used there instead of being sent
+function Image:push(options)
+  options = options or {}
+  check_keys("image:push", options, { "to", "from" })
+  local to = options.to or self:ref()
+  local result = api.push { digest = self.digest, ref = to, from = options.from }
+  result.ref_text, result.ref = result.ref, nil
+  return setmetatable(result, Pushed)
+end
+
+function Pushed:ref() return self.ref_text end
+
+--- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt? } -> { ref, digest, tag, built, pushed }
+---
+--- The image of a context is in the registry afterwards. Its tag is the content tag, so nothing is built when the registry has it.
+function registry.ensure(options)
+  check_keys("registry.ensure", options, { "context", "dockerfile", "name", "tag", "args", "labels", "target", "salt" })
+  need("registry.ensure", options, "context", '"components/training"')
+  local name = need("registry.ensure", options, "name", '"training"')
+  local tag = options.tag
+  if not tag then
+    -- What else changes the image changes the tag.
+    local salt = options.salt
+    if options.target then salt = (salt or "") .. " target=" .. options.target end
+    tag = registry.content_tag(options.context, { dockerfile = options.dockerfile, args = options.args, salt = salt })
+  end
+  local ref = registry.reference(name .. ":" .. tag)
+  local digest = api.exists { ref = ref }
+  if digest then return { ref = ref, digest = digest, tag = tag, built = false, pushed = false } end
+  local image = registry.build {
+    context = options.context, dockerfile = options.dockerfile, name = name, tag = tag, args = options.args,
+    labels = options.labels, target = options.target,
+  }
+  local pushed = image:push { to = ref }
+  return { ref = ref, digest = image.digest, tag = tag, built = true, pushed = not pushed.skipped }
+end
+
+--- registry.base_image{ name? } -> { ref, digest, tag, pushed }
+---
+--- The image mlhost/base, made of this program, its libraries and the CA certificates, is in the registry afterwards. Its tag is a
+--- digest of its content. `ARG BASE` / `FROM ${BASE}` with args = { BASE = base.ref } builds on exactly it.
+---@param options { name: string? }? # name: another repository for it
+function registry.base_image(options)
+  options = options or {}
+  check_keys("registry.base_image", options, { "name" })
+  local image = api.base_image()
+  local ref = registry.reference((options.name or image.name) .. ":" .. image.tag)
+  local pushed = api.push { digest = image.digest, ref = ref }
+  return { ref = ref, digest = image.digest, tag = image.tag, pushed = not pushed.skipped }
+end
+
+--- registry.exists(ref) -> the digest that a tag names, or nil
+function registry.exists(ref) return api.exists { ref = ref } end
+
+--- registry.tags(repository) -> array of tags
+function registry.tags(repository) return api.tags { repository = repository } end
+
+--- registry.manifest(ref) -> { ref, digest, media_type, manifest }
+function registry.manifest(ref) return api.manifest { ref = ref } end
+
+--- registry.inspect(ref) -> { ref, digest, created, architecture, size, layers, config }
+function registry.inspect(ref) return api.inspect { ref = ref } end
+
+--- registry.pull(ref) -> image in the build cache: { digest, ref_text }, can be pushed elsewhere
+function registry.pull(ref)
+  local image = api.pull { ref = ref }
+  image.ref_text, image.ref = image.ref, nil
+  return setmetatable(image, Image)
+end
+
+--- registry.copy(from, to) -> pushed: from one registry to another, through the build cache
+function registry.copy(from, to) return registry.pull(from):push { to = to } end
+
+--- registry.unpack(ref, folder) -> digest: the image's files in a new or empty folder (permission write)
+function registry.unpack(ref, folder) return api.unpack { ref = ref, to = folder }.digest end
+
+return registry
