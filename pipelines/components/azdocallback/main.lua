@@ -1,6 +1,7 @@
 -- The exit handler: tells the Azure DevOps task that waits for this run how it ended, until the server has answered.
--- AZDO_PAT comes from the secret "azdopat".
+-- AZDO_PAT comes from the secret "azdopat"; KFP_HOST, for a link to the run, from "kfp-host-secret".
 local azdo = require "azdo"
+local env = require "env"
 local json = require "json"
 
 local FIELDS = { "PlanUri", "ProjectId", "HubName", "PlanId", "JobId", "TaskInstanceId" }
@@ -14,7 +15,7 @@ end
 
 component "azdocallback" {
   inputs = { info = { "string", default = "" }, status = "json", run_id = "string" },
-  permissions = { env = { "AZDO_PAT" }, net = { "*" } },
+  permissions = { env = { "AZDO_PAT", "KFP_HOST" }, net = { "*" } },
   run = function(cx)
     local result, text = verdict(cx.inputs.status)
     log.info("Kubeflow run %s: %s", cx.inputs.run_id, text)
@@ -30,6 +31,7 @@ component "azdocallback" {
     end
     local task = azdo.task(info)
     task:log(("Kubeflow run %s: %s"):format(cx.inputs.run_id, text))
+    if env.KFP_HOST then task:log(("%s/#/runs/details/%s"):format(env.KFP_HOST, cx.inputs.run_id)) end
     task:complete(result)
   end,
 }
