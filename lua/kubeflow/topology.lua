@@ -207,8 +207,11 @@ local function outputs_of(graph, returned)
       c = channel.copy(c)
       local path = path_of(c.task)
       local above = table.move(path, 2, #path, 1, {})
-      check_collected(c.task.at, ("the pipeline's output '%s'"):format(name), c, above)
       above[#above] = nil
+      if #above == 0 then
+        fail.raise_at(c.task.at, "the pipeline's output '%s' is collected, but '%s' is in no group; return it as it is",
+          name, c.task.name)
+      end
       surface_collected(outputs, c, above)
       c = list_channel(c, c.name, c.task)
     elseif c.one_of then
