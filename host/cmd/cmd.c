@@ -10,7 +10,7 @@
 extern const struct command cmd_run, cmd_plan, cmd_check, cmd_runs, cmd_logs;
 extern const struct command cmd_doctor;
 extern const struct command cmd_serve, cmd_task_runner;
-extern const struct command cmd_component, cmd_test;
+extern const struct command cmd_component, cmd_test, cmd_repl, cmd_help;
 extern const struct command cmd_version;
 
 /* In the order in which `mlhost help` lists them. */
@@ -24,7 +24,9 @@ const struct command *const commands[] = {
     &cmd_serve,
     &cmd_task_runner,
     &cmd_component,
+    &cmd_repl,
     &cmd_test,
+    &cmd_help,
     &cmd_version,
     NULL,
 };
@@ -59,7 +61,7 @@ static bool names(const struct option_spec *spec, const char *word, size_t len)
 
 static int unknown(const struct command *command, const struct option_spec *specs, const char *word)
 {
-    const char *known[64];
+    const char *known[64] = {NULL};
     size_t count = 0;
 
     for (const struct option_spec *s = specs; s->name && count < 64; s++)

@@ -75,6 +75,21 @@ static void set_place(lua_State *L, lua_State *from)
     }
 }
 
+/* Lines of a traceback that every script has: the base of a coroutine, the host's xpcall, error itself. */
+static bool plumbing(const char *line, size_t len)
+{
+    static const char *const names[] = {"in ?", "'xpcall'", "'error'"};
+
+    if (strncmp(line, "[C]: ", 5) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t name = strlen(names[i]);
+        if (len >= name && memcmp(line + len - name, names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The traceback of `from` without the host's own frames and those of C below the script. */
 static void push_traceback(lua_State *L, lua_State *from)
 {
@@ -85,8 +100,7 @@ static void push_traceback(lua_State *L, lua_State *from)
     for (const char *line = text; *line;) {
         size_t len = strcspn(line, "\n");
         const char *name = line + (*line == '\t');
-        if (*line == '\t' && !own(name) && strncmp(name, "[C]: in ?", 9) != 0 &&
-            !(strncmp(name, "[C]: in function 'xpcall'", 25) == 0)) {
+        if (*line == '\t' && !own(name) && !plumbing(name, len - 1)) {
             if (luaL_bufflen(&b))
                 luaL_addchar(&b, '\n');
             luaL_addlstring(&b, name, len - 1);
