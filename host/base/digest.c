@@ -11,9 +11,12 @@
 
 #define PIECE (256u * 1024)
 
-struct hasher { EVP_MD_CTX *context; };
+struct hasher {
+    EVP_MD_CTX *context;
+};
 
-/* OpenSSL without SHA-256 or without memory: as with malloc, there is nothing sensible left to do (base/mem.h). */
+/* OpenSSL without SHA-256 or without memory: as with malloc, there is nothing sensible left to do
+ * (base/mem.h). */
 static void must(int done)
 {
     if (done != 1) {

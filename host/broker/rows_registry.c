@@ -1,22 +1,30 @@
-/* Images: built here, pushed to and pulled from registries. The objects of lua/registry are made of these. */
+/* Images: built here, pushed to and pulled from registries. The objects of lua/registry are made of
+ * these. */
 #include "broker/primitive.h"
 
-#define ROW(row_name, row_args, row_returns, row_doc)                                                                  \
-    {.sign = {"registry." #row_name, row_args, row_returns, row_doc}, .module = MODULE_IO,                              \
-     .symbol = "prim_registry_" #row_name}
+#define ROW(row_name, row_args, row_returns, row_doc)                                              \
+    {                                                                                              \
+        .sign = {"registry." #row_name, row_args, row_returns, row_doc}, .module = MODULE_IO,      \
+        .symbol = "prim_registry_" #row_name                                                       \
+    }
 
 const struct primitive registry_rows[] = {
-    ROW(base_image, "", "image:map", "build the image that holds this program (mlhost/base) into the build cache"),
-    ROW(build, "context:path dockerfile:path? name:string? tag:string? args:map? labels:map? target:string?", "image:map",
-        "build an image from a Dockerfile, without a daemon, into the build cache"),
+    ROW(base_image, "", "image:map",
+        "build the image that holds this program (mlhost/base) into the build cache"),
+    ROW(build,
+        "context:path dockerfile:path? name:string? tag:string? args:map? labels:map? "
+        "target:string?",
+        "image:map", "build an image from a Dockerfile, without a daemon, into the build cache"),
     ROW(content_tag, "context:path dockerfile:path? args:map? salt:string?", "tag:string",
         "a tag that names the content of a build context"),
     ROW(dockerfile, "path:path", "parsed:map", "a Dockerfile as data, with its problems"),
     ROW(exists, "ref:string", "digest:string", "the digest that a tag names, or nil"),
     ROW(inspect, "ref:string", "image:map", "config and layers of an image, without pulling it"),
     ROW(manifest, "ref:string", "reply:map", "an image's manifest or index as data"),
-    ROW(pull, "ref:string", "image:map", "pull an image into the build cache, every digest checked"),
-    ROW(push, "digest:string ref:string from:string?", "result:map", "push an image; what is there already is skipped"),
+    ROW(pull, "ref:string", "image:map",
+        "pull an image into the build cache, every digest checked"),
+    ROW(push, "digest:string ref:string from:string?", "result:map",
+        "push an image; what is there already is skipped"),
     ROW(reference, "ref:string", "parts:map", "what a reference means under the active profile"),
     ROW(tags, "repository:string", "tags:array", "the tags of a repository"),
     ROW(unpack, "ref:string to:path", "image:map", "an image's files in a folder"),

@@ -18,14 +18,17 @@
 #define CERTIFICATES "/etc/ssl/certs/ca-certificates.crt"
 
 struct file {
-    char *path;        /* in the image */
-    char *from;        /* on this machine, or NULL */
+    char *path; /* in the image */
+    char *from; /* on this machine, or NULL */
     const char *text;
     char *link;
     mode_t mode;
 };
 
-struct files { struct file *items; size_t count; };
+struct files {
+    struct file *items;
+    size_t count;
+};
 
 static struct file *add(struct files *files, char *path, mode_t mode)
 {
@@ -84,7 +87,8 @@ static int compare_files(const void *a, const void *b)
 
 static int write_file(struct layer *layer, const struct file *file, struct error *err)
 {
-    struct layer_entry entry = {.path = file->path, .mode = file->mode, .link = file->link, .fd = -1};
+    struct layer_entry entry = {
+        .path = file->path, .mode = file->mode, .link = file->link, .fd = -1};
     cleanup_close int fd = -1;
     struct stat st;
 
@@ -101,8 +105,8 @@ static int write_file(struct layer *layer, const struct file *file, struct error
     return layer_add(layer, &entry, err);
 }
 
-static int write_layer(struct store *store, struct files *files, int64_t epoch, struct value *layers, struct value *diff_ids,
-                       struct error *err)
+static int write_layer(struct store *store, struct files *files, int64_t epoch,
+                       struct value *layers, struct value *diff_ids, struct error *err)
 {
     struct layer_result result;
     struct layer *layer = layer_new(store, epoch, err);
@@ -127,25 +131,31 @@ static int write_layer(struct store *store, struct files *files, int64_t epoch, 
 }
 
 /* Libraries all go where libc is: the loader looks there without being told. */
-static int add_libraries(struct files *files, const struct value *libraries, const char *interpreter, struct error *err)
+static int add_libraries(struct files *files, const struct value *libraries,
+                         const char *interpreter, struct error *err)
 {
     const char *libc = value_get_string(libraries, "libc.so.6", NULL);
     char real[PATH_MAX];
 
     if (!libc || !realpath(libc, real))
-        return error_set(err, ERR_UNSUPPORTED, "the program is not linked to glibc: no base image can be made of it");
+        return error_set(err, ERR_UNSUPPORTED,
+                         "the program is not linked to glibc: no base image can be made of it");
     *strrchr(real, '/') = '\0';
     const char *folder = strncmp(real, "/usr/", 5) == 0 ? real + 1 : "usr/lib";
     const char *loader = strrchr(interpreter, '/') + 1;
     for (size_t i = 0; i < libraries->as.map.count; i++) {
         const char *name = libraries->as.map.pairs[i].key;
         if (strcmp(name, loader) != 0)
-            add_file(files, mem_printf("%s/%s", folder, strrchr(name, '/') ? strrchr(name, '/') + 1 : name),
-                     value_text(&libraries->as.map.pairs[i].value, ""), 0755);
+            add_file(
+                files,
+                mem_printf("%s/%s", folder, strrchr(name, '/') ? strrchr(name, '/') + 1 : name),
+                value_text(&libraries->as.map.pairs[i].value, ""), 0755);
     }
-    /* The loader is where the program's header says, below /usr: /lib and the like are links, as on any system of today. */
+    /* The loader is where the program's header says, below /usr: /lib and the like are links, as on
+     * any system of today. */
     const char *path = interpreter + 1;
-    add_file(files, strncmp(path, "usr/", 4) == 0 ? mem_strdup(path) : mem_printf("usr/%s", path), interpreter, 0755);
+    add_file(files, strncmp(path, "usr/", 4) == 0 ? mem_strdup(path) : mem_printf("usr/%s", path),
+             interpreter, 0755);
     static const char *const merged[] = {"lib", "lib64", "bin"};
     for (size_t i = 0; i < sizeof merged / sizeof *merged; i++) {
         cleanup_free char *to = mem_printf("usr/%s", merged[i]);
@@ -156,16 +166,20 @@ static int add_libraries(struct files *files, const struct value *libraries, con
     return 0;
 }
 
-static int add_system(struct files *files, const struct value *libraries, const char *interpreter, struct error *err)
+static int add_system(struct files *files, const struct value *libraries, const char *interpreter,
+                      struct error *err)
 {
     if (access(CERTIFICATES, R_OK) != 0) {
         error_set(err, ERR_NOT_FOUND, "there is no %s", CERTIFICATES);
-        return error_hint(err, "install ca-certificates: without them the image could check no TLS certificate");
+        return error_hint(
+            err, "install ca-certificates: without them the image could check no TLS certificate");
     }
     if (add_libraries(files, libraries, interpreter, err) != 0)
         return -1;
     add_file(files, mem_strdup(&CERTIFICATES[1]), CERTIFICATES, 0644);
-    add_text(files, "etc/passwd", "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n");
+    add_text(files, "etc/passwd",
+             "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/"
+             "nologin\n");
     add_text(files, "etc/group", "root:x:0:\nnogroup:x:65534:\n");
     add_text(files, "etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
     add(files, mem_strdup("tmp"), S_IFDIR | 01777);
@@ -205,8 +219,8 @@ static void base_config(const struct value *diff_ids, int64_t epoch, struct valu
     }
 }
 
-int base_image_build(struct store *store, const char *program, const char *module, int64_t epoch, struct build_result *out,
-                     char tag[17], struct error *err)
+int base_image_build(struct store *store, const char *program, const char *module, int64_t epoch,
+                     struct build_result *out, char tag[17], struct error *err)
 {
     cleanup_value struct value libraries = {0};
     cleanup_value struct value layers = {0};
@@ -243,5 +257,6 @@ int base_image_build(struct store *store, const char *program, const char *modul
     tag[16] = '\0';
     if (store_blob_read(store, out->manifest.text, STORE_MANIFEST_LIMIT, &manifest, err) != 0)
         return -1;
-    return store_manifest_put(store, BASE_IMAGE_NAME, tag, OCI_MANIFEST, manifest.data, manifest.len, false, NULL, err);
+    return store_manifest_put(store, BASE_IMAGE_NAME, tag, OCI_MANIFEST, manifest.data,
+                              manifest.len, false, NULL, err);
 }

@@ -1,12 +1,14 @@
 /*
- * The image that holds this program and what it needs, and nothing else: no shell, no package manager.
+ * The image that holds this program and what it needs, and nothing else: no shell, no package
+ * manager.
  *
- *   /usr/local/bin/mlhost, /usr/local/lib/mlhost/mlhost-io.so   the program and the module that talks to the world
- *   /usr/lib/<folder of libc>/...                               their shared libraries, and the dynamic loader where the program wants it
- *   /etc/ssl/certs/ca-certificates.crt, /etc/passwd, /etc/group, /etc/nsswitch.conf, /tmp (1777)
+ *   /usr/local/bin/mlhost, /usr/local/lib/mlhost/mlhost-io.so   the program and the module that
+ * talks to the world /usr/lib/<folder of libc>/...                               their shared
+ * libraries, and the dynamic loader where the program wants it /etc/ssl/certs/ca-certificates.crt,
+ * /etc/passwd, /etc/group, /etc/nsswitch.conf, /tmp (1777)
  *
- * Two layers: what is the system's (it changes with upgrades), and what is ours. The modules of `mlhost serve` and `mlhost repl` are not
- * in it: steps of a pipeline need neither.
+ * Two layers: what is the system's (it changes with upgrades), and what is ours. The modules of
+ * `mlhost serve` and `mlhost repl` are not in it: steps of a pipeline need neither.
  */
 #ifndef MLHOST_OCI_BASE_IMAGE_H
 #define MLHOST_OCI_BASE_IMAGE_H
@@ -15,9 +17,10 @@
 
 #define BASE_IMAGE_NAME "mlhost/base"
 
-/* program: path of the executable; module: of mlhost-io.so, or NULL. tag: 16 hexadecimal digits of the config's digest, so it names
- * contents however they are compressed. The image is in the store under mlhost/base:<tag>. */
-int base_image_build(struct store *store, const char *program, const char *module, int64_t epoch, struct build_result *out,
-                     char tag[17], struct error *err);
+/* program: path of the executable; module: of mlhost-io.so, or NULL. tag: 16 hexadecimal digits of
+ * the config's digest, so it names contents however they are compressed. The image is in the store
+ * under mlhost/base:<tag>. */
+int base_image_build(struct store *store, const char *program, const char *module, int64_t epoch,
+                     struct build_result *out, char tag[17], struct error *err);
 
 #endif

@@ -83,7 +83,10 @@ static const char *predefined(const char *name)
     return platform;
 }
 
-struct scope { struct builder *builder; struct stage *stage; };
+struct scope {
+    struct builder *builder;
+    struct stage *stage;
+};
 
 static const char *lookup(void *ctx, const char *name, size_t len)
 {
@@ -98,19 +101,22 @@ static const char *lookup(void *ctx, const char *name, size_t len)
     return global ? global : predefined(key);
 }
 
-char *stage_expand(struct builder *builder, struct stage *stage, const char *word, struct error *err)
+char *stage_expand(struct builder *builder, struct stage *stage, const char *word,
+                   struct error *err)
 {
     struct scope scope = {builder, stage};
 
     return dockerfile_expand(word, builder->escape, lookup, &scope, err);
 }
 
-int build_arg(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+int build_arg(struct builder *builder, struct stage *stage, const struct value *instruction,
+              struct error *err)
 {
     cleanup_value struct value words = {0};
 
     value_set_array(&words);
-    if (dockerfile_split(value_get_string(instruction, "text", ""), builder->escape, &words, err) != 0)
+    if (dockerfile_split(value_get_string(instruction, "text", ""), builder->escape, &words, err) !=
+        0)
         return -1;
     for (size_t i = 0; i < value_count(&words); i++) {
         const char *word = value_text(value_at(&words, i), "");
@@ -118,7 +124,8 @@ int build_arg(struct builder *builder, struct stage *stage, const struct value *
         cleanup_free char *name = mem_strndup(word, len);
         if (!isalpha((unsigned char)*name) && *name != '_')
             return error_set(err, ERR_INVALID, "ARG: '%s' is no name of a variable", name);
-        cleanup_free char *text = word[len] ? stage_expand(builder, stage, word + len + 1, err) : NULL;
+        cleanup_free char *text =
+            word[len] ? stage_expand(builder, stage, word + len + 1, err) : NULL;
         if (word[len] && !text)
             return -1;
         const struct value *given = value_get(builder->spec->args, name);
@@ -168,7 +175,8 @@ static const char *oci_layer_type(const char *type)
     return type;
 }
 
-int builder_image(struct builder *builder, const char *reference, struct stage *out, struct error *err)
+int builder_image(struct builder *builder, const char *reference, struct stage *out,
+                  struct error *err)
 {
     cleanup_value struct value manifest = {0};
     cleanup_value struct value config = {0};
@@ -191,7 +199,8 @@ int builder_image(struct builder *builder, const char *reference, struct stage *
         const struct value *from = value_at(layers, i);
         struct value *to = value_push(&out->layers);
         value_set_map(to);
-        value_put_string(to, "mediaType", oci_layer_type(value_get_string(from, "mediaType", OCI_LAYER_GZIP)));
+        value_put_string(to, "mediaType",
+                         oci_layer_type(value_get_string(from, "mediaType", OCI_LAYER_GZIP)));
         value_put_string(to, "digest", value_get_string(from, "digest", ""));
         value_put_int(to, "size", value_get_int(from, "size", 0));
     }
@@ -218,7 +227,8 @@ static void copy_stage(struct stage *to, const struct stage *from)
     value_copy(&to->history, &from->history);
 }
 
-void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction, bool empty)
+void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction,
+                   bool empty)
 {
     struct value *item = value_push(&stage->history);
     cleanup_free char *text = mem_printf("%s %s", value_get_string(instruction, "keyword", ""),
@@ -259,16 +269,19 @@ static int check_platform(const char *platform, struct error *err)
     return error_hint(err, "this machine builds %s", own);
 }
 
-static int build_from(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int build_from(struct builder *builder, struct stage *stage, const struct value *instruction,
+                      struct error *err)
 {
     const char *platform = value_get_string(value_get(instruction, "flags"), "platform", NULL);
     cleanup_free char *wanted = platform ? stage_expand(builder, NULL, platform, err) : NULL;
-    cleanup_free char *image = stage_expand(builder, NULL, value_text(value_at(value_get(instruction, "words"), 0), ""), err);
+    cleanup_free char *image = stage_expand(
+        builder, NULL, value_text(value_at(value_get(instruction, "words"), 0), ""), err);
 
     if (!image || (platform && !wanted) || check_platform(wanted, err) != 0)
         return -1;
     if (!*image) {
-        error_set(err, ERR_INVALID, "FROM %s: the image's name is empty", value_get_string(instruction, "text", ""));
+        error_set(err, ERR_INVALID, "FROM %s: the image's name is empty",
+                  value_get_string(instruction, "text", ""));
         return error_hint(err, "give the ARG a default, or pass args = { NAME = \"image\" }");
     }
     char *name = stage->name;
@@ -289,8 +302,10 @@ static int build_from(struct builder *builder, struct stage *stage, const struct
         return -1;
     const struct value *triggers = value_get(&stage->config, "OnBuild");
     if (value_count(triggers)) {
-        error_set(err, ERR_UNSUPPORTED, "%s has ONBUILD instructions, which are not supported yet", image);
-        return error_hint(err, "write them into this Dockerfile: %s", value_text(value_at(triggers, 0), ""));
+        error_set(err, ERR_UNSUPPORTED, "%s has ONBUILD instructions, which are not supported yet",
+                  image);
+        return error_hint(err, "write them into this Dockerfile: %s",
+                          value_text(value_at(triggers, 0), ""));
     }
     return 0;
 }
@@ -304,8 +319,8 @@ static int go_on(struct builder *builder, struct error *err)
     return 0;
 }
 
-static int build_instruction(struct builder *builder, struct stage *stage, const struct value *instruction,
-                             struct error *err)
+static int build_instruction(struct builder *builder, struct stage *stage,
+                             const struct value *instruction, struct error *err)
 {
     const char *keyword = value_get_string(instruction, "keyword", "");
 
@@ -318,8 +333,10 @@ static int build_instruction(struct builder *builder, struct stage *stage, const
     if (strcmp(keyword, "WORKDIR") == 0)
         return build_workdir(builder, stage, instruction, err);
     if (strcmp(keyword, "RUN") == 0) {
-        error_set(err, ERR_UNSUPPORTED, "RUN is not supported yet: %s", value_get_string(instruction, "text", ""));
-        return error_hint(err, "start FROM an image that has the result, or COPY it in; RUN needs another builder for now");
+        error_set(err, ERR_UNSUPPORTED, "RUN is not supported yet: %s",
+                  value_get_string(instruction, "text", ""));
+        return error_hint(err, "start FROM an image that has the result, or COPY it in; RUN needs "
+                               "another builder for now");
     }
     int done = build_config(builder, stage, instruction, err);
     if (done == 0)
@@ -340,7 +357,8 @@ int builder_build(struct builder *builder, struct stage *stage, struct error *er
         if (build_instruction(builder, stage, instruction, &problem) != 0) {
             /* An error of a stage that this one needs has its place already. */
             if (!strstr(problem.message, builder->label))
-                error_wrap(&problem, "%s:%d", builder->label, (int)value_get_int(instruction, "line", 0));
+                error_wrap(&problem, "%s:%d", builder->label,
+                           (int)value_get_int(instruction, "line", 0));
             if (err)
                 *err = problem;
             return -1;
@@ -356,8 +374,11 @@ static int load(struct builder *builder, struct error *err)
     cleanup_buf struct buf text = BUF_INIT;
 
     if (file_read(AT_FDCWD, builder->spec->dockerfile, DOCKERFILE_LIMIT, &text, err) != 0)
-        return error_hint(err, "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
-    if (dockerfile_parse(text.data ? text.data : "", text.len, builder->label, &builder->dockerfile, NULL, err) != 0)
+        return error_hint(
+            err,
+            "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
+    if (dockerfile_parse(text.data ? text.data : "", text.len, builder->label, &builder->dockerfile,
+                         NULL, err) != 0)
         return -1;
     builder->instructions = value_get(&builder->dockerfile, "instructions");
     builder->escape = *value_get_string(&builder->dockerfile, "escape", "\\");
@@ -368,9 +389,11 @@ static int load(struct builder *builder, struct error *err)
         const struct value *words = value_get(instruction, "words");
         if (value_get_int(instruction, "stage", -1) < 0) {
             if (build_arg(builder, NULL, instruction, err) != 0)
-                return error_wrap(err, "%s:%d", builder->label, (int)value_get_int(instruction, "line", 0));
+                return error_wrap(err, "%s:%d", builder->label,
+                                  (int)value_get_int(instruction, "line", 0));
         } else if (strcmp(value_get_string(instruction, "keyword", ""), "FROM") == 0) {
-            builder->stages = mem_array(builder->stages, builder->count + 1, sizeof *builder->stages);
+            builder->stages =
+                mem_array(builder->stages, builder->count + 1, sizeof *builder->stages);
             struct stage *stage = &builder->stages[builder->count++];
             *stage = (struct stage){.first = i, .end = i + 1};
             if (value_count(words) == 3)
@@ -420,7 +443,8 @@ int build_write_image(struct store *store, const struct value *config, const str
     return store_blob_put(store, text.data, text.len, &out->manifest, err);
 }
 
-static int write_stage(struct builder *builder, struct stage *stage, struct build_result *out, struct error *err)
+static int write_stage(struct builder *builder, struct stage *stage, struct build_result *out,
+                       struct error *err)
 {
     cleanup_value struct value config = {0};
     const struct value *labels = builder->spec->labels;
@@ -429,7 +453,8 @@ static int write_stage(struct builder *builder, struct stage *stage, struct buil
         struct value *map = value_get(&stage->config, "Labels");
         if (!map)
             value_set_map(map = value_put(&stage->config, "Labels"));
-        value_put_string(map, labels->as.map.pairs[i].key, value_text(&labels->as.map.pairs[i].value, ""));
+        value_put_string(map, labels->as.map.pairs[i].key,
+                         value_text(&labels->as.map.pairs[i].value, ""));
     }
     value_set_map(&config);
     value_put_string(&config, "created", builder->created);
@@ -450,15 +475,16 @@ static void warn_unused(struct builder *builder)
 
     for (size_t i = 0; args && args->kind == VALUE_MAP && i < args->as.map.count; i++)
         if (!value_get(&builder->used_args, args->as.map.pairs[i].key))
-            builder_log(builder, "warning", "%s: the build argument %s is used by no ARG", builder->label,
-                        args->as.map.pairs[i].key);
+            builder_log(builder, "warning", "%s: the build argument %s is used by no ARG",
+                        builder->label, args->as.map.pairs[i].key);
 }
 
 static int builder_begin(struct builder *builder, const struct build_spec *spec, struct error *err)
 {
     cleanup_buf struct buf created = BUF_INIT;
 
-    *builder = (struct builder){.spec = spec, .label = spec->label ? spec->label : spec->dockerfile};
+    *builder =
+        (struct builder){.spec = spec, .label = spec->label ? spec->label : spec->dockerfile};
     time_print(spec->epoch * 1000, &created);
     snprintf(builder->created, sizeof builder->created, "%s", created.data);
     return load(builder, err);
@@ -470,9 +496,11 @@ int oci_build(const struct build_spec *spec, struct build_result *out, struct er
     int status = builder_begin(&builder, spec, err);
 
     if (status == 0) {
-        struct stage *stage = spec->target ? builder_stage(&builder, spec->target) : &builder.stages[builder.count - 1];
+        struct stage *stage = spec->target ? builder_stage(&builder, spec->target)
+                                           : &builder.stages[builder.count - 1];
         if (!stage)
-            status = error_set(err, ERR_NOT_FOUND, "%s has no stage '%s'", builder.label, spec->target);
+            status =
+                error_set(err, ERR_NOT_FOUND, "%s has no stage '%s'", builder.label, spec->target);
         else
             status = builder_build(&builder, stage, err);
         if (status == 0)
@@ -484,8 +512,8 @@ int oci_build(const struct build_spec *spec, struct build_result *out, struct er
     return status;
 }
 
-int build_references(const char *dockerfile, const char *label, const struct value *args, struct value *out,
-                     struct error *err)
+int build_references(const char *dockerfile, const char *label, const struct value *args,
+                     struct value *out, struct error *err)
 {
     struct build_spec spec = {.dockerfile = dockerfile, .label = label, .args = args};
     struct builder builder;
@@ -495,9 +523,11 @@ int build_references(const char *dockerfile, const char *label, const struct val
     for (size_t i = 0; status == 0 && i < value_count(builder.instructions); i++) {
         const struct value *instruction = value_at(builder.instructions, i);
         const char *keyword = value_get_string(instruction, "keyword", "");
-        const char *word = strcmp(keyword, "FROM") == 0 ? value_text(value_at(value_get(instruction, "words"), 0), "")
-                           : strcmp(keyword, "COPY") == 0 ? value_get_string(value_get(instruction, "flags"), "from", NULL)
-                                                          : NULL;
+        const char *word = strcmp(keyword, "FROM") == 0
+                               ? value_text(value_at(value_get(instruction, "words"), 0), "")
+                           : strcmp(keyword, "COPY") == 0
+                               ? value_get_string(value_get(instruction, "flags"), "from", NULL)
+                               : NULL;
         cleanup_free char *image = word ? stage_expand(&builder, NULL, word, NULL) : NULL;
         if (image && *image && strcmp(image, "scratch") != 0 && !builder_stage(&builder, image))
             value_push_string(out, image);

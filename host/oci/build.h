@@ -1,12 +1,14 @@
 /*
  * Dockerfile and context -> image in a store, without a daemon.
  *
- * Done here: FROM (scratch, an earlier stage, whatever `resolve` knows), several stages (those not needed are skipped), ARG, ENV,
- * LABEL, WORKDIR, COPY, ADD of local files (archives are unpacked), USER, ENTRYPOINT, CMD, EXPOSE, VOLUME, STOPSIGNAL, SHELL,
- * HEALTHCHECK, MAINTAINER, ONBUILD (kept in the config). RUN and ADD of URLs are errors that say so.
+ * Done here: FROM (scratch, an earlier stage, whatever `resolve` knows), several stages (those not
+ * needed are skipped), ARG, ENV, LABEL, WORKDIR, COPY, ADD of local files (archives are unpacked),
+ * USER, ENTRYPOINT, CMD, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK, MAINTAINER, ONBUILD (kept
+ * in the config). RUN and ADD of URLs are errors that say so.
  *
- * The same input gives the same digest: entries are sorted, all times are `epoch`, what comes from the context belongs to 0:0 and
- * has mode 0755 (folders, executables) or 0644, unless --chown and --chmod say else. COPY --from keeps owners and modes.
+ * The same input gives the same digest: entries are sorted, all times are `epoch`, what comes from
+ * the context belongs to 0:0 and has mode 0755 (folders, executables) or 0644, unless --chown and
+ * --chmod say else. COPY --from keeps owners and modes.
  */
 #ifndef MLHOST_OCI_BUILD_H
 #define MLHOST_OCI_BUILD_H
@@ -14,8 +16,10 @@
 #include "loop/cancel.h"
 #include "oci/store.h"
 
-/* An image reference of FROM or COPY --from -> the digest of its manifest, config and layers being in the store. */
-typedef int build_resolve_fn(void *ctx, const char *reference, struct digest *manifest, struct error *err);
+/* An image reference of FROM or COPY --from -> the digest of its manifest, config and layers being
+ * in the store. */
+typedef int build_resolve_fn(void *ctx, const char *reference, struct digest *manifest,
+                             struct error *err);
 typedef void build_log_fn(void *ctx, const char *level, const char *text);
 
 struct build_spec {
@@ -28,15 +32,15 @@ struct build_spec {
     const char *target;         /* stage to build; NULL: the last */
     int64_t epoch;              /* Unix seconds: of files, config and history */
     build_resolve_fn *resolve;
-    build_log_fn *log;          /* may be NULL */
+    build_log_fn *log; /* may be NULL */
     void *ctx;
-    int64_t deadline;           /* 0: none */
+    int64_t deadline; /* 0: none */
     const struct cancel *cancel;
 };
 
 struct build_result {
     struct digest manifest, config;
-    uint64_t size;              /* of all layers, compressed */
+    uint64_t size; /* of all layers, compressed */
     size_t layers;
 };
 
@@ -44,10 +48,12 @@ int oci_build(const struct build_spec *spec, struct build_result *out, struct er
 
 /* SOURCE_DATE_EPOCH, or 0: one fixed time, for an image is what is in it, not when it was made. */
 int64_t build_epoch(void);
-/* The references of images that a Dockerfile needs (FROM and COPY --from, variables expanded with `args`), as strings. */
-int build_references(const char *dockerfile, const char *label, const struct value *args, struct value *out,
-                     struct error *err);
-/* Manifest and config -> the store. `config` is the whole image config. layers: array of descriptors. */
+/* The references of images that a Dockerfile needs (FROM and COPY --from, variables expanded with
+ * `args`), as strings. */
+int build_references(const char *dockerfile, const char *label, const struct value *args,
+                     struct value *out, struct error *err);
+/* Manifest and config -> the store. `config` is the whole image config. layers: array of
+ * descriptors. */
 int build_write_image(struct store *store, const struct value *config, const struct value *layers,
                       struct build_result *out, struct error *err);
 

@@ -9,7 +9,8 @@
 #include "oci/build_internal.h"
 #include "oci/dockerfile.h"
 
-typedef int config_fn(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err);
+typedef int config_fn(struct builder *builder, struct stage *stage, const struct value *instruction,
+                      struct error *err);
 
 static struct value *map_of(struct value *config, const char *key)
 {
@@ -40,11 +41,13 @@ static void set_env(struct stage *stage, const char *name, const char *text)
     value_set_printf(slot, "%s=%s", name, text);
 }
 
-/* k=v k="v w" ..., or k and the rest of the line. Values are expanded with what held before the instruction. */
-static int pairs(struct builder *builder, struct stage *stage, const struct value *instruction, struct value *out,
-                 struct error *err)
+/* k=v k="v w" ..., or k and the rest of the line. Values are expanded with what held before the
+ * instruction. */
+static int pairs(struct builder *builder, struct stage *stage, const struct value *instruction,
+                 struct value *out, struct error *err)
 {
-    const char *text = value_get_string(instruction, "text", ""), *keyword = value_get_string(instruction, "keyword", "");
+    const char *text = value_get_string(instruction, "text", ""),
+               *keyword = value_get_string(instruction, "keyword", "");
     cleanup_value struct value words = {0};
 
     value_set_map(out);
@@ -70,7 +73,8 @@ static int pairs(struct builder *builder, struct stage *stage, const struct valu
         const char *word = value_text(value_at(&words, i), "");
         const char *equals = strchr(word, '=');
         if (!equals || equals == word)
-            return error_set(err, ERR_INVALID, "%s: '%s' is not of the form name=value", keyword, word);
+            return error_set(err, ERR_INVALID, "%s: '%s' is not of the form name=value", keyword,
+                             word);
         cleanup_free char *key = mem_strndup(word, (size_t)(equals - word));
         cleanup_free char *name = stage_expand(builder, stage, key, err);
         char *value = name ? stage_expand(builder, stage, equals + 1, err) : NULL;
@@ -81,7 +85,8 @@ static int pairs(struct builder *builder, struct stage *stage, const struct valu
     return 0;
 }
 
-static int do_env(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_env(struct builder *builder, struct stage *stage, const struct value *instruction,
+                  struct error *err)
 {
     cleanup_value struct value map = {0};
 
@@ -92,7 +97,8 @@ static int do_env(struct builder *builder, struct stage *stage, const struct val
     return 0;
 }
 
-static int do_label(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_label(struct builder *builder, struct stage *stage, const struct value *instruction,
+                    struct error *err)
 {
     cleanup_value struct value map = {0};
 
@@ -100,15 +106,17 @@ static int do_label(struct builder *builder, struct stage *stage, const struct v
         return -1;
     struct value *labels = map_of(&stage->config, "Labels");
     for (size_t i = 0; i < map.as.map.count; i++)
-        value_put_string(labels, map.as.map.pairs[i].key, value_text(&map.as.map.pairs[i].value, ""));
+        value_put_string(labels, map.as.map.pairs[i].key,
+                         value_text(&map.as.map.pairs[i].value, ""));
     return 0;
 }
 
-static int do_maintainer(struct builder *builder, struct stage *stage, const struct value *instruction,
-                         struct error *err)
+static int do_maintainer(struct builder *builder, struct stage *stage,
+                         const struct value *instruction, struct error *err)
 {
     (void)builder, (void)err;
-    value_put_string(map_of(&stage->config, "Labels"), "maintainer", value_get_string(instruction, "text", ""));
+    value_put_string(map_of(&stage->config, "Labels"), "maintainer",
+                     value_get_string(instruction, "text", ""));
     return 0;
 }
 
@@ -130,7 +138,8 @@ static void command(struct stage *stage, const struct value *instruction, struct
     value_push_string(out, value_get_string(instruction, "text", ""));
 }
 
-static int do_cmd(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_cmd(struct builder *builder, struct stage *stage, const struct value *instruction,
+                  struct error *err)
 {
     (void)builder, (void)err;
     struct value words = {0};
@@ -140,8 +149,8 @@ static int do_cmd(struct builder *builder, struct stage *stage, const struct val
     return 0;
 }
 
-static int do_entrypoint(struct builder *builder, struct stage *stage, const struct value *instruction,
-                         struct error *err)
+static int do_entrypoint(struct builder *builder, struct stage *stage,
+                         const struct value *instruction, struct error *err)
 {
     (void)builder, (void)err;
     struct value words = {0};
@@ -152,7 +161,8 @@ static int do_entrypoint(struct builder *builder, struct stage *stage, const str
     return 0;
 }
 
-static int do_shell(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_shell(struct builder *builder, struct stage *stage, const struct value *instruction,
+                    struct error *err)
 {
     (void)builder, (void)err;
     struct value words = {0};
@@ -161,7 +171,8 @@ static int do_shell(struct builder *builder, struct stage *stage, const struct v
     return 0;
 }
 
-static int do_user(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_user(struct builder *builder, struct stage *stage, const struct value *instruction,
+                   struct error *err)
 {
     char *user = stage_expand(builder, stage, value_get_string(instruction, "text", ""), err);
 
@@ -171,8 +182,8 @@ static int do_user(struct builder *builder, struct stage *stage, const struct va
     return 0;
 }
 
-static int do_stopsignal(struct builder *builder, struct stage *stage, const struct value *instruction,
-                         struct error *err)
+static int do_stopsignal(struct builder *builder, struct stage *stage,
+                         const struct value *instruction, struct error *err)
 {
     char *name = stage_expand(builder, stage, value_get_string(instruction, "text", ""), err);
 
@@ -182,9 +193,10 @@ static int do_stopsignal(struct builder *builder, struct stage *stage, const str
     return 0;
 }
 
-/* Words, each with variables expanded, as keys of a map of empty maps: what EXPOSE and VOLUME have in the config. */
-static int keys(struct builder *builder, struct stage *stage, const struct value *instruction, struct value *out,
-                struct error *err)
+/* Words, each with variables expanded, as keys of a map of empty maps: what EXPOSE and VOLUME have
+ * in the config. */
+static int keys(struct builder *builder, struct stage *stage, const struct value *instruction,
+                struct value *out, struct error *err)
 {
     const struct value *words = value_get(instruction, "words");
 
@@ -198,18 +210,21 @@ static int keys(struct builder *builder, struct stage *stage, const struct value
     return 0;
 }
 
-static int do_volume(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_volume(struct builder *builder, struct stage *stage, const struct value *instruction,
+                     struct error *err)
 {
     cleanup_value struct value list = {0};
 
     if (keys(builder, stage, instruction, &list, err) != 0)
         return -1;
     for (size_t i = 0; i < value_count(&list); i++)
-        value_set_map(value_put(map_of(&stage->config, "Volumes"), value_text(value_at(&list, i), "")));
+        value_set_map(
+            value_put(map_of(&stage->config, "Volumes"), value_text(value_at(&list, i), "")));
     return 0;
 }
 
-static int do_expose(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_expose(struct builder *builder, struct stage *stage, const struct value *instruction,
+                     struct error *err)
 {
     cleanup_value struct value list = {0};
 
@@ -222,11 +237,13 @@ static int do_expose(struct builder *builder, struct stage *stage, const struct 
         if (*end == '-')
             to = strtoul(end + 1, &end, 10);
         const char *protocol = *end == '/' ? end + 1 : "tcp";
-        if (!isdigit((unsigned char)*text) || (*end && *end != '/') || from < 1 || to > 65535 || to < from ||
-            to - from > 1000 || (strcasecmp(protocol, "tcp") != 0 && strcasecmp(protocol, "udp") != 0 &&
-                                 strcasecmp(protocol, "sctp") != 0)) {
+        if (!isdigit((unsigned char)*text) || (*end && *end != '/') || from < 1 || to > 65535 ||
+            to < from || to - from > 1000 ||
+            (strcasecmp(protocol, "tcp") != 0 && strcasecmp(protocol, "udp") != 0 &&
+             strcasecmp(protocol, "sctp") != 0)) {
             error_set(err, ERR_INVALID, "EXPOSE: '%s' is no port", text);
-            return error_hint(err, "a port from 1 to 65535, or a range of them, and perhaps /tcp, /udp or /sctp");
+            return error_hint(
+                err, "a port from 1 to 65535, or a range of them, and perhaps /tcp, /udp or /sctp");
         }
         for (unsigned long port = from; port <= to; port++) {
             cleanup_free char *key = mem_printf("%lu/%s", port, protocol);
@@ -236,11 +253,15 @@ static int do_expose(struct builder *builder, struct stage *stage, const struct 
     return 0;
 }
 
-static int do_healthcheck(struct builder *builder, struct stage *stage, const struct value *instruction,
-                          struct error *err)
+static int do_healthcheck(struct builder *builder, struct stage *stage,
+                          const struct value *instruction, struct error *err)
 {
-    static const struct { const char *flag, *key; } durations[] = {
-        {"interval", "Interval"}, {"timeout", "Timeout"}, {"start-period", "StartPeriod"},
+    static const struct {
+        const char *flag, *key;
+    } durations[] = {
+        {"interval", "Interval"},
+        {"timeout", "Timeout"},
+        {"start-period", "StartPeriod"},
         {"start-interval", "StartInterval"},
     };
     const char *text = value_get_string(instruction, "text", "");
@@ -255,7 +276,8 @@ static int do_healthcheck(struct builder *builder, struct stage *stage, const st
     } else if (strncasecmp(text, "CMD", 3) == 0 && isspace((unsigned char)text[3])) {
         cleanup_value struct value words = {0};
         const char *rest = text + 3 + strspn(text + 3, " \t");
-        bool exec = *rest == '[' && value_from_json(rest, strlen(rest), "HEALTHCHECK", NULL, &words, NULL) == 0;
+        bool exec = *rest == '[' &&
+                    value_from_json(rest, strlen(rest), "HEALTHCHECK", NULL, &words, NULL) == 0;
         value_push_string(test, exec ? "CMD" : "CMD-SHELL");
         for (size_t i = 0; exec && i < value_count(&words); i++)
             value_push_string(test, value_text(value_at(&words, i), ""));
@@ -283,7 +305,8 @@ static int do_healthcheck(struct builder *builder, struct stage *stage, const st
     return 0;
 }
 
-static int do_onbuild(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+static int do_onbuild(struct builder *builder, struct stage *stage, const struct value *instruction,
+                      struct error *err)
 {
     struct value *list = value_get(&stage->config, "OnBuild");
     const char *text = value_get_string(instruction, "text", "");
@@ -297,14 +320,27 @@ static int do_onbuild(struct builder *builder, struct stage *stage, const struct
     return 0;
 }
 
-static const struct { const char *keyword; config_fn *fn; } table[] = {
-    {"ARG", build_arg},           {"CMD", do_cmd},           {"ENTRYPOINT", do_entrypoint}, {"ENV", do_env},
-    {"EXPOSE", do_expose},        {"HEALTHCHECK", do_healthcheck}, {"LABEL", do_label},     {"MAINTAINER", do_maintainer},
-    {"ONBUILD", do_onbuild},      {"SHELL", do_shell},       {"STOPSIGNAL", do_stopsignal}, {"USER", do_user},
+static const struct {
+    const char *keyword;
+    config_fn *fn;
+} table[] = {
+    {"ARG", build_arg},
+    {"CMD", do_cmd},
+    {"ENTRYPOINT", do_entrypoint},
+    {"ENV", do_env},
+    {"EXPOSE", do_expose},
+    {"HEALTHCHECK", do_healthcheck},
+    {"LABEL", do_label},
+    {"MAINTAINER", do_maintainer},
+    {"ONBUILD", do_onbuild},
+    {"SHELL", do_shell},
+    {"STOPSIGNAL", do_stopsignal},
+    {"USER", do_user},
     {"VOLUME", do_volume},
 };
 
-int build_config(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+int build_config(struct builder *builder, struct stage *stage, const struct value *instruction,
+                 struct error *err)
 {
     const char *keyword = value_get_string(instruction, "keyword", "");
 

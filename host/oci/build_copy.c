@@ -17,10 +17,10 @@ struct item {
     mode_t mode;
     uint32_t uid, gid;
     char *link;
-    char *from;              /* a file of the context, or of a stage's layer; NULL: in the spool */
+    char *from; /* a file of the context, or of a stage's layer; NULL: in the spool */
     int layer;
     uint64_t offset, size;
-    size_t order;            /* of two for the same path the later one counts */
+    size_t order; /* of two for the same path the later one counts */
 };
 
 struct copy {
@@ -34,10 +34,10 @@ struct copy {
     const struct tree *source;
     const struct tree_node **nodes;
     size_t node_count;
-    bool owned, moded;        /* --chown, --chmod */
+    bool owned, moded; /* --chown, --chmod */
     uint32_t uid, gid;
     mode_t mode;
-    char *to;                 /* destination, links followed; "" is the root */
+    char *to; /* destination, links followed; "" is the root */
     bool to_folder;
     int spool;
     struct item *items;
@@ -85,7 +85,8 @@ static char *join(const char *folder, const char *name)
 
 /* ---- where from ---- */
 
-/* The context as a tree: what git keeps of modes, so that a clone with another umask builds the same image. */
+/* The context as a tree: what git keeps of modes, so that a clone with another umask builds the
+ * same image. */
 static int context_source(struct copy *copy, struct error *err)
 {
     struct context *context = builder_context(copy->builder, err);
@@ -130,7 +131,8 @@ static int stage_source(struct copy *copy, const char *name, struct error *err)
 
 static int missing(struct copy *copy, const char *word, struct error *err)
 {
-    error_set(err, ERR_NOT_FOUND, "%s: no such file or folder%s", word, copy->from_stage ? " in that image" : "");
+    error_set(err, ERR_NOT_FOUND, "%s: no such file or folder%s", word,
+              copy->from_stage ? " in that image" : "");
     if (!copy->from_stage) {
         const char *ignore = copy->builder->context->ignore_file;
         error_hint(err, "it must be in the build context %s%s%s", copy->builder->context->path,
@@ -139,7 +141,8 @@ static int missing(struct copy *copy, const char *word, struct error *err)
     return -1;
 }
 
-static int add_node(struct copy *copy, const struct tree_node *node, const char *to, struct error *err)
+static int add_node(struct copy *copy, const struct tree_node *node, const char *to,
+                    struct error *err)
 {
     char *path = tree_resolve(&copy->stage->tree, to, S_ISDIR(node->mode), err);
 
@@ -147,12 +150,14 @@ static int add_node(struct copy *copy, const struct tree_node *node, const char 
         return -1;
     const struct tree_node *there = tree_get(&copy->stage->tree, path);
     /* A folder that is there keeps its owner and mode: /tmp shall not lose its sticky bit. */
-    if (S_ISDIR(node->mode) && (!*path || (there && S_ISDIR(there->mode) && !copy->owned && !copy->moded))) {
+    if (S_ISDIR(node->mode) &&
+        (!*path || (there && S_ISDIR(there->mode) && !copy->owned && !copy->moded))) {
         free(path);
         return 0;
     }
     if (there && S_ISDIR(there->mode) && !S_ISDIR(node->mode)) {
-        error_set(err, ERR_INVALID, "/%s is a folder in the image and %s is none", path, node->path);
+        error_set(err, ERR_INVALID, "/%s is a folder in the image and %s is none", path,
+                  node->path);
         free(path);
         return -1;
     }
@@ -192,7 +197,8 @@ static int add_archive(struct copy *copy, const char *path, int fd, struct error
                 if (strcmp(copy->items[i].to, other) == 0)
                     found = &copy->items[i];
             if (!found) {
-                status = error_set(err, ERR_INVALID, "%s: %s is a link to nothing", path, entry.path);
+                status =
+                    error_set(err, ERR_INVALID, "%s: %s is a link to nothing", path, entry.path);
                 break;
             }
             item->mode = found->mode;
@@ -236,7 +242,8 @@ static int add_source(struct copy *copy, const char *path, const char *name, str
         if (archive != 0)
             return archive < 0 ? -1 : 0;
         const char *slash = strrchr(name, '/');
-        cleanup_free char *to = copy->to_folder ? join(copy->to, slash ? slash + 1 : name) : mem_strdup(copy->to);
+        cleanup_free char *to =
+            copy->to_folder ? join(copy->to, slash ? slash + 1 : name) : mem_strdup(copy->to);
         return add_node(copy, node, to, err);
     }
     if (node && *copy->to && add_node(copy, node, copy->to, err) != 0)
@@ -265,7 +272,8 @@ static int add_word(struct copy *copy, const char *word, struct error *err)
         cleanup_free char *real = tree_resolve(copy->source, path, true, err);
         if (!real)
             return -1;
-        return *real && !tree_get(copy->source, real) ? missing(copy, word, err) : add_source(copy, real, path, err);
+        return *real && !tree_get(copy->source, real) ? missing(copy, word, err)
+                                                      : add_source(copy, real, path, err);
     }
     for (size_t i = 0; i < copy->node_count; i++) {
         int found = wildcard_match(path, copy->nodes[i]->path);
@@ -302,7 +310,8 @@ static int compare_items(const void *a, const void *b)
     return order ? order : x->order < y->order ? -1 : x->order > y->order;
 }
 
-/* Folders on the way that neither the image nor the layer has; the owner of --chown is theirs too. */
+/* Folders on the way that neither the image nor the layer has; the owner of --chown is theirs too.
+ */
 static void add_parents(struct copy *copy)
 {
     cleanup_value struct value seen = {0};
@@ -341,7 +350,8 @@ static int spool_contents(struct copy *copy, struct error *err)
             continue;
         cleanup_close int fd = store_blob_open(
             copy->builder->spec->store,
-            value_get_string(value_at(&copy->from_stage->layers, (size_t)layer), "digest", ""), NULL, err);
+            value_get_string(value_at(&copy->from_stage->layers, (size_t)layer), "digest", ""),
+            NULL, err);
         if (fd < 0 || tree_spool(fd, &wanted, copy->spool, err) != 0)
             return -1;
         for (size_t i = 0; i < copy->count; i++) {
@@ -358,10 +368,17 @@ static int spool_contents(struct copy *copy, struct error *err)
     return 0;
 }
 
-static int write_item(struct copy *copy, struct layer *layer, const struct item *item, struct error *err)
+static int write_item(struct copy *copy, struct layer *layer, const struct item *item,
+                      struct error *err)
 {
-    struct layer_entry entry = {.path = item->to, .mode = item->mode, .uid = item->uid, .gid = item->gid,
-                                .link = item->link, .fd = copy->spool, .offset = item->offset, .size = item->size};
+    struct layer_entry entry = {.path = item->to,
+                                .mode = item->mode,
+                                .uid = item->uid,
+                                .gid = item->gid,
+                                .link = item->link,
+                                .fd = copy->spool,
+                                .offset = item->offset,
+                                .size = item->size};
     cleanup_close int fd = -1;
 
     if (S_ISREG(item->mode) && item->from && copy->from_stage)
@@ -377,7 +394,8 @@ static int write_item(struct copy *copy, struct layer *layer, const struct item 
         entry.offset = 0;
         entry.size = (uint64_t)st.st_size;
     }
-    tree_put(&copy->stage->tree, item->to, item->mode, item->uid, item->gid, item->link, NULL, entry.size);
+    tree_put(&copy->stage->tree, item->to, item->mode, item->uid, item->gid, item->link, NULL,
+             entry.size);
     return layer_add(layer, &entry, err);
 }
 
@@ -422,7 +440,9 @@ static int write_layer(struct copy *copy, const struct value *instruction, struc
 static char *absolute(struct stage *stage, const char *path)
 {
     cleanup_free char *joined =
-        *path == '/' ? mem_strdup(path) : mem_printf("%s/%s", value_get_string(&stage->config, "WorkingDir", "/"), path);
+        *path == '/'
+            ? mem_strdup(path)
+            : mem_printf("%s/%s", value_get_string(&stage->config, "WorkingDir", "/"), path);
 
     return tree_clean(joined);
 }
@@ -437,13 +457,16 @@ static bool names_folder(const char *path)
 
 static int parse_flags(struct copy *copy, const struct value *flags, struct error *err)
 {
-    const char *chown = value_get_string(flags, "chown", NULL), *chmod = value_get_string(flags, "chmod", NULL);
+    const char *chown = value_get_string(flags, "chown", NULL),
+               *chmod = value_get_string(flags, "chmod", NULL);
 
     if (value_get(flags, "checksum") || value_get(flags, "keep-git-dir"))
-        return error_set(err, ERR_UNSUPPORTED, "--checksum and --keep-git-dir are for URLs, which are not supported");
+        return error_set(err, ERR_UNSUPPORTED,
+                         "--checksum and --keep-git-dir are for URLs, which are not supported");
     if (chown) {
         cleanup_free char *text = stage_expand(copy->builder, copy->stage, chown, err);
-        if (!text || build_owner(copy->builder, copy->stage, text, &copy->uid, &copy->gid, err) != 0)
+        if (!text ||
+            build_owner(copy->builder, copy->stage, text, &copy->uid, &copy->gid, err) != 0)
             return error_wrap(err, "--chown=%s", chown);
         copy->owned = true;
     }
@@ -453,7 +476,8 @@ static int parse_flags(struct copy *copy, const struct value *flags, struct erro
         unsigned long mode = text ? strtoul(text, &end, 8) : 0;
         if (!text || end == text || *end || mode > 07777) {
             error_set(err, ERR_INVALID, "--chmod=%s is no octal mode", chmod);
-            return error_hint(err, "--chmod=755 and the like; symbolic modes are not supported yet");
+            return error_hint(err,
+                              "--chmod=755 and the like; symbolic modes are not supported yet");
         }
         copy->mode = (mode_t)mode;
         copy->moded = true;
@@ -463,7 +487,8 @@ static int parse_flags(struct copy *copy, const struct value *flags, struct erro
 
 static int run_copy(struct copy *copy, const struct value *instruction, struct error *err)
 {
-    const struct value *words = value_get(instruction, "words"), *flags = value_get(instruction, "flags");
+    const struct value *words = value_get(instruction, "words"),
+                       *flags = value_get(instruction, "flags");
     const char *from = value_get_string(flags, "from", NULL);
     size_t sources = value_count(words) - 1, matches = 0;
 
@@ -474,7 +499,8 @@ static int run_copy(struct copy *copy, const struct value *instruction, struct e
     copy->spool = store_scratch(copy->builder->spec->store, err);
     if (copy->spool < 0)
         return -1;
-    cleanup_free char *to = stage_expand(copy->builder, copy->stage, value_text(value_at(words, sources), ""), err);
+    cleanup_free char *to =
+        stage_expand(copy->builder, copy->stage, value_text(value_at(words, sources), ""), err);
     if (!to)
         return -1;
     cleanup_free char *full = absolute(copy->stage, to);
@@ -484,9 +510,11 @@ static int run_copy(struct copy *copy, const struct value *instruction, struct e
     const struct tree_node *there = tree_get(&copy->stage->tree, copy->to);
     for (size_t pass = 0; pass < 2; pass++) {
         if (pass == 1)
-            copy->to_folder = !*copy->to || names_folder(to) || sources > 1 || matches > 1 || (there && S_ISDIR(there->mode));
+            copy->to_folder = !*copy->to || names_folder(to) || sources > 1 || matches > 1 ||
+                              (there && S_ISDIR(there->mode));
         for (size_t i = 0; i < sources; i++) {
-            cleanup_free char *word = stage_expand(copy->builder, copy->stage, value_text(value_at(words, i), ""), err);
+            cleanup_free char *word =
+                stage_expand(copy->builder, copy->stage, value_text(value_at(words, i), ""), err);
             if (!word || (pass == 1 && add_word(copy, word, err) != 0))
                 return -1;
             matches += pass == 0 ? count_matches(copy, word) : 0;
@@ -495,10 +523,14 @@ static int run_copy(struct copy *copy, const struct value *instruction, struct e
     return write_layer(copy, instruction, err);
 }
 
-int build_copy(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+int build_copy(struct builder *builder, struct stage *stage, const struct value *instruction,
+               struct error *err)
 {
     const char *keyword = value_get_string(instruction, "keyword", "");
-    struct copy copy = {.builder = builder, .stage = stage, .keyword = keyword, .add = strcmp(keyword, "ADD") == 0,
+    struct copy copy = {.builder = builder,
+                        .stage = stage,
+                        .keyword = keyword,
+                        .add = strcmp(keyword, "ADD") == 0,
                         .spool = -1};
     int status = run_copy(&copy, instruction, err);
 
@@ -506,10 +538,12 @@ int build_copy(struct builder *builder, struct stage *stage, const struct value 
     return status == 0 ? 0 : error_wrap(err, "%s", keyword);
 }
 
-int build_workdir(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err)
+int build_workdir(struct builder *builder, struct stage *stage, const struct value *instruction,
+                  struct error *err)
 {
     struct copy copy = {.builder = builder, .stage = stage, .spool = -1};
-    cleanup_free char *word = stage_expand(builder, stage, value_get_string(instruction, "text", ""), err);
+    cleanup_free char *word =
+        stage_expand(builder, stage, value_get_string(instruction, "text", ""), err);
 
     if (!word || stage_tree(builder, stage, err) != 0)
         return -1;

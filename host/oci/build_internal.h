@@ -1,5 +1,5 @@
-/* What the files of the builder share: build.c (stages), build_config.c (instructions that only change the config), build_copy.c
- * (COPY, ADD, WORKDIR: those that make layers). */
+/* What the files of the builder share: build.c (stages), build_config.c (instructions that only
+ * change the config), build_copy.c (COPY, ADD, WORKDIR: those that make layers). */
 #ifndef MLHOST_OCI_BUILD_INTERNAL_H
 #define MLHOST_OCI_BUILD_INTERNAL_H
 
@@ -8,16 +8,16 @@
 #include "oci/tree.h"
 
 struct stage {
-    char *name;              /* lower case, or NULL */
-    size_t first, end;       /* instructions: FROM, and one past the last */
+    char *name;        /* lower case, or NULL */
+    size_t first, end; /* instructions: FROM, and one past the last */
     bool done, busy;
-    struct value config;     /* Env, Cmd, ... */
-    struct value layers;     /* descriptors */
+    struct value config; /* Env, Cmd, ... */
+    struct value layers; /* descriptors */
     struct value diff_ids;
     struct value history;
-    struct value args;       /* ARGs in scope: texts; nil: declared without a value */
-    bool cmd_set;            /* by this stage, not by its base */
-    struct tree tree;        /* of the first `tree.layers` layers: loaded when somebody asks */
+    struct value args; /* ARGs in scope: texts; nil: declared without a value */
+    bool cmd_set;      /* by this stage, not by its base */
+    struct tree tree;  /* of the first `tree.layers` layers: loaded when somebody asks */
 };
 
 struct builder {
@@ -35,32 +35,42 @@ struct builder {
 };
 
 /* build.c */
-struct stage *builder_stage(struct builder *builder, const char *name); /* by name or number; NULL */
+struct stage *builder_stage(struct builder *builder,
+                            const char *name); /* by name or number; NULL */
 int builder_build(struct builder *builder, struct stage *stage, struct error *err); /* once */
-int builder_image(struct builder *builder, const char *reference, struct stage *out, struct error *err);
+int builder_image(struct builder *builder, const char *reference, struct stage *out,
+                  struct error *err);
 void stage_free(struct stage *stage);
 struct context *builder_context(struct builder *builder, struct error *err);
-int stage_tree(struct builder *builder, struct stage *stage, struct error *err); /* tree is complete after it */
-void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction, bool empty);
+int stage_tree(struct builder *builder, struct stage *stage,
+               struct error *err); /* tree is complete after it */
+void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction,
+                   bool empty);
 /* One word with variables expanded and quotes removed. Allocated. */
-char *stage_expand(struct builder *builder, struct stage *stage, const char *word, struct error *err);
+char *stage_expand(struct builder *builder, struct stage *stage, const char *word,
+                   struct error *err);
 const char *stage_env(const struct stage *stage, const char *name, size_t len);
 void builder_log(struct builder *builder, const char *level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* build_config.c: 1 done, 0 not one of these, -1 */
-int build_config(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err);
-int build_arg(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err);
+int build_config(struct builder *builder, struct stage *stage, const struct value *instruction,
+                 struct error *err);
+int build_arg(struct builder *builder, struct stage *stage, const struct value *instruction,
+              struct error *err);
 
 /* build_copy.c */
-int build_copy(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err);
-int build_workdir(struct builder *builder, struct stage *stage, const struct value *instruction, struct error *err);
+int build_copy(struct builder *builder, struct stage *stage, const struct value *instruction,
+               struct error *err);
+int build_workdir(struct builder *builder, struct stage *stage, const struct value *instruction,
+                  struct error *err);
 
 /* build_owner.c */
 /* "user", "user:group", "1000:1000" by the stage's /etc/passwd and /etc/group. */
-int build_owner(struct builder *builder, struct stage *stage, const char *text, uint32_t *uid, uint32_t *gid,
-                struct error *err);
+int build_owner(struct builder *builder, struct stage *stage, const char *text, uint32_t *uid,
+                uint32_t *gid, struct error *err);
 /* One file of a stage's tree, followed through links. ERR_NOT_FOUND. */
-int stage_read_file(struct builder *builder, struct stage *stage, const char *path, struct buf *out, struct error *err);
+int stage_read_file(struct builder *builder, struct stage *stage, const char *path, struct buf *out,
+                    struct error *err);
 
 #endif

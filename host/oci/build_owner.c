@@ -9,7 +9,8 @@
 
 #define TABLE_LIMIT (1u << 20)
 
-int stage_read_file(struct builder *builder, struct stage *stage, const char *path, struct buf *out, struct error *err)
+int stage_read_file(struct builder *builder, struct stage *stage, const char *path, struct buf *out,
+                    struct error *err)
 {
     cleanup_value struct value wanted = {0};
     char piece[4096];
@@ -23,7 +24,8 @@ int stage_read_file(struct builder *builder, struct stage *stage, const char *pa
     const char *origin = node->origin ? node->origin : node->path;
     cleanup_close int to = store_scratch(builder->spec->store, err);
     cleanup_close int fd = store_blob_open(
-        builder->spec->store, value_get_string(value_at(&stage->layers, (size_t)node->layer), "digest", ""), NULL, err);
+        builder->spec->store,
+        value_get_string(value_at(&stage->layers, (size_t)node->layer), "digest", ""), NULL, err);
     value_set_map(&wanted);
     value_put(&wanted, origin);
     if (to < 0 || fd < 0 || tree_spool(fd, &wanted, to, err) != 0 || lseek(to, 0, SEEK_SET) < 0)
@@ -52,8 +54,8 @@ static int table_lookup(const char *table, const char *name, int field, uint32_t
     return -1;
 }
 
-static int resolve(struct builder *builder, struct stage *stage, const char *name, const char *table, uint32_t *out,
-                   struct error *err)
+static int resolve(struct builder *builder, struct stage *stage, const char *name,
+                   const char *table, uint32_t *out, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
     char *end;
@@ -73,8 +75,8 @@ static int resolve(struct builder *builder, struct stage *stage, const char *nam
     return 0;
 }
 
-int build_owner(struct builder *builder, struct stage *stage, const char *text, uint32_t *uid, uint32_t *gid,
-                struct error *err)
+int build_owner(struct builder *builder, struct stage *stage, const char *text, uint32_t *uid,
+                uint32_t *gid, struct error *err)
 {
     size_t len = strcspn(text, ":");
     cleanup_free char *user = mem_strndup(text, len);

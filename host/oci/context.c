@@ -13,10 +13,10 @@
 #include "oci/ignore.h"
 
 #define STATE_FOLDER ".mlhost" /* our own journals and blobs: they change with every build */
-#define FILES_MAX 1000000u
-#define DEPTH_MAX 200
+#define FILES_MAX    1000000u
+#define DEPTH_MAX    200
 #define IGNORE_LIMIT (1u << 20)
-#define LINK_LIMIT 4096
+#define LINK_LIMIT   4096
 
 void context_free(struct context *context)
 {
@@ -40,16 +40,17 @@ static void keep(struct context *context, const char *path, const struct stat *s
         context->room = context->room ? context->room * 2 : 64;
         context->files = mem_array(context->files, context->room, sizeof *context->files);
     }
-    context->files[context->count++] =
-        (struct context_file){.path = mem_strdup(path), .mode = st->st_mode, .size = (uint64_t)st->st_size,
-                              .link = mem_strdup(link)};
+    context->files[context->count++] = (struct context_file){.path = mem_strdup(path),
+                                                             .mode = st->st_mode,
+                                                             .size = (uint64_t)st->st_size,
+                                                             .link = mem_strdup(link)};
 }
 
-static int walk(struct context *context, int parent, const char *name, const char *path, const struct ignore *ignore,
-                int depth, struct error *err);
+static int walk(struct context *context, int parent, const char *name, const char *path,
+                const struct ignore *ignore, int depth, struct error *err);
 
-static int visit(struct context *context, int folder, const char *name, const char *path, const struct ignore *ignore,
-                 int depth, struct error *err)
+static int visit(struct context *context, int folder, const char *name, const char *path,
+                 const struct ignore *ignore, int depth, struct error *err)
 {
     char link[LINK_LIMIT];
     struct stat st;
@@ -84,14 +85,15 @@ static int visit(struct context *context, int folder, const char *name, const ch
     return 0;
 }
 
-static int walk(struct context *context, int parent, const char *name, const char *path, const struct ignore *ignore,
-                int depth, struct error *err)
+static int walk(struct context *context, int parent, const char *name, const char *path,
+                const struct ignore *ignore, int depth, struct error *err)
 {
     struct dirent *entry;
     int status = 0;
 
     if (depth > DEPTH_MAX)
-        return error_set(err, ERR_TOO_LARGE, "%s/%s is nested more than %d folders deep", context->path, path, DEPTH_MAX);
+        return error_set(err, ERR_TOO_LARGE, "%s/%s is nested more than %d folders deep",
+                         context->path, path, DEPTH_MAX);
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     if (!folder) {
@@ -103,7 +105,8 @@ static int walk(struct context *context, int parent, const char *name, const cha
     while (status == 0 && (entry = readdir(folder))) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        cleanup_free char *below = *path ? mem_printf("%s/%s", path, entry->d_name) : mem_strdup(entry->d_name);
+        cleanup_free char *below =
+            *path ? mem_printf("%s/%s", path, entry->d_name) : mem_strdup(entry->d_name);
         status = visit(context, fd, entry->d_name, below, ignore, depth, err);
     }
     closedir(folder);
@@ -115,7 +118,8 @@ static int compare_files(const void *a, const void *b)
     return strcmp(((const struct context_file *)a)->path, ((const struct context_file *)b)->path);
 }
 
-static struct ignore *load_ignore(struct context *context, const char *dockerfile, struct error *err, bool *failed)
+static struct ignore *load_ignore(struct context *context, const char *dockerfile,
+                                  struct error *err, bool *failed)
 {
     cleanup_buf struct buf text = BUF_INIT;
     struct error problem = {0};
@@ -131,7 +135,8 @@ static struct ignore *load_ignore(struct context *context, const char *dockerfil
             *err = problem;
         return NULL;
     }
-    struct ignore *ignore = ignore_parse(text.data ? text.data : "", text.len, context->ignore_file, err);
+    struct ignore *ignore =
+        ignore_parse(text.data ? text.data : "", text.len, context->ignore_file, err);
     *failed = !ignore;
     return ignore;
 }
@@ -165,7 +170,8 @@ const struct context_file *context_find(const struct context *context, const cha
 {
     struct context_file key = {.path = (char *)(uintptr_t)path};
 
-    return context->count ? bsearch(&key, context->files, context->count, sizeof key, compare_files) : NULL;
+    return context->count ? bsearch(&key, context->files, context->count, sizeof key, compare_files)
+                          : NULL;
 }
 
 int context_open(const struct context *context, const char *path, struct error *err)
@@ -181,7 +187,8 @@ int context_open(const struct context *context, const char *path, struct error *
 
 static int compare_pairs(const void *a, const void *b)
 {
-    return strcmp((*(const struct value_pair *const *)a)->key, (*(const struct value_pair *const *)b)->key);
+    return strcmp((*(const struct value_pair *const *)a)->key,
+                  (*(const struct value_pair *const *)b)->key);
 }
 
 static void mix(struct hasher *hasher, const char *format, const char *a, const char *b)
@@ -214,8 +221,8 @@ static void mix_args(struct hasher *hasher, const struct value *args)
     }
 }
 
-static int mix_file(struct hasher *hasher, const struct context *context, const struct context_file *file,
-                    struct error *err)
+static int mix_file(struct hasher *hasher, const struct context *context,
+                    const struct context_file *file, struct error *err)
 {
     struct digest sum = {""};
     char kind = 'd';
@@ -234,8 +241,8 @@ static int mix_file(struct hasher *hasher, const struct context *context, const 
     return 0;
 }
 
-int context_tag(const struct context *context, const char *dockerfile, const struct value *args, const char *salt,
-                char out[17], struct error *err)
+int context_tag(const struct context *context, const char *dockerfile, const struct value *args,
+                const char *salt, char out[17], struct error *err)
 {
     static const char version[] = "mlhost-content 1\n";
     struct digest sum;
@@ -243,7 +250,9 @@ int context_tag(const struct context *context, const char *dockerfile, const str
     cleanup_close int fd = open(dockerfile, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0 || digest_file(fd, &sum, NULL, err) != 0) {
         error_errno(err, errno, "Dockerfile %s", dockerfile);
-        return error_hint(err, "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
+        return error_hint(
+            err,
+            "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
     }
     struct hasher *hasher = hasher_new();
     hasher_update(hasher, version, sizeof version - 1);

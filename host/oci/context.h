@@ -1,4 +1,5 @@
-/* The files of a build context, in order, less what .dockerignore leaves out; and the tag that names their content. */
+/* The files of a build context, in order, less what .dockerignore leaves out; and the tag that
+ * names their content. */
 #ifndef MLHOST_OCI_CONTEXT_H
 #define MLHOST_OCI_CONTEXT_H
 
@@ -8,22 +9,23 @@
 #include "base/value.h"
 
 struct context_file {
-    char *path;     /* relative to the context */
-    mode_t mode;    /* type and permissions */
+    char *path;  /* relative to the context */
+    mode_t mode; /* type and permissions */
     uint64_t size;
-    char *link;     /* symbolic link: where to */
+    char *link; /* symbolic link: where to */
 };
 
 struct context {
     int dir;
-    char *path;     /* of the folder, for messages */
+    char *path;                 /* of the folder, for messages */
     struct context_file *files; /* sorted by path, bytewise */
     size_t count, room;
     char *ignore_file; /* the one that counted, or NULL */
 };
 
-/* dockerfile: its path (a <Dockerfile>.dockerignore beside it beats the context's), or NULL. Sockets, pipes and devices are
- * left out, and so are folders named .mlhost. Links are listed, never followed. NULL with an error: no such folder, over a million files. */
+/* dockerfile: its path (a <Dockerfile>.dockerignore beside it beats the context's), or NULL.
+ * Sockets, pipes and devices are left out, and so are folders named .mlhost. Links are listed,
+ * never followed. NULL with an error: no such folder, over a million files. */
 struct context *context_list(const char *path, const char *dockerfile, struct error *err);
 void context_free(struct context *context);
 const struct context_file *context_find(const struct context *context, const char *path);
@@ -33,14 +35,14 @@ int context_open(const struct context *context, const char *path, struct error *
 /*
  * 16 hexadecimal digits: the start of the SHA-256 over
  *   "mlhost-content 1" NL
- *   kind SP digest SP path NUL   for every listed path in order; kind is d (folder), l (link: digest of where it leads), x (file with
- *                                an executable bit), f (file)
- *   "dockerfile" SP digest NL    of the Dockerfile, wherever it is
- *   "arg" SP name "=" value NL   for every build argument, sorted by name
- *   "salt" SP text NL            when given: the digest of a base image and the like
- * So times, owners and the other permissions do not count, and neither do they in the images that we build of a context.
+ *   kind SP digest SP path NUL   for every listed path in order; kind is d (folder), l (link:
+ * digest of where it leads), x (file with an executable bit), f (file) "dockerfile" SP digest NL of
+ * the Dockerfile, wherever it is "arg" SP name "=" value NL   for every build argument, sorted by
+ * name "salt" SP text NL            when given: the digest of a base image and the like So times,
+ * owners and the other permissions do not count, and neither do they in the images that we build of
+ * a context.
  */
-int context_tag(const struct context *context, const char *dockerfile, const struct value *args, const char *salt,
-                char out[17], struct error *err);
+int context_tag(const struct context *context, const char *dockerfile, const struct value *args,
+                const char *salt, char out[17], struct error *err);
 
 #endif

@@ -15,8 +15,8 @@
 #include "base/mem.h"
 #include "oci/remote.h"
 
-#define CONFIG_LIMIT (1u << 20)
-#define HELPER_LIMIT (64u * 1024)
+#define CONFIG_LIMIT      (1u << 20)
+#define HELPER_LIMIT      (64u * 1024)
 #define HELPER_TIMEOUT_NS (30 * NS_PER_S)
 
 extern char **environ;
@@ -50,7 +50,9 @@ static int decode_pair(const char *encoded, char **user, char **password, struct
 {
     size_t len = strlen(encoded);
     cleanup_free char *plain = mem_alloc(len + 4);
-    int got = len ? EVP_DecodeBlock((unsigned char *)plain, (const unsigned char *)encoded, (int)len) : -1;
+    int got =
+        len ? EVP_DecodeBlock((unsigned char *)plain, (const unsigned char *)encoded, (int)len)
+            : -1;
 
     if (got < 0 || len % 4 != 0)
         return error_set(err, ERR_INVALID, "auth is no base64");
@@ -66,8 +68,8 @@ static int decode_pair(const char *encoded, char **user, char **password, struct
 }
 
 /* What a helper prints for a host; it must end in time. */
-static int run_helper(const char *helper, const char *host, int64_t deadline, struct buf *out, int *exit_status,
-                      struct error *err)
+static int run_helper(const char *helper, const char *host, int64_t deadline, struct buf *out,
+                      int *exit_status, struct error *err)
 {
     cleanup_free char *program = mem_printf("docker-credential-%s", helper);
     char *argv[] = {program, (char[]){"get"}, NULL};
@@ -88,13 +90,15 @@ static int run_helper(const char *helper, const char *host, int64_t deadline, st
     posix_spawn_file_actions_destroy(&actions);
     if (problem) {
         error_errno(err, problem, "cannot start %s", program);
-        error_hint(err, "config.json names it as credential helper: install it, or use `docker login` without one");
+        error_hint(err, "config.json names it as credential helper: install it, or use `docker "
+                        "login` without one");
         goto out;
     }
     close(in[0]);
     close(back[1]);
     in[0] = back[1] = -1;
-    status = fd_write_all(in[1], host, strlen(host), NULL); /* one that does not read its input says why itself */
+    status = fd_write_all(in[1], host, strlen(host),
+                          NULL); /* one that does not read its input says why itself */
     close(in[1]);
     in[1] = -1;
     int64_t until = deadline_min(deadline, deadline_in(HELPER_TIMEOUT_NS));
@@ -117,7 +121,8 @@ static int run_helper(const char *helper, const char *host, int64_t deadline, st
         out->len += (size_t)n;
         out->data[out->len] = '\0';
     }
-    while (waitpid(pid, exit_status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, exit_status, 0) < 0 && errno == EINTR) {
+    }
 out:
     for (int i = 0; i < 2; i++) {
         if (in[i] >= 0)
@@ -128,8 +133,8 @@ out:
     return status;
 }
 
-static int from_helper(const char *helper, const char *key, int64_t deadline, char **user, char **password,
-                       char **identity, struct error *err)
+static int from_helper(const char *helper, const char *key, int64_t deadline, char **user,
+                       char **password, char **identity, struct error *err)
 {
     cleanup_buf struct buf out = BUF_INIT;
     cleanup_value struct value reply = {0};
@@ -140,11 +145,13 @@ static int from_helper(const char *helper, const char *key, int64_t deadline, ch
     if (!WIFEXITED(exit_status) || WEXITSTATUS(exit_status) != 0) {
         if (out.len && strstr(out.data, "not found"))
             return 0;
-        return error_set(err, ERR_FAILED, "docker-credential-%s failed: %.200s", helper, out.len ? out.data : "no output");
+        return error_set(err, ERR_FAILED, "docker-credential-%s failed: %.200s", helper,
+                         out.len ? out.data : "no output");
     }
     if (value_from_json(out.data ? out.data : "", out.len, helper, NULL, &reply, err) != 0)
         return error_wrap(err, "docker-credential-%s", helper);
-    const char *name = value_get_string(&reply, "Username", ""), *secret = value_get_string(&reply, "Secret", "");
+    const char *name = value_get_string(&reply, "Username", ""),
+               *secret = value_get_string(&reply, "Secret", "");
     if (!*secret)
         return 0;
     if (strcmp(name, "<token>") == 0) {
@@ -156,10 +163,13 @@ static int from_helper(const char *helper, const char *key, int64_t deadline, ch
     return 1;
 }
 
-static int from_entry(const struct value *entry, char **user, char **password, char **identity, struct error *err)
+static int from_entry(const struct value *entry, char **user, char **password, char **identity,
+                      struct error *err)
 {
-    const char *token = value_get_string(entry, "identitytoken", ""), *encoded = value_get_string(entry, "auth", "");
-    const char *name = value_get_string(entry, "username", ""), *secret = value_get_string(entry, "password", "");
+    const char *token = value_get_string(entry, "identitytoken", ""),
+               *encoded = value_get_string(entry, "auth", "");
+    const char *name = value_get_string(entry, "username", ""),
+               *secret = value_get_string(entry, "password", "");
 
     if (*token) {
         *identity = mem_strdup(token);
@@ -174,7 +184,8 @@ static int from_entry(const struct value *entry, char **user, char **password, c
     return 1;
 }
 
-int docker_credentials(const char *host, int64_t deadline, char **user, char **password, char **identity, struct error *err)
+int docker_credentials(const char *host, int64_t deadline, char **user, char **password,
+                       char **identity, struct error *err)
 {
     cleanup_free char *path = config_file();
     cleanup_buf struct buf text = BUF_INIT;
@@ -198,7 +209,8 @@ int docker_credentials(const char *host, int64_t deadline, char **user, char **p
     if (found == 0 && *store)
         found = from_helper(store, keys[0], deadline, user, password, identity, &problem);
     for (size_t i = 0; i < count && found == 0; i++)
-        found = from_entry(value_get(value_get(&config, "auths"), keys[i]), user, password, identity, &problem);
+        found = from_entry(value_get(value_get(&config, "auths"), keys[i]), user, password,
+                           identity, &problem);
     for (size_t i = 0; i < count; i++)
         free(keys[i]);
     if (found < 0) {

@@ -9,12 +9,16 @@
 #include "base/mem.h"
 
 static const char *const keywords[] = {
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
-    "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",    "ARG",   "CMD",         "COPY",  "ENTRYPOINT", "ENV",
+    "EXPOSE", "FROM",  "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
+    "RUN",    "SHELL", "STOPSIGNAL",  "USER",  "VOLUME",     "WORKDIR",
 };
 #define KEYWORDS (sizeof keywords / sizeof *keywords)
 
-static const struct { const char *keyword; const char *flags[8]; } flag_table[] = {
+static const struct {
+    const char *keyword;
+    const char *flags[8];
+} flag_table[] = {
     {"FROM", {"platform"}},
     {"COPY", {"from", "chown", "chmod", "link"}},
     {"ADD", {"chown", "chmod", "link", "checksum", "keep-git-dir"}},
@@ -26,7 +30,7 @@ struct parser {
     const char *at, *end;
     const char *source;
     char escape;
-    int line;           /* of `at`, from 1 */
+    int line; /* of `at`, from 1 */
     int stage;
     struct value *problems;
     struct error *err;
@@ -108,7 +112,8 @@ static void directives(struct parser *parser)
         trim(&text, &text_len);
         if (key_len == 6 && strncasecmp(key, "escape", 6) == 0) {
             if (text_len != 1 || (*text != '\\' && *text != '`'))
-                problem(parser, parser->line, "# escape=\\ or # escape=`", "the directive escape must be \\ or `");
+                problem(parser, parser->line, "# escape=\\ or # escape=`",
+                        "the directive escape must be \\ or `");
             else
                 parser->escape = *text;
         } else if (!((key_len == 6 && strncasecmp(key, "syntax", 6) == 0) ||
@@ -119,7 +124,8 @@ static void directives(struct parser *parser)
     }
 }
 
-/* An instruction: its lines joined, comments and empty lines in between left out. false at the end of the file. */
+/* An instruction: its lines joined, comments and empty lines in between left out. false at the end
+ * of the file. */
 static bool logical_line(struct parser *parser, struct buf *out, int *line)
 {
     const char *start;
@@ -163,7 +169,8 @@ static bool has_flags(const char *keyword)
 }
 
 /* Takes the leading --key=value words off the text. */
-static const char *take_flags(struct parser *parser, const char *keyword, const char *text, int line, struct value *flags)
+static const char *take_flags(struct parser *parser, const char *keyword, const char *text,
+                              int line, struct value *flags)
 {
     while (has_flags(keyword) && strncmp(text, "--", 2) == 0) {
         size_t len = strcspn(text, " \t");
@@ -172,10 +179,15 @@ static const char *take_flags(struct parser *parser, const char *keyword, const 
             break;
         }
         const char *equals = memchr(text, '=', len);
-        cleanup_free char *key = mem_strndup(text + 2, (equals ? (size_t)(equals - text) : len) - 2);
-        cleanup_free char *given = equals ? mem_strndup(equals + 1, len - (size_t)(equals + 1 - text)) : mem_strdup("true");
+        cleanup_free char *key =
+            mem_strndup(text + 2, (equals ? (size_t)(equals - text) : len) - 2);
+        cleanup_free char *given = equals
+                                       ? mem_strndup(equals + 1, len - (size_t)(equals + 1 - text))
+                                       : mem_strdup("true");
         if (!flag_known(keyword, key))
-            problem(parser, line, strcmp(keyword, "COPY") == 0 ? "COPY has --from= --chown= --chmod= --link" : NULL,
+            problem(parser, line,
+                    strcmp(keyword, "COPY") == 0 ? "COPY has --from= --chown= --chmod= --link"
+                                                 : NULL,
                     "%s has no flag --%s here", keyword, key);
         value_put_string(flags, key, given);
         text += len;
@@ -189,7 +201,8 @@ static void words_of(const char *text, struct value *item)
 {
     cleanup_value struct value json = {0};
     struct value words = {0};
-    bool strings = *text == '[' && value_from_json(text, strlen(text), "words", NULL, &json, NULL) == 0 &&
+    bool strings = *text == '[' &&
+                   value_from_json(text, strlen(text), "words", NULL, &json, NULL) == 0 &&
                    json.kind == VALUE_ARRAY;
 
     for (size_t i = 0; strings && i < value_count(&json); i++)
@@ -211,13 +224,15 @@ static void words_of(const char *text, struct value *item)
 static void near_keyword(struct parser *parser, int line, const char *word)
 {
     const char *near = near_miss(word, keywords, KEYWORDS);
-    cleanup_free char *hint = near ? mem_printf("did you mean %s?", near)
-                                   : mem_strdup("a line that continues another one needs a \\ before it");
+    cleanup_free char *hint =
+        near ? mem_printf("did you mean %s?", near)
+             : mem_strdup("a line that continues another one needs a \\ before it");
 
     problem(parser, line, hint, "unknown instruction '%.40s'", word);
 }
 
-static void check_shape(struct parser *parser, const struct value *item, const char *keyword, int line)
+static void check_shape(struct parser *parser, const struct value *item, const char *keyword,
+                        int line)
 {
     const struct value *words = value_get(item, "words");
     size_t count = value_count(words);
@@ -231,17 +246,20 @@ static void check_shape(struct parser *parser, const struct value *item, const c
     if (strcmp(keyword, "FROM") == 0) {
         bool named = count == 3 && strcasecmp(value_text(value_at(words, 1), ""), "as") == 0;
         if (count != 1 && !named)
-            problem(parser, line, "FROM image, or FROM image AS name", "FROM needs one image, or image AS name");
+            problem(parser, line, "FROM image, or FROM image AS name",
+                    "FROM needs one image, or image AS name");
     } else if (strcmp(keyword, "COPY") == 0 || strcmp(keyword, "ADD") == 0) {
         if (strstr(text, "<<") == text || strstr(text, " <<"))
-            problem(parser, line, "put the text into a file of the context", "heredocs are not supported in %s yet", keyword);
+            problem(parser, line, "put the text into a file of the context",
+                    "heredocs are not supported in %s yet", keyword);
         else if (count < 2)
             problem(parser, line, NULL, "%s needs a source and a destination", keyword);
         else if (count > 2) {
             const char *to = value_text(value_at(words, count - 1), "");
             if (!*to || to[strlen(to) - 1] != '/')
                 if (!strchr(to, '$') && strcmp(to, ".") != 0)
-                    problem(parser, line, "end it with /", "%s of several sources needs a folder as destination, not '%s'",
+                    problem(parser, line, "end it with /",
+                            "%s of several sources needs a folder as destination, not '%s'",
                             keyword, to);
         }
     } else if (strcmp(keyword, "SHELL") == 0 && !value_get_bool(item, "json", false)) {
@@ -280,17 +298,23 @@ static void instruction(struct parser *parser, const char *text, int line)
     if (strcmp(keyword, "FROM") == 0)
         parser->stage++;
     else if (parser->stage < 0 && strcmp(keyword, "ARG") != 0)
-        problem(parser, line, "only ARG may stand before FROM", "%s stands before the first FROM", keyword);
+        problem(parser, line, "only ARG may stand before FROM", "%s stands before the first FROM",
+                keyword);
     value_put_int(item, "stage", parser->stage);
     check_shape(parser, item, keyword, line);
 }
 
-int dockerfile_parse(const char *text, size_t len, const char *source, struct value *out, struct value *problems,
-                     struct error *err)
+int dockerfile_parse(const char *text, size_t len, const char *source, struct value *out,
+                     struct value *problems, struct error *err)
 {
     cleanup_value struct value document = {0};
-    struct parser parser = {.at = text, .end = text + len, .source = source, .escape = '\\', .stage = -1,
-                            .problems = problems, .err = err};
+    struct parser parser = {.at = text,
+                            .end = text + len,
+                            .source = source,
+                            .escape = '\\',
+                            .stage = -1,
+                            .problems = problems,
+                            .err = err};
     char escape[2] = "\\";
 
     if (len > DOCKERFILE_LIMIT)
@@ -311,7 +335,8 @@ int dockerfile_parse(const char *text, size_t len, const char *source, struct va
         instruction(&parser, line.data, number);
     }
     if (!parser.failed && parser.stage < 0)
-        problem(&parser, parser.line ? parser.line : 1, "begin with FROM image, or FROM scratch", "there is no FROM");
+        problem(&parser, parser.line ? parser.line : 1, "begin with FROM image, or FROM scratch",
+                "there is no FROM");
     if (parser.failed)
         return -1;
     escape[0] = parser.escape;

@@ -48,7 +48,8 @@ static int expand_braced(struct expander *expander, const char **at, struct buf 
     op += colon;
     if (*op != '-' && *op != '+' && *op != '?') {
         error_set(expander->err, ERR_INVALID, "'${%.60s' has a form that is not known", name);
-        return error_hint(expander->err, "known are ${x} ${x:-y} ${x-y} ${x:+y} ${x+y} ${x:?y} ${x?y}");
+        return error_hint(expander->err,
+                          "known are ${x} ${x:-y} ${x-y} ${x:+y} ${x+y} ${x:?y} ${x?y}");
     }
     cleanup_buf struct buf other = BUF_INIT;
     *at = op + 1;
@@ -59,7 +60,8 @@ static int expand_braced(struct expander *expander, const char **at, struct buf 
     ++*at;
     bool set = found && (!colon || *found);
     if (*op == '?' && !set)
-        return error_set(expander->err, ERR_INVALID, "%.*s: %s", (int)len, name, other.len ? other.data : "is not set");
+        return error_set(expander->err, ERR_INVALID, "%.*s: %s", (int)len, name,
+                         other.len ? other.data : "is not set");
     if (*op == '+')
         buf_append(out, set && other.len ? other.data : "", set ? other.len : 0);
     else if (set)
@@ -102,7 +104,8 @@ static int expand_double(struct expander *expander, const char **at, struct buf 
                 return -1;
             continue;
         }
-        if (**at == expander->escape && ((*at)[1] == '"' || (*at)[1] == '$' || (*at)[1] == expander->escape))
+        if (**at == expander->escape &&
+            ((*at)[1] == '"' || (*at)[1] == '$' || (*at)[1] == expander->escape))
             ++*at;
         buf_putc(out, *(*at)++);
     }
@@ -116,7 +119,8 @@ static int expand_into(struct expander *expander, const char **at, char until, s
         return error_set(expander->err, ERR_INVALID, "variables are nested too deeply");
     while (**at && **at != until) {
         if (out->len > EXPAND_LIMIT)
-            return error_set(expander->err, ERR_TOO_LARGE, "the text becomes larger than %u bytes", EXPAND_LIMIT);
+            return error_set(expander->err, ERR_TOO_LARGE, "the text becomes larger than %u bytes",
+                             EXPAND_LIMIT);
         if (**at == '\'') {
             const char *close = strchr(*at + 1, '\'');
             if (!close)
@@ -139,7 +143,8 @@ static int expand_into(struct expander *expander, const char **at, char until, s
     return 0;
 }
 
-char *dockerfile_expand(const char *word, char escape, dockerfile_lookup_fn *lookup, void *ctx, struct error *err)
+char *dockerfile_expand(const char *word, char escape, dockerfile_lookup_fn *lookup, void *ctx,
+                        struct error *err)
 {
     struct expander expander = {.escape = escape, .lookup = lookup, .ctx = ctx, .err = err};
     cleanup_buf struct buf out = BUF_INIT;

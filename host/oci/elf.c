@@ -12,7 +12,7 @@
 
 #include "base/mem.h"
 
-#define CACHE "/etc/ld.so.cache"
+#define CACHE       "/etc/ld.so.cache"
 #define CACHE_LIMIT (16u << 20)
 #define CACHE_MAGIC "glibc-ld.so.cache1.1"
 
@@ -50,7 +50,7 @@ static bool within(const struct image *image, uint64_t offset, uint64_t size)
 }
 
 /* An ELF file of the machine that this code was compiled for. */
-static const ElfW(Ehdr) *header_of(const struct image *image)
+static const ElfW(Ehdr) * header_of(const struct image *image)
 {
     const ElfW(Ehdr) *header = (const void *)image->data;
     static const unsigned char class = sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32;
@@ -70,7 +70,7 @@ static const ElfW(Ehdr) *header_of(const struct image *image)
 }
 
 /* Where a virtual address is in the file; 0 when nowhere. */
-static uint64_t file_offset(const struct image *image, const ElfW(Ehdr) *header, uint64_t address)
+static uint64_t file_offset(const struct image *image, const ElfW(Ehdr) * header, uint64_t address)
 {
     const ElfW(Phdr) *segments = (const void *)(image->data + header->e_phoff);
 
@@ -83,12 +83,17 @@ static uint64_t file_offset(const struct image *image, const ElfW(Ehdr) *header,
 
 static const char *text_at(const struct image *image, uint64_t offset)
 {
-    if (offset == 0 || offset >= image->len || !memchr(image->data + offset, '\0', image->len - offset))
+    if (offset == 0 || offset >= image->len ||
+        !memchr(image->data + offset, '\0', image->len - offset))
         return NULL;
     return (const char *)image->data + offset;
 }
 
-struct dynamic { struct value needed; char *search; char *interpreter; };
+struct dynamic {
+    struct value needed;
+    char *search;
+    char *interpreter;
+};
 
 static void dynamic_free(struct dynamic *dynamic)
 {
@@ -129,7 +134,8 @@ static int read_dynamic(const char *path, struct dynamic *out, struct error *err
         const char *text = text_at(&image, strings + entries[i].d_un.d_val);
         if (text && entries[i].d_tag == DT_NEEDED)
             value_push_string(&out->needed, text);
-        if (text && (entries[i].d_tag == DT_RUNPATH || (entries[i].d_tag == DT_RPATH && !out->search))) {
+        if (text &&
+            (entries[i].d_tag == DT_RUNPATH || (entries[i].d_tag == DT_RPATH && !out->search))) {
             free(out->search);
             out->search = mem_strdup(text);
         }
@@ -152,9 +158,11 @@ static char *in_search_path(const char *search, const char *needing, const char 
     for (const char *at = search ? search : ""; *at; at += *at == ':') {
         size_t len = strcspn(at, ":");
         cleanup_free char *folder = mem_strndup(at, len);
-        const char *rest = strncmp(folder, "$ORIGIN", 7) == 0 ? folder + 7
-                           : strncmp(folder, "${ORIGIN}", 9) == 0 ? folder + 9 : NULL;
-        char *path = rest ? mem_printf("%.*s%s/%s", slash ? (int)(slash - needing) : 1, slash ? needing : ".", rest, name)
+        const char *rest = strncmp(folder, "$ORIGIN", 7) == 0     ? folder + 7
+                           : strncmp(folder, "${ORIGIN}", 9) == 0 ? folder + 9
+                                                                  : NULL;
+        char *path = rest ? mem_printf("%.*s%s/%s", slash ? (int)(slash - needing) : 1,
+                                       slash ? needing : ".", rest, name)
                           : mem_printf("%s/%s", folder, name);
         if (usable(path))
             return path;
@@ -164,7 +172,8 @@ static char *in_search_path(const char *search, const char *needing, const char 
     return NULL;
 }
 
-/* glibc's cache: a header, entries of 24 bytes (flags, key, value, osversion, hwcap), strings; offsets count from the header. */
+/* glibc's cache: a header, entries of 24 bytes (flags, key, value, osversion, hwcap), strings;
+ * offsets count from the header. */
 static char *in_cache(const char *name)
 {
     cleanup_buf struct buf cache = BUF_INIT;
@@ -192,8 +201,14 @@ static char *in_cache(const char *name)
 
 static char *in_default_folders(const char *name)
 {
-    static const char *const folders[] = {"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu",
-                                          "/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib",
+    static const char *const folders[] = {"/lib/x86_64-linux-gnu",
+                                          "/usr/lib/x86_64-linux-gnu",
+                                          "/lib/aarch64-linux-gnu",
+                                          "/usr/lib/aarch64-linux-gnu",
+                                          "/lib64",
+                                          "/usr/lib64",
+                                          "/lib",
+                                          "/usr/lib",
                                           "/usr/local/lib"};
 
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
@@ -217,7 +232,8 @@ int elf_libraries(const char *path, struct value *libraries, char **interpreter,
         const char *name = value_text(value_at(&dynamic.needed, i), "");
         if (value_get(libraries, name))
             continue;
-        char *found = strchr(name, '/') ? mem_strdup(name) : in_search_path(dynamic.search, path, name);
+        char *found =
+            strchr(name, '/') ? mem_strdup(name) : in_search_path(dynamic.search, path, name);
         if (!found)
             found = in_cache(name);
         if (!found)

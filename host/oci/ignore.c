@@ -33,7 +33,7 @@ static int match_class(const char **pattern, char c)
         p++;
     for (bool first = true; *p != ']' || first; first = false) {
         char low, high;
-        if (!*p || (*p == '-' ) || (*p == ']' && first))
+        if (!*p || (*p == '-') || (*p == ']' && first))
             return -1;
         if (*p == '\\' && !*++p)
             return -1;
@@ -56,7 +56,7 @@ static int match_class(const char **pattern, char c)
 /* steps bounds the work: patterns with many stars would else take exponential time. */
 static int match(const char *p, const char *s, size_t *steps)
 {
-    for (;; ) {
+    for (;;) {
         if ((*steps)-- == 0)
             return -1;
         if (p[0] == '*' && p[1] == '*') {
@@ -124,7 +124,8 @@ static char *clean(const char *text, size_t len)
     cleanup_free char *copy = mem_strndup(text, len);
     struct buf out = BUF_INIT;
 
-    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part;
+         part = strtok_r(NULL, "/", &save)) {
         if (strcmp(part, ".") == 0)
             continue;
         if (strcmp(part, "..") == 0) {
@@ -163,7 +164,7 @@ struct ignore *ignore_parse(const char *text, size_t len, const char *source, st
 
     if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
         text += 3;
-    for (const char *at = text; at < end; ) {
+    for (const char *at = text; at < end;) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         const char *next = stop ? stop + 1 : end;
         if (!stop)
@@ -184,7 +185,8 @@ struct ignore *ignore_parse(const char *text, size_t len, const char *source, st
                 at++;
         char *pattern = clean(at, (size_t)(stop - at));
         if ((take_back && at == stop) || wildcard_match(pattern, "x") < 0) {
-            error_set(err, ERR_INVALID, "%s:%d: the pattern '%s' is malformed", source, line, pattern);
+            error_set(err, ERR_INVALID, "%s:%d: the pattern '%s' is malformed", source, line,
+                      pattern);
             error_hint(err, "a [class] needs its ], a ! and a \\ something after them");
             free(pattern);
             ignore_free(ignore);

@@ -1,6 +1,7 @@
 /*
- * .dockerignore and the wildcards of COPY, matched as Docker does: Go's filepath.Match per component, "**" for any number of
- * components, "!" takes back, the last line that matches wins, a match of a folder is a match of what is in it.
+ * .dockerignore and the wildcards of COPY, matched as Docker does: Go's filepath.Match per
+ * component, "**" for any number of components, "!" takes back, the last line that matches wins, a
+ * match of a folder is a match of what is in it.
  */
 #ifndef MLHOST_OCI_IGNORE_H
 #define MLHOST_OCI_IGNORE_H
@@ -19,7 +20,8 @@ bool ignore_match(const struct ignore *ignore, const char *path);
 /* May something below an ignored folder be let in again? Then the folder must be walked. */
 bool ignore_may_reenter(const struct ignore *ignore, const char *folder);
 
-/* 1 match, 0 none, -1 the pattern is malformed ("[" without end, trailing "\"). "*" and "?" do not match "/". */
+/* 1 match, 0 none, -1 the pattern is malformed ("[" without end, trailing "\"). "*" and "?" do not
+ * match "/". */
 int wildcard_match(const char *pattern, const char *path);
 bool wildcard_has(const char *text); /* is there any of the four special characters? */
 

@@ -16,13 +16,13 @@ enum coding { CODING_UNKNOWN, CODING_NONE, CODING_GZIP, CODING_ZSTD };
 struct inflater {
     int fd;
     enum coding coding;
-    bool ended;              /* no more bytes in the file */
-    bool between;            /* gzip, zstd: at the border of two members or frames */
+    bool ended;   /* no more bytes in the file */
+    bool between; /* gzip, zstd: at the border of two members or frames */
     struct hasher *file, *stream;
     uint64_t total;
     struct inflate_state *gzip;
     ZSTD_DStream *zstd;
-    const uint8_t *in;       /* what is not yet used of `input` */
+    const uint8_t *in; /* what is not yet used of `input` */
     size_t in_len;
     uint8_t *input, *output;
 };
@@ -64,7 +64,8 @@ static int fill(struct inflater *inflater, struct error *err)
         memmove(inflater->input, inflater->in, inflater->in_len);
     inflater->in = inflater->input;
     while (!inflater->ended && inflater->in_len < 4) {
-        ssize_t n = read(inflater->fd, inflater->input + inflater->in_len, PIECE - inflater->in_len);
+        ssize_t n =
+            read(inflater->fd, inflater->input + inflater->in_len, PIECE - inflater->in_len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -158,7 +159,8 @@ static ssize_t zstd_next(struct inflater *inflater, struct error *err)
         inflater->in += in.pos;
         inflater->in_len -= in.pos;
         if (ZSTD_isError(status))
-            return error_set(err, ERR_INVALID, "the layer's zstd data are damaged: %s", ZSTD_getErrorName(status));
+            return error_set(err, ERR_INVALID, "the layer's zstd data are damaged: %s",
+                             ZSTD_getErrorName(status));
         inflater->between = status == 0;
         if (out.pos)
             return (ssize_t)out.pos;
@@ -199,12 +201,14 @@ ssize_t inflater_next(struct inflater *inflater, const void **data, struct error
     return got;
 }
 
-int inflater_finish(struct inflater *inflater, struct digest *file, struct digest *stream, struct error *err)
+int inflater_finish(struct inflater *inflater, struct digest *file, struct digest *stream,
+                    struct error *err)
 {
     const void *data;
     ssize_t got;
 
-    while ((got = inflater_next(inflater, &data, err)) > 0) {}
+    while ((got = inflater_next(inflater, &data, err)) > 0) {
+    }
     if (got < 0)
         return -1;
     hasher_finish(inflater->file, file);

@@ -10,9 +10,10 @@
 #include "base/mem.h"
 
 #define BLOCK 512u
-#define PIECE (1u << 20)      /* what the compressor gets at once: part of what makes the output reproducible */
+#define PIECE                                                                                      \
+    (1u << 20) /* what the compressor gets at once: part of what makes the output reproducible */
 #define OCTAL_SIZE_MAX UINT64_C(077777777777)
-#define OCTAL_ID_MAX 07777777u
+#define OCTAL_ID_MAX   07777777u
 
 struct layer {
     struct upload *upload;
@@ -20,7 +21,7 @@ struct layer {
     int64_t mtime;
     uint64_t tar_size;
     size_t entries;
-    size_t filled;            /* of piece */
+    size_t filled; /* of piece */
     uint8_t *piece, *packed, *level;
     struct isal_zstream stream;
 };
@@ -99,8 +100,8 @@ static int pad(struct layer *layer, uint64_t size, struct error *err)
 }
 
 struct header { /* POSIX.1-1988 ustar */
-    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], sum[8], type, link[100], magic[6], version[2],
-        user[32], group[32], major[8], minor[8], prefix[155], rest[12];
+    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], sum[8], type, link[100], magic[6],
+        version[2], user[32], group[32], major[8], minor[8], prefix[155], rest[12];
 };
 _Static_assert(sizeof(struct header) == BLOCK, "a tar header is one block");
 
@@ -129,7 +130,8 @@ static bool split_name(struct header *header, const char *name)
     }
     if (len > sizeof header->name + 1 + sizeof header->prefix)
         return false;
-    for (size_t at = len - sizeof header->name - 1; at <= sizeof header->prefix && at + 1 < len; at++)
+    for (size_t at = len - sizeof header->name - 1; at <= sizeof header->prefix && at + 1 < len;
+         at++)
         if (at > 0 && name[at] == '/') {
             field_text(header->prefix, sizeof header->prefix, name, at);
             field_text(header->name, sizeof header->name, name + at + 1, len - at - 1);
@@ -182,14 +184,15 @@ static int put_pax(struct layer *layer, const struct buf *records, struct error 
 static int put_content(struct layer *layer, const struct layer_entry *entry, struct error *err)
 {
     if (entry->data || !entry->size)
-        return put(layer, entry->data, (size_t)entry->size, err) == 0 ? pad(layer, entry->size, err) : -1;
+        return put(layer, entry->data, (size_t)entry->size, err) == 0 ? pad(layer, entry->size, err)
+                                                                      : -1;
     uint64_t at = 0;
     while (at < entry->size) {
         size_t room = PIECE - layer->filled;
         if (room > entry->size - at)
             room = (size_t)(entry->size - at);
-        ssize_t n = pread(entry->fd, layer->piece + layer->filled, room,
-                          (off_t)(entry->offset + at));
+        ssize_t n =
+            pread(entry->fd, layer->piece + layer->filled, room, (off_t)(entry->offset + at));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -211,12 +214,18 @@ static char type_of(const struct layer_entry *entry)
     if (entry->hard)
         return '1';
     switch (entry->mode & S_IFMT) {
-    case S_IFDIR: return '5';
-    case S_IFLNK: return '2';
-    case S_IFCHR: return '3';
-    case S_IFBLK: return '4';
-    case S_IFIFO: return '6';
-    default: return '0';
+    case S_IFDIR:
+        return '5';
+    case S_IFLNK:
+        return '2';
+    case S_IFCHR:
+        return '3';
+    case S_IFBLK:
+        return '4';
+    case S_IFIFO:
+        return '6';
+    default:
+        return '0';
     }
 }
 

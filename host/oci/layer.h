@@ -1,9 +1,9 @@
 /*
- * Writing a layer: a tar stream (ustar, with PAX records only where ustar has no room) through SHA-256 (the diff id) and
- * gzip into a blob of a store, in one pass and in bounded memory.
+ * Writing a layer: a tar stream (ustar, with PAX records only where ustar has no room) through
+ * SHA-256 (the diff id) and gzip into a blob of a store, in one pass and in bounded memory.
  *
- * Deterministic: entries in the caller's order (which must be sorted), one time for all, numeric owners without names, a fixed
- * gzip header, pieces of fixed size for the compressor.
+ * Deterministic: entries in the caller's order (which must be sorted), one time for all, numeric
+ * owners without names, a fixed gzip header, pieces of fixed size for the compressor.
  */
 #ifndef MLHOST_OCI_LAYER_H
 #define MLHOST_OCI_LAYER_H
@@ -13,20 +13,21 @@
 #include "oci/store.h"
 
 struct layer_entry {
-    const char *path;  /* relative, without "./" and trailing slash */
-    mode_t mode;       /* type and permissions: S_IFREG S_IFDIR S_IFLNK S_IFCHR S_IFBLK S_IFIFO */
+    const char *path; /* relative, without "./" and trailing slash */
+    mode_t mode;      /* type and permissions: S_IFREG S_IFDIR S_IFLNK S_IFCHR S_IFBLK S_IFIFO */
     uint32_t uid, gid;
-    const char *link;  /* S_IFLNK: where to; with `hard`: the path of the entry that this is another name of */
+    const char *link; /* S_IFLNK: where to; with `hard`: the path of the entry that this is another
+                         name of */
     bool hard;
-    int fd;            /* S_IFREG: read from `offset` on, when data is NULL */
+    int fd; /* S_IFREG: read from `offset` on, when data is NULL */
     uint64_t offset;
     const void *data;
-    uint64_t size;     /* S_IFREG */
+    uint64_t size; /* S_IFREG */
 };
 
 struct layer_result {
     struct digest digest, diff_id;
-    uint64_t size;       /* compressed */
+    uint64_t size; /* compressed */
     uint64_t tar_size;
     size_t entries;
 };

@@ -5,7 +5,7 @@
 #include "base/mem.h"
 
 #define CONFIG_LIMIT (8u << 20)
-#define LAYERS_MAX 1000
+#define LAYERS_MAX   1000
 
 const char *oci_architecture(void)
 {
@@ -32,28 +32,32 @@ bool oci_is_index(const struct value *document)
            (!*type && value_get(document, "manifests") && !value_get(document, "layers"));
 }
 
-static int check_descriptor(const struct value *descriptor, const char *source, const char *what, struct error *err)
+static int check_descriptor(const struct value *descriptor, const char *source, const char *what,
+                            struct error *err)
 {
     const struct value *size = value_get(descriptor, "size");
 
     if (!descriptor || descriptor->kind != VALUE_MAP)
         return error_set(err, ERR_INVALID, "%s: %s is missing or no object", source, what);
     if (!digest_valid(value_get_string(descriptor, "digest", NULL)))
-        return error_set(err, ERR_INVALID, "%s: %s has the digest '%.100s'; sha256:<64 hexadecimal digits> is needed", source,
-                         what, value_get_string(descriptor, "digest", ""));
+        return error_set(err, ERR_INVALID,
+                         "%s: %s has the digest '%.100s'; sha256:<64 hexadecimal digits> is needed",
+                         source, what, value_get_string(descriptor, "digest", ""));
     if (!size || size->kind != VALUE_INT || size->as.integer < 0)
         return error_set(err, ERR_INVALID, "%s: %s has no size", source, what);
     return 0;
 }
 
-static int check_descriptors(const struct value *document, const char *key, const char *source, struct error *err)
+static int check_descriptors(const struct value *document, const char *key, const char *source,
+                             struct error *err)
 {
     const struct value *list = value_get(document, key);
 
     if (!list || list->kind != VALUE_ARRAY)
         return error_set(err, ERR_INVALID, "%s: '%s' is missing or no list", source, key);
     if (value_count(list) > LAYERS_MAX)
-        return error_set(err, ERR_TOO_LARGE, "%s: %zu %s, the limit is %d", source, value_count(list), key, LAYERS_MAX);
+        return error_set(err, ERR_TOO_LARGE, "%s: %zu %s, the limit is %d", source,
+                         value_count(list), key, LAYERS_MAX);
     for (size_t i = 0; i < value_count(list); i++) {
         cleanup_free char *what = mem_printf("%s[%zu]", key, i);
         if (check_descriptor(value_at(list, i), source, what, err) != 0)
@@ -62,15 +66,18 @@ static int check_descriptors(const struct value *document, const char *key, cons
     return 0;
 }
 
-int oci_manifest_parse(const char *text, size_t len, const char *source, struct value *out, struct error *err)
+int oci_manifest_parse(const char *text, size_t len, const char *source, struct value *out,
+                       struct error *err)
 {
-    static const struct text_limits limits = {.bytes = STORE_MANIFEST_LIMIT, .depth = 32, .nodes = 200000};
+    static const struct text_limits limits = {
+        .bytes = STORE_MANIFEST_LIMIT, .depth = 32, .nodes = 200000};
     cleanup_value struct value document = {0};
 
     if (value_from_json(text, len, source, &limits, &document, err) != 0)
         return -1;
     if (document.kind != VALUE_MAP)
-        return error_set(err, ERR_INVALID, "%s: a manifest must be an object, not %s", source, value_kind_name(&document));
+        return error_set(err, ERR_INVALID, "%s: a manifest must be an object, not %s", source,
+                         value_kind_name(&document));
     int64_t version = value_get_int(&document, "schemaVersion", 0);
     if (version == 1) {
         error_set(err, ERR_UNSUPPORTED, "%s: an image of the old Docker schema 1", source);
@@ -97,7 +104,8 @@ const struct value *oci_index_pick(const struct value *index, const char *source
     for (size_t i = 0; i < value_count(list); i++) {
         const struct value *descriptor = value_at(list, i);
         const char *os = value_get_string(value_get(descriptor, "platform"), "os", "linux");
-        const char *arch = value_get_string(value_get(descriptor, "platform"), "architecture", oci_architecture());
+        const char *arch =
+            value_get_string(value_get(descriptor, "platform"), "architecture", oci_architecture());
         if (strcmp(os, "linux") == 0 && strcmp(arch, oci_architecture()) == 0)
             return descriptor;
         if (strcmp(os, "unknown") != 0)
@@ -108,8 +116,8 @@ const struct value *oci_index_pick(const struct value *index, const char *source
     return NULL;
 }
 
-int oci_manifest_load(struct store *store, const char *digest, struct value *manifest, struct digest *resolved,
-                      struct error *err)
+int oci_manifest_load(struct store *store, const char *digest, struct value *manifest,
+                      struct digest *resolved, struct error *err)
 {
     cleanup_value struct value document = {0};
     cleanup_free char *wanted = mem_strdup(digest);
@@ -138,7 +146,8 @@ int oci_manifest_load(struct store *store, const char *digest, struct value *man
     return error_set(err, ERR_INVALID, "%s: too many nested indexes", digest);
 }
 
-int oci_config_load(struct store *store, const struct value *manifest, struct value *config, struct error *err)
+int oci_config_load(struct store *store, const struct value *manifest, struct value *config,
+                    struct error *err)
 {
     static const struct text_limits limits = {.bytes = CONFIG_LIMIT, .depth = 64, .nodes = 500000};
     const char *digest = value_get_string(value_get(manifest, "config"), "digest", "");
@@ -151,11 +160,12 @@ int oci_config_load(struct store *store, const struct value *manifest, struct va
         return error_wrap(err, "image config");
     const struct value *ids = value_path(&document, "rootfs.diff_ids");
     if (value_count(ids) != value_count(value_get(manifest, "layers")))
-        return error_set(err, ERR_INVALID, "image config %s: %zu diff_ids for %zu layers", digest, value_count(ids),
-                         value_count(value_get(manifest, "layers")));
+        return error_set(err, ERR_INVALID, "image config %s: %zu diff_ids for %zu layers", digest,
+                         value_count(ids), value_count(value_get(manifest, "layers")));
     for (size_t i = 0; i < value_count(ids); i++)
         if (!digest_valid(value_text(value_at(ids, i), NULL)))
-            return error_set(err, ERR_INVALID, "image config %s: rootfs.diff_ids[%zu] is no digest", digest, i);
+            return error_set(err, ERR_INVALID, "image config %s: rootfs.diff_ids[%zu] is no digest",
+                             digest, i);
     value_move(config, &document);
     return 0;
 }

@@ -5,18 +5,22 @@
 #include "broker/primitive.h"
 #include "oci/remote.h"
 
-primitive_fn prim_registry_content_tag, prim_registry_build, prim_registry_base_image, prim_registry_dockerfile;
-primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_registry_tags, prim_registry_manifest;
+primitive_fn prim_registry_content_tag, prim_registry_build, prim_registry_base_image,
+    prim_registry_dockerfile;
+primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_registry_tags,
+    prim_registry_manifest;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
 
 /* ---- what the two files of primitives share ---- */
 
 /* Builds and pulls collect here: <state>/cache/oci. */
 struct store *cache_store(struct call *call, struct error *err);
-/* A reference of a script: without a host it means the active profile's registry, below its prefix if it has one. */
-int script_reference(struct call *call, const char *text, struct image_reference *out, struct error *err);
+/* A reference of a script: without a host it means the active profile's registry, below its prefix
+ * if it has one. */
+int script_reference(struct call *call, const char *text, struct image_reference *out,
+                     struct error *err);
 /* An image of the cache or of a registry, completely in `store` afterwards. */
-int fetch_image(struct call *call, struct store *store, const struct image_reference *reference, struct digest *digest,
-                struct error *err);
+int fetch_image(struct call *call, struct store *store, const struct image_reference *reference,
+                struct digest *digest, struct error *err);
 
 #endif

@@ -15,9 +15,13 @@
 #include "oci/manifest.h"
 #include "oci/primitives.h"
 
-struct resolving { struct call *call; struct store *store; };
+struct resolving {
+    struct call *call;
+    struct store *store;
+};
 
-static int build_base(struct call *call, struct store *store, struct build_result *result, char tag[17], struct error *err)
+static int build_base(struct call *call, struct store *store, struct build_result *result,
+                      char tag[17], struct error *err)
 {
     cleanup_free char *module = module_file(MODULE_IO, err);
     char program[PATH_MAX];
@@ -36,11 +40,14 @@ static int build_base(struct call *call, struct store *store, struct build_resul
     return -1;
 }
 
-/* "mlhost/base", with or without mlhost.local, and without a tag: this program, whatever its version. */
+/* "mlhost/base", with or without mlhost.local, and without a tag: this program, whatever its
+ * version. */
 static bool is_own_base(const struct image_reference *reference, const char *text)
 {
-    return strcmp(reference->name, BASE_IMAGE_NAME) == 0 && !reference->digest && !strchr(text, ':') &&
-           (strcmp(reference->host, LOCAL_REGISTRY) == 0 || strcmp(reference->host, DOCKER_HUB) == 0);
+    return strcmp(reference->name, BASE_IMAGE_NAME) == 0 && !reference->digest &&
+           !strchr(text, ':') &&
+           (strcmp(reference->host, LOCAL_REGISTRY) == 0 ||
+            strcmp(reference->host, DOCKER_HUB) == 0);
 }
 
 static int resolve(void *ctx, const char *text, struct digest *manifest, struct error *err)
@@ -63,7 +70,8 @@ static int resolve(void *ctx, const char *text, struct digest *manifest, struct 
         reference.host = mem_strdup(LOCAL_REGISTRY);
     }
     /* The tag of a base image is its content's digest: what is here under it is it. */
-    if (strcmp(reference.host, LOCAL_REGISTRY) == 0 && strcmp(reference.name, BASE_IMAGE_NAME) == 0 && reference.tag &&
+    if (strcmp(reference.host, LOCAL_REGISTRY) == 0 &&
+        strcmp(reference.name, BASE_IMAGE_NAME) == 0 && reference.tag &&
         store_tag_resolve(resolving->store, reference.name, reference.tag, manifest, NULL) == 0)
         return 0;
     return fetch_image(resolving->call, resolving->store, &reference, manifest, err);
@@ -75,7 +83,8 @@ static void on_log(void *ctx, const char *level, const char *text)
 }
 
 /* Context and Dockerfile of a call: allowed, absolute. */
-static int places(struct call *call, const struct value *args, char **context, char **dockerfile, struct error *err)
+static int places(struct call *call, const struct value *args, char **context, char **dockerfile,
+                  struct error *err)
 {
     const char *given = value_get_string(args, "dockerfile", NULL);
 
@@ -107,9 +116,13 @@ static int check_texts(struct value *map, const char *what, struct error *err)
         if (v->kind == VALUE_STRING)
             continue;
         if (v->kind != VALUE_INT && v->kind != VALUE_REAL && v->kind != VALUE_BOOL) {
-            error_set(err, ERR_USAGE, "%s.%s must be a text, not %s", what, map->as.map.pairs[i].key, value_kind_name(v));
-            return v->kind == VALUE_HANDLE ? error_hint(err, "secrets do not belong into images: everybody who pulls could "
-                                                             "read them") : -1;
+            error_set(err, ERR_USAGE, "%s.%s must be a text, not %s", what,
+                      map->as.map.pairs[i].key, value_kind_name(v));
+            return v->kind == VALUE_HANDLE
+                       ? error_hint(err,
+                                    "secrets do not belong into images: everybody who pulls could "
+                                    "read them")
+                       : -1;
         }
         value_to_json(v, 0, &text);
         value_free(v);
@@ -121,12 +134,14 @@ static int check_texts(struct value *map, const char *what, struct error *err)
 /*
  * registry.content_tag(context, dockerfile?, args?, salt?) -> tag
  *
- * 16 hexadecimal digits that change when, and only when, what the image would be built of changes: the files of the context that
- * .dockerignore lets through (paths, kinds, contents, executable bits), the Dockerfile, the build arguments, `salt`, and, where the
- * Dockerfile builds on mlhost/base, this program. The exact rule stands in host/oci/context.h.
- * Tags of other base images count as they are written; pass their digest as `salt` to follow what they name.
+ * 16 hexadecimal digits that change when, and only when, what the image would be built of changes:
+ * the files of the context that .dockerignore lets through (paths, kinds, contents, executable
+ * bits), the Dockerfile, the build arguments, `salt`, and, where the Dockerfile builds on
+ * mlhost/base, this program. The exact rule stands in host/oci/context.h. Tags of other base images
+ * count as they are written; pass their digest as `salt` to follow what they name.
  */
-int prim_registry_content_tag(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_content_tag(struct call *call, const struct value *args, struct value *out,
+                              struct error *err)
 {
     cleanup_free char *path = NULL;
     cleanup_free char *dockerfile = NULL;
@@ -137,7 +152,8 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
 
     if (value_get(args, "args"))
         value_copy(&build_args, value_get(args, "args"));
-    if (places(call, args, &path, &dockerfile, err) != 0 || check_texts(&build_args, "args", err) != 0 ||
+    if (places(call, args, &path, &dockerfile, err) != 0 ||
+        check_texts(&build_args, "args", err) != 0 ||
         build_references(dockerfile, shown(call, dockerfile), &build_args, &references, err) != 0)
         return -1;
     buf_puts(&salt, value_get_string(args, "salt", ""));
@@ -145,7 +161,8 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
         cleanup_image_reference struct image_reference reference = {0};
         const char *text = value_text(value_at(&references, i), "");
         struct build_result base;
-        if (image_reference_parse(text, DOCKER_HUB, &reference, NULL) != 0 || !is_own_base(&reference, text))
+        if (image_reference_parse(text, DOCKER_HUB, &reference, NULL) != 0 ||
+            !is_own_base(&reference, text))
             continue;
         cleanup_store struct store *store = cache_store(call, err);
         if (!store || build_base(call, store, &base, tag, err) != 0)
@@ -153,7 +170,9 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
         buf_printf(&salt, " %s", tag);
     }
     struct context *context = context_list(path, dockerfile, err);
-    int status = context ? context_tag(context, dockerfile, &build_args, salt.len ? salt.data : NULL, tag, err) : -1;
+    int status = context ? context_tag(context, dockerfile, &build_args,
+                                       salt.len ? salt.data : NULL, tag, err)
+                         : -1;
     context_free(context);
     if (status == 0)
         value_set_string(out, tag);
@@ -161,13 +180,17 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
 }
 
 /*
- * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?) -> { digest, config, name, tag, layers, size }
+ * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?) -> { digest, config,
+ * name, tag, layers, size }
  *
- * Builds into the cache (.mlhost/cache/oci); nothing is pushed. name and tag: under which the cache keeps it too.
+ * Builds into the cache (.mlhost/cache/oci); nothing is pushed. name and tag: under which the cache
+ * keeps it too.
  */
-int prim_registry_build(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_build(struct call *call, const struct value *args, struct value *out,
+                        struct error *err)
 {
-    const char *name = value_get_string(args, "name", NULL), *tag = value_get_string(args, "tag", "latest");
+    const char *name = value_get_string(args, "name", NULL),
+               *tag = value_get_string(args, "tag", "latest");
     cleanup_free char *context = NULL;
     cleanup_free char *dockerfile = NULL;
     cleanup_value struct value build_args = {0};
@@ -179,14 +202,23 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
         value_copy(&build_args, value_get(args, "args"));
     if (value_get(args, "labels"))
         value_copy(&labels, value_get(args, "labels"));
-    if (!store || places(call, args, &context, &dockerfile, err) != 0 || check_texts(&build_args, "args", err) != 0 ||
-        check_texts(&labels, "labels", err) != 0)
+    if (!store || places(call, args, &context, &dockerfile, err) != 0 ||
+        check_texts(&build_args, "args", err) != 0 || check_texts(&labels, "labels", err) != 0)
         return -1;
     struct resolving resolving = {call, store};
-    struct build_spec spec = {.store = store, .context = context, .dockerfile = dockerfile, .label = shown(call, dockerfile),
-                              .args = &build_args, .labels = &labels, .target = value_get_string(args, "target", NULL),
-                              .epoch = build_epoch(), .resolve = resolve, .log = on_log, .ctx = &resolving,
-                              .deadline = call->deadline, .cancel = call->cancel};
+    struct build_spec spec = {.store = store,
+                              .context = context,
+                              .dockerfile = dockerfile,
+                              .label = shown(call, dockerfile),
+                              .args = &build_args,
+                              .labels = &labels,
+                              .target = value_get_string(args, "target", NULL),
+                              .epoch = build_epoch(),
+                              .resolve = resolve,
+                              .log = on_log,
+                              .ctx = &resolving,
+                              .deadline = call->deadline,
+                              .cancel = call->cancel};
     if (oci_build(&spec, &result, err) != 0)
         return -1;
     if (name) {
@@ -196,8 +228,10 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
         if (script_reference(call, text, &reference, err) != 0)
             return -1;
         cleanup_free char *cache_name = image_reference_cache_name(&reference);
-        if (store_blob_read(store, result.manifest.text, STORE_MANIFEST_LIMIT, &manifest, err) != 0 ||
-            store_manifest_put(store, cache_name, reference.tag, OCI_MANIFEST, manifest.data, manifest.len, false, NULL, err) != 0)
+        if (store_blob_read(store, result.manifest.text, STORE_MANIFEST_LIMIT, &manifest, err) !=
+                0 ||
+            store_manifest_put(store, cache_name, reference.tag, OCI_MANIFEST, manifest.data,
+                               manifest.len, false, NULL, err) != 0)
             return -1;
     }
     value_set_map(out);
@@ -210,8 +244,10 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
     return 0;
 }
 
-/* registry.base_image() -> { digest, name = "mlhost/base", tag, size }: this program as an image, in the build cache. */
-int prim_registry_base_image(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* registry.base_image() -> { digest, name = "mlhost/base", tag, size }: this program as an image,
+ * in the build cache. */
+int prim_registry_base_image(struct call *call, const struct value *args, struct value *out,
+                             struct error *err)
 {
     cleanup_store struct store *store = cache_store(call, err);
     struct build_result result;
@@ -228,8 +264,10 @@ int prim_registry_base_image(struct call *call, const struct value *args, struct
     return 0;
 }
 
-/* registry.dockerfile(path) -> { instructions, problems, escape }: a Dockerfile as data, for linters. */
-int prim_registry_dockerfile(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* registry.dockerfile(path) -> { instructions, problems, escape }: a Dockerfile as data, for
+ * linters. */
+int prim_registry_dockerfile(struct call *call, const struct value *args, struct value *out,
+                             struct error *err)
 {
     cleanup_free char *path = call_path(call, value_get_string(args, "path", ""), ACCESS_READ, err);
     cleanup_buf struct buf text = BUF_INIT;
@@ -237,7 +275,8 @@ int prim_registry_dockerfile(struct call *call, const struct value *args, struct
 
     value_set_array(&problems);
     if (!path || file_read(AT_FDCWD, path, DOCKERFILE_LIMIT, &text, err) != 0 ||
-        dockerfile_parse(text.data ? text.data : "", text.len, shown(call, path), out, &problems, err) != 0)
+        dockerfile_parse(text.data ? text.data : "", text.len, shown(call, path), out, &problems,
+                         err) != 0)
         return -1;
     value_move(value_put(out, "problems"), &problems);
     return 0;

@@ -17,7 +17,8 @@ struct store *cache_store(struct call *call, struct error *err)
     return store_open_at(root, false, err);
 }
 
-int script_reference(struct call *call, const char *text, struct image_reference *out, struct error *err)
+int script_reference(struct call *call, const char *text, struct image_reference *out,
+                     struct error *err)
 {
     cleanup_free char *host = remote_default_host(call);
     cleanup_free char *prefix = image_reference_has_host(text) ? NULL : remote_default_prefix(call);
@@ -31,22 +32,25 @@ static const char *ref_of(const struct image_reference *reference)
     return reference->digest ? reference->digest : reference->tag;
 }
 
-int fetch_image(struct call *call, struct store *store, const struct image_reference *reference, struct digest *digest,
-                struct error *err)
+int fetch_image(struct call *call, struct store *store, const struct image_reference *reference,
+                struct digest *digest, struct error *err)
 {
     cleanup_free char *cache_name = image_reference_cache_name(reference);
     struct error problem = {0};
     cleanup_remote struct remote *remote = remote_new(call, reference->host, &problem);
 
-    if (remote && remote_pull(remote, store, reference->name, ref_of(reference), cache_name, digest, &problem) == 0)
+    if (remote && remote_pull(remote, store, reference->name, ref_of(reference), cache_name, digest,
+                              &problem) == 0)
         return 0;
-    /* Without a net, what was pulled or built before will do; a registry that says "no" is believed. */
+    /* Without a net, what was pulled or built before will do; a registry that says "no" is
+     * believed. */
     bool nobody = !remote || problem.code == ERR_UNAVAILABLE ||
                   (strcmp(reference->host, LOCAL_REGISTRY) == 0 && problem.code == ERR_NOT_FOUND);
-    if (nobody && store_manifest_get(store, cache_name, ref_of(reference), NULL, NULL, digest, NULL) == 0) {
+    if (nobody &&
+        store_manifest_get(store, cache_name, ref_of(reference), NULL, NULL, digest, NULL) == 0) {
         if (remote && problem.code == ERR_UNAVAILABLE)
-            call_log(call, "warning", "%s does not answer; using the copy of %s in the build cache", reference->host,
-                     reference->name);
+            call_log(call, "warning", "%s does not answer; using the copy of %s in the build cache",
+                     reference->host, reference->name);
         return 0;
     }
     if (err)
@@ -55,16 +59,18 @@ int fetch_image(struct call *call, struct store *store, const struct image_refer
 }
 
 /* The remote and the parsed argument `ref` of a call. */
-static struct remote *remote_of(struct call *call, const struct value *args, const char *key, struct image_reference *reference,
-                                struct error *err)
+static struct remote *remote_of(struct call *call, const struct value *args, const char *key,
+                                struct image_reference *reference, struct error *err)
 {
     if (script_reference(call, value_get_string(args, key, ""), reference, err) != 0)
         return NULL;
     return remote_new(call, reference->host, err);
 }
 
-/* registry.reference(ref) -> { ref, host, name, tag, digest }: what a reference means under the active profile. */
-int prim_registry_reference(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* registry.reference(ref) -> { ref, host, name, tag, digest }: what a reference means under the
+ * active profile. */
+int prim_registry_reference(struct call *call, const struct value *args, struct value *out,
+                            struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
 
@@ -82,25 +88,29 @@ int prim_registry_reference(struct call *call, const struct value *args, struct 
 /*
  * registry.push(digest, ref, from?) -> { ref, digest, skipped, blobs, sent, bytes }
  *
- * The image with that digest in the build cache goes to ref. skipped: the tag named this image already. from: a repository of the same
- * registry whose blobs may be mounted instead of sent.
+ * The image with that digest in the build cache goes to ref. skipped: the tag named this image
+ * already. from: a repository of the same registry whose blobs may be mounted instead of sent.
  */
-int prim_registry_push(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_push(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_store struct store *store = cache_store(call, err);
-    cleanup_remote struct remote *remote = store ? remote_of(call, args, "ref", &reference, err) : NULL;
+    cleanup_remote struct remote *remote =
+        store ? remote_of(call, args, "ref", &reference, err) : NULL;
     cleanup_value struct value from = {0};
     struct push_result result;
 
     if (!remote)
         return -1;
     if (!reference.tag)
-        return error_set(err, ERR_USAGE, "registry.push needs a tag, not only a digest: %s", value_get_string(args, "ref", ""));
+        return error_set(err, ERR_USAGE, "registry.push needs a tag, not only a digest: %s",
+                         value_get_string(args, "ref", ""));
     value_set_array(&from);
     if (value_get(args, "from"))
         value_push_string(&from, value_get_string(args, "from", ""));
-    if (remote_push(remote, store, value_get_string(args, "digest", ""), reference.name, reference.tag, &from, &result, err) != 0)
+    if (remote_push(remote, store, value_get_string(args, "digest", ""), reference.name,
+                    reference.tag, &from, &result, err) != 0)
         return -1;
     value_set_map(out);
     value_put_string(out, "digest", result.digest.text);
@@ -115,17 +125,20 @@ int prim_registry_push(struct call *call, const struct value *args, struct value
 }
 
 /* registry.pull(ref) -> { ref, digest }: all of the image into the build cache, checked. */
-int prim_registry_pull(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_pull(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_store struct store *store = cache_store(call, err);
-    cleanup_remote struct remote *remote = store ? remote_of(call, args, "ref", &reference, err) : NULL;
+    cleanup_remote struct remote *remote =
+        store ? remote_of(call, args, "ref", &reference, err) : NULL;
     struct digest digest;
 
     if (!remote)
         return -1;
     cleanup_free char *cache_name = image_reference_cache_name(&reference);
-    if (remote_pull(remote, store, reference.name, ref_of(&reference), cache_name, &digest, err) != 0)
+    if (remote_pull(remote, store, reference.name, ref_of(&reference), cache_name, &digest, err) !=
+        0)
         return -1;
     value_set_map(out);
     value_take_string(value_put(out, "ref"), image_reference_text(&reference));
@@ -134,20 +147,23 @@ int prim_registry_pull(struct call *call, const struct value *args, struct value
 }
 
 /* registry.exists(ref) -> digest, or nil when the registry has no such tag. */
-int prim_registry_exists(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_exists(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_remote struct remote *remote = remote_of(call, args, "ref", &reference, err);
     struct digest digest;
 
-    int there = remote ? remote_resolve(remote, reference.name, ref_of(&reference), &digest, err) : -1;
+    int there =
+        remote ? remote_resolve(remote, reference.name, ref_of(&reference), &digest, err) : -1;
     if (there > 0)
         value_set_string(out, digest.text);
     return there < 0 ? -1 : 0;
 }
 
 /* registry.tags(repository) -> array of tags, in the registry's order. */
-int prim_registry_tags(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_tags(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_remote struct remote *remote = remote_of(call, args, "repository", &reference, err);
@@ -156,7 +172,8 @@ int prim_registry_tags(struct call *call, const struct value *args, struct value
 }
 
 /* registry.manifest(ref) -> { ref, digest, media_type, manifest }: manifest or index, as data. */
-int prim_registry_manifest(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_manifest(struct call *call, const struct value *args, struct value *out,
+                           struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_remote struct remote *remote = remote_of(call, args, "ref", &reference, err);
@@ -165,8 +182,11 @@ int prim_registry_manifest(struct call *call, const struct value *args, struct v
     cleanup_value struct value manifest = {0};
     struct digest digest;
 
-    if (!remote || remote_manifest(remote, reference.name, ref_of(&reference), &text, &media_type, &digest, err) != 0 ||
-        oci_manifest_parse(text.data ? text.data : "", text.len, reference.name, &manifest, err) != 0)
+    if (!remote ||
+        remote_manifest(remote, reference.name, ref_of(&reference), &text, &media_type, &digest,
+                        err) != 0 ||
+        oci_manifest_parse(text.data ? text.data : "", text.len, reference.name, &manifest, err) !=
+            0)
         return -1;
     value_set_map(out);
     value_take_string(value_put(out, "ref"), image_reference_text(&reference));
@@ -176,7 +196,8 @@ int prim_registry_manifest(struct call *call, const struct value *args, struct v
     return 0;
 }
 
-static int read_blob(struct remote *remote, const char *name, const char *digest, struct buf *out, struct error *err)
+static int read_blob(struct remote *remote, const char *name, const char *digest, struct buf *out,
+                     struct error *err)
 {
     cleanup_free char *url = mem_printf("/v2/%s/blobs/%s", name, digest);
     cleanup_free char *scope = mem_printf("repository:%s:pull", name);
@@ -193,14 +214,17 @@ static int read_blob(struct remote *remote, const char *name, const char *digest
         return remote_refused(remote, &request, &response, digest, err);
     digest_bytes(response.body.data, response.body.len, &sum);
     if (strcmp(sum.text, digest) != 0)
-        return error_set(err, ERR_DIGEST, "%s/%s: the blob that came has the digest %s, it should have %s", remote->host, name,
-                         sum.text, digest);
+        return error_set(err, ERR_DIGEST,
+                         "%s/%s: the blob that came has the digest %s, it should have %s",
+                         remote->host, name, sum.text, digest);
     buf_append(out, response.body.data, response.body.len);
     return 0;
 }
 
-/* registry.inspect(ref) -> { ref, digest, config, layers, size, created, architecture }: without pulling layers. */
-int prim_registry_inspect(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* registry.inspect(ref) -> { ref, digest, config, layers, size, created, architecture }: without
+ * pulling layers. */
+int prim_registry_inspect(struct call *call, const struct value *args, struct value *out,
+                          struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_remote struct remote *remote = remote_of(call, args, "ref", &reference, err);
@@ -215,11 +239,13 @@ int prim_registry_inspect(struct call *call, const struct value *args, struct va
     for (int level = 0;; level++) {
         cleanup_buf struct buf text = BUF_INIT;
         if (remote_manifest(remote, reference.name, wanted, &text, NULL, &digest, err) != 0 ||
-            oci_manifest_parse(text.data ? text.data : "", text.len, reference.name, &manifest, err) != 0)
+            oci_manifest_parse(text.data ? text.data : "", text.len, reference.name, &manifest,
+                               err) != 0)
             return -1;
         if (!oci_is_index(&manifest))
             break;
-        const struct value *descriptor = level < 4 ? oci_index_pick(&manifest, reference.name, err) : NULL;
+        const struct value *descriptor =
+            level < 4 ? oci_index_pick(&manifest, reference.name, err) : NULL;
         if (!descriptor)
             return -1;
         char *next = mem_strdup(value_get_string(descriptor, "digest", ""));
@@ -227,8 +253,11 @@ int prim_registry_inspect(struct call *call, const struct value *args, struct va
         wanted = next;
         value_free(&manifest);
     }
-    if (read_blob(remote, reference.name, value_get_string(value_get(&manifest, "config"), "digest", ""), &blob, err) != 0 ||
-        value_from_json(blob.data ? blob.data : "", blob.len, "image config", NULL, &config, err) != 0)
+    if (read_blob(remote, reference.name,
+                  value_get_string(value_get(&manifest, "config"), "digest", ""), &blob,
+                  err) != 0 ||
+        value_from_json(blob.data ? blob.data : "", blob.len, "image config", NULL, &config, err) !=
+            0)
         return -1;
     value_set_map(out);
     value_take_string(value_put(out, "ref"), image_reference_text(&reference));
@@ -248,7 +277,8 @@ int prim_registry_inspect(struct call *call, const struct value *args, struct va
 }
 
 /* registry.unpack(ref, to) -> { digest }: the image's files in a new or empty folder. */
-int prim_registry_unpack(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_registry_unpack(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_store struct store *store = cache_store(call, err);
@@ -256,8 +286,10 @@ int prim_registry_unpack(struct call *call, const struct value *args, struct val
     struct unpack_options options = {.deadline = call->deadline, .cancel = call->cancel};
     struct digest digest;
 
-    if (!store || !to || script_reference(call, value_get_string(args, "ref", ""), &reference, err) != 0 ||
-        fetch_image(call, store, &reference, &digest, err) != 0 || oci_unpack(store, digest.text, to, &options, err) != 0)
+    if (!store || !to ||
+        script_reference(call, value_get_string(args, "ref", ""), &reference, err) != 0 ||
+        fetch_image(call, store, &reference, &digest, err) != 0 ||
+        oci_unpack(store, digest.text, to, &options, err) != 0)
         return -1;
     value_set_map(out);
     value_put_string(out, "digest", digest.text);

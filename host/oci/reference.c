@@ -18,7 +18,8 @@ void image_reference_free(struct image_reference *reference)
 static int bad(const char *text, const char *why, struct error *err)
 {
     error_set(err, ERR_INVALID, "'%.300s' is no image reference: %s", text, why);
-    return error_hint(err, "[host[:port]/]name[:tag][@sha256:...], names in lower case: training:v1, acme.azurecr.io/team/x:2");
+    return error_hint(err, "[host[:port]/]name[:tag][@sha256:...], names in lower case: "
+                           "training:v1, acme.azurecr.io/team/x:2");
 }
 
 static bool host_valid(const char *host)
@@ -26,7 +27,8 @@ static bool host_valid(const char *host)
     size_t len = strlen(host);
 
     return len > 0 && len < 256 && *host != '-' && *host != '.' &&
-           strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") == len;
+           strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") ==
+               len;
 }
 
 bool image_reference_has_host(const char *text)
@@ -37,7 +39,8 @@ bool image_reference_has_host(const char *text)
                                   (first == 9 && memcmp(text, "localhost", 9) == 0));
 }
 
-int image_reference_parse(const char *text, const char *default_host, struct image_reference *out, struct error *err)
+int image_reference_parse(const char *text, const char *default_host, struct image_reference *out,
+                          struct error *err)
 {
     cleanup_image_reference struct image_reference reference = {0};
     cleanup_free char *rest = mem_strdup(text);
@@ -57,7 +60,8 @@ int image_reference_parse(const char *text, const char *default_host, struct ima
     } else {
         reference.host = mem_strdup(default_host ? default_host : DOCKER_HUB);
     }
-    if (strcmp(reference.host, "index.docker.io") == 0 || strcmp(reference.host, "registry-1.docker.io") == 0) {
+    if (strcmp(reference.host, "index.docker.io") == 0 ||
+        strcmp(reference.host, "registry-1.docker.io") == 0) {
         free(reference.host);
         reference.host = mem_strdup(DOCKER_HUB);
     }
@@ -94,7 +98,9 @@ char *image_reference_cache_name(const struct image_reference *reference)
         return mem_strdup(reference->name);
     char *name = mem_printf("%s/%s", reference->host, reference->name);
     for (char *at = name; *at && *at != '/'; at++)
-        *at = *at == ':' || *at == '[' || *at == ']' ? '-' : *at >= 'A' && *at <= 'Z' ? (char)(*at + 32) : *at;
+        *at = *at == ':' || *at == '[' || *at == ']' ? '-'
+              : *at >= 'A' && *at <= 'Z'             ? (char)(*at + 32)
+                                                     : *at;
     if (store_name_valid(name))
         return name;
     free(name); /* an IPv6 address */

@@ -21,8 +21,9 @@ void remote_free(struct remote *remote)
         free(remote->tokens);
         remote->tokens = next;
     }
-    char *texts[] = {remote->host, remote->base, remote->base_host, remote->unix_socket, remote->ca, remote->client_cert,
-                     remote->client_key, remote->proxy, remote->user, remote->password, remote->identity, remote->bearer};
+    char *texts[] = {remote->host, remote->base,        remote->base_host,  remote->unix_socket,
+                     remote->ca,   remote->client_cert, remote->client_key, remote->proxy,
+                     remote->user, remote->password,    remote->identity,   remote->bearer};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
     pthread_mutex_destroy(&remote->lock);
@@ -95,7 +96,8 @@ static int use_config(struct remote *remote, const struct service_target *target
     remote->proxy = mem_strdup(value_get_string(config, "proxy", NULL));
     if (plain && !remote->insecure && !host_is_loopback(remote->host)) {
         error_set(err, ERR_INVALID, "the registry %s is configured with plain http", remote->host);
-        return error_hint(err, "use https://, or say `insecure: true` beside the url in mlhost.yaml");
+        return error_hint(err,
+                          "use https://, or say `insecure: true` beside the url in mlhost.yaml");
     }
     if (plain || strncmp(url, "https://", 8) == 0) {
         free(remote->base);
@@ -121,17 +123,20 @@ struct remote *remote_new(struct call *call, const char *host, struct error *err
     cleanup_free char *configured = url ? url_host(url, NULL) : NULL;
     if (strcmp(host, LOCAL_REGISTRY) == 0) {
         if (!target.unix_socket) {
-            error_set(err, ERR_NOT_FOUND, "%s is the registry of the profile local; the active one is %s", host,
+            error_set(err, ERR_NOT_FOUND,
+                      "%s is the registry of the profile local; the active one is %s", host,
                       target.profile ? target.profile : "another");
-            error_hint(err, "use --profile local, or the name of a registry that this profile can reach");
+            error_hint(
+                err, "use --profile local, or the name of a registry that this profile can reach");
             remote_free(remote);
             return NULL;
         }
         remote->unix_socket = mem_strdup(target.unix_socket);
         remote->trusted = true;
     }
-    remote->base = mem_printf("http%s://%s", remote->unix_socket || host_is_loopback(host) ? "" : "s",
-                              strcmp(host, DOCKER_HUB) == 0 ? "registry-1.docker.io" : host);
+    remote->base =
+        mem_printf("http%s://%s", remote->unix_socket || host_is_loopback(host) ? "" : "s",
+                   strcmp(host, DOCKER_HUB) == 0 ? "registry-1.docker.io" : host);
     if (configured && strcasecmp(configured, host) == 0 && use_config(remote, &target, err) != 0) {
         remote_free(remote);
         return NULL;
@@ -150,7 +155,8 @@ struct remote *remote_new(struct call *call, const char *host, struct error *err
     return remote;
 }
 
-/* Loopback, private, link-local: where nobody from outside may send us (the metadata service of a cloud is there). */
+/* Loopback, private, link-local: where nobody from outside may send us (the metadata service of a
+ * cloud is there). */
 static bool address_private(const char *address)
 {
     struct in6_addr six;
@@ -160,18 +166,18 @@ static bool address_private(const char *address)
         if (IN6_IS_ADDR_V4MAPPED(&six))
             memcpy(&four, &six.s6_addr[12], sizeof four);
         else
-            return IN6_IS_ADDR_LOOPBACK(&six) || IN6_IS_ADDR_LINKLOCAL(&six) || IN6_IS_ADDR_UNSPECIFIED(&six) ||
-                   (six.s6_addr[0] & 0xfe) == 0xfc;
+            return IN6_IS_ADDR_LOOPBACK(&six) || IN6_IS_ADDR_LINKLOCAL(&six) ||
+                   IN6_IS_ADDR_UNSPECIFIED(&six) || (six.s6_addr[0] & 0xfe) == 0xfc;
     } else if (inet_pton(AF_INET, address, &four) != 1) {
         return false;
     }
     uint32_t ip = ntohl(four.s_addr);
-    return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 24 == 0 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8 ||
-           ip >> 16 == 0xa9fe || ip >> 22 == 0x191;
+    return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 24 == 0 || ip >> 20 == 0xac1 ||
+           ip >> 16 == 0xc0a8 || ip >> 16 == 0xa9fe || ip >> 22 == 0x191;
 }
 
-/* The registry itself is what policy has to grant; where it sends us (storage, token service) is granted with it, but only the public
- * net, unless it is on a private one itself. */
+/* The registry itself is what policy has to grant; where it sends us (storage, token service) is
+ * granted with it, but only the public net, unless it is on a private one itself. */
 int remote_allow(void *ctx, const char *host, int port, const char *address, struct error *err)
 {
     struct remote *remote = ctx;
@@ -182,9 +188,11 @@ int remote_allow(void *ctx, const char *host, int port, const char *address, str
         return remote->trusted ? 0 : call_http_allow(remote->call, host, port, address, err);
     }
     if (!remote->near && address_private(address ? address : host)) {
-        error_set(err, ERR_DENIED, "the registry %s sends us to %s:%d (%s), a private address", remote->host, host, port,
-                  address ? address : host);
-        return error_hint(err, "if that is meant to be, grant it as a registry of its own: net = { \"%s:%d\" }", host, port);
+        error_set(err, ERR_DENIED, "the registry %s sends us to %s:%d (%s), a private address",
+                  remote->host, host, port, address ? address : host);
+        return error_hint(
+            err, "if that is meant to be, grant it as a registry of its own: net = { \"%s:%d\" }",
+            host, port);
     }
     return 0;
 }
@@ -203,7 +211,8 @@ static int send_once(struct remote *remote, const char *scope, const struct http
     struct http_request request = *given;
     struct http_headers headers = {0};
     bool own = same_origin(remote, given->url);
-    cleanup_free char *url = *given->url == '/' ? mem_printf("%s%s", remote->base, given->url) : mem_strdup(given->url);
+    cleanup_free char *url =
+        *given->url == '/' ? mem_printf("%s%s", remote->base, given->url) : mem_strdup(given->url);
     int status = 0;
 
     for (size_t i = 0; i < given->headers.count; i++)
@@ -234,8 +243,8 @@ static int send_once(struct remote *remote, const char *scope, const struct http
     return status;
 }
 
-int remote_send(struct remote *remote, const char *scope, const struct http_request *request, struct http_response *response,
-                struct error *err)
+int remote_send(struct remote *remote, const char *scope, const struct http_request *request,
+                struct http_response *response, struct error *err)
 {
     if (send_once(remote, scope, request, response, err) != 0)
         return -1;
@@ -255,7 +264,8 @@ static void error_list(const struct buf *body, struct buf *out)
     static const struct text_limits limits = {.bytes = 64 * 1024, .depth = 16, .nodes = 2000};
     cleanup_value struct value document = {0};
 
-    if (!body->len || value_from_json(body->data, body->len, "reply", &limits, &document, NULL) != 0)
+    if (!body->len ||
+        value_from_json(body->data, body->len, "reply", &limits, &document, NULL) != 0)
         return;
     const struct value *list = value_get(&document, "errors");
     for (size_t i = 0; i < value_count(list) && i < 5; i++) {
@@ -268,12 +278,13 @@ static void error_list(const struct buf *body, struct buf *out)
     }
 }
 
-int remote_refused(struct remote *remote, const struct http_request *request, const struct http_response *response,
-                   const char *what, struct error *err)
+int remote_refused(struct remote *remote, const struct http_request *request,
+                   const struct http_response *response, const char *what, struct error *err)
 {
     cleanup_buf struct buf detail = BUF_INIT;
     struct http_request shown = *request;
-    cleanup_free char *url = *request->url == '/' ? mem_printf("%s%s", remote->base, request->url) : mem_strdup(request->url);
+    cleanup_free char *url = *request->url == '/' ? mem_printf("%s%s", remote->base, request->url)
+                                                  : mem_strdup(request->url);
 
     shown.url = url;
     error_list(&response->body, &detail);
@@ -283,10 +294,14 @@ int remote_refused(struct remote *remote, const struct http_request *request, co
     snprintf(err->service, sizeof err->service, "registry");
     error_wrap(err, "%s", what);
     if (response->status == 401 || response->status == 403)
-        error_hint(err, "%s%s for %s: set `auth` of the registry in mlhost.yaml, or `docker login %s`",
-                   remote->credentials_from ? "the registry does not accept the credentials of " : "there are no credentials",
-                   remote->credentials_from ? remote->credentials_from : "", remote->host, remote->host);
+        error_hint(
+            err, "%s%s for %s: set `auth` of the registry in mlhost.yaml, or `docker login %s`",
+            remote->credentials_from ? "the registry does not accept the credentials of "
+                                     : "there are no credentials",
+            remote->credentials_from ? remote->credentials_from : "", remote->host, remote->host);
     else if (response->status == 404)
-        error_hint(err, "is the name right? registry.tags \"%s/NAME\" lists the tags of a repository", remote->host);
+        error_hint(err,
+                   "is the name right? registry.tags \"%s/NAME\" lists the tags of a repository",
+                   remote->host);
     return -1;
 }

@@ -11,10 +11,12 @@
 #include "base/mem.h"
 #include "oci/remote.h"
 
-#define TOKEN_LIMIT (64u * 1024)
+#define TOKEN_LIMIT     (64u * 1024)
 #define TOKEN_DEFAULT_S 60
 
-struct challenge { char *realm, *service, *scope; };
+struct challenge {
+    char *realm, *service, *scope;
+};
 
 static void challenge_free(struct challenge *challenge)
 {
@@ -40,13 +42,18 @@ static int from_profile(struct remote *remote, struct error *err)
     struct error problem = {0};
 
     call_service(remote->call, "registry", &target);
-    const struct value *auth = remote->trusted && !remote->unix_socket ? value_get(target.config, "auth") : NULL;
-    const char *type = value_get_string(auth, "type", value_get(auth, "token") ? "bearer" : "basic");
+    const struct value *auth =
+        remote->trusted && !remote->unix_socket ? value_get(target.config, "auth") : NULL;
+    const char *type =
+        value_get_string(auth, "type", value_get(auth, "token") ? "bearer" : "basic");
     if (!auth || strcmp(type, "none") == 0)
         return 0;
     if (strcmp(type, "basic") == 0) {
         remote->user = call_config_text(remote->call, value_get(auth, "username"), false, &problem);
-        remote->password = problem.code ? NULL : call_config_text(remote->call, value_get(auth, "password"), true, &problem);
+        remote->password =
+            problem.code
+                ? NULL
+                : call_config_text(remote->call, value_get(auth, "password"), true, &problem);
         if (!problem.code && (!remote->user || !remote->password))
             error_set(&problem, ERR_INVALID, "basic needs username and password");
     } else if (strcmp(type, "bearer") == 0) {
@@ -55,7 +62,8 @@ static int from_profile(struct remote *remote, struct error *err)
             error_set(&problem, ERR_INVALID, "bearer needs token");
     } else {
         error_set(&problem, ERR_UNSUPPORTED, "auth of type %s is not for registries", type);
-        error_hint(&problem, "use basic (for Azure: the service principal's id and secret) or bearer");
+        error_hint(&problem,
+                   "use basic (for Azure: the service principal's id and secret) or bearer");
     }
     if (problem.code) {
         if (err)
@@ -71,8 +79,8 @@ static int load_credentials(struct remote *remote, struct error *err)
     int found = from_profile(remote, err);
 
     if (found == 0 && !remote->unix_socket)
-        found = docker_credentials(remote->host, remote->call->deadline, &remote->user, &remote->password,
-                                   &remote->identity, err);
+        found = docker_credentials(remote->host, remote->call->deadline, &remote->user,
+                                   &remote->password, &remote->identity, err);
     if (found > 0 && !remote->credentials_from)
         remote->credentials_from = "Docker's config.json";
     if (found > 0) {
@@ -103,7 +111,8 @@ static void add_basic(const struct remote *remote, struct http_headers *headers)
     http_header_add(headers, "Authorization", header);
 }
 
-int remote_authorize(struct remote *remote, const char *scope, struct http_headers *headers, struct error *err)
+int remote_authorize(struct remote *remote, const char *scope, struct http_headers *headers,
+                     struct error *err)
 {
     cleanup_free char *header = NULL;
     int status;
@@ -159,7 +168,8 @@ static void parse_parameters(const char *at, struct challenge *out)
     }
 }
 
-static bool find_scheme(const struct http_headers *headers, const char *scheme, struct challenge *out)
+static bool find_scheme(const struct http_headers *headers, const char *scheme,
+                        struct challenge *out)
 {
     size_t len = strlen(scheme);
 
@@ -209,13 +219,15 @@ static int check_realm(struct remote *remote, const char *realm, struct error *e
 
     if (secure || (strncmp(realm, "http://", 7) == 0 && strncmp(remote->base, "http://", 7) == 0))
         return 0;
-    return error_set(err, ERR_DENIED, "the registry %s wants credentials to be sent to %.200s, without encryption", remote->host,
-                     realm);
+    return error_set(err, ERR_DENIED,
+                     "the registry %s wants credentials to be sent to %.200s, without encryption",
+                     remote->host, realm);
 }
 
 /* One request to the token service; `form`: the OAuth2 POST instead of the GET. */
-static int ask_token(struct remote *remote, const struct challenge *challenge, const struct value *scopes, bool form,
-                     struct http_response *response, struct http_request *request, char **url_out, struct error *err)
+static int ask_token(struct remote *remote, const struct challenge *challenge,
+                     const struct value *scopes, bool form, struct http_response *response,
+                     struct http_request *request, char **url_out, struct error *err)
 {
     struct buf body = BUF_INIT;
     struct http_headers headers = {0};
@@ -248,7 +260,8 @@ static int ask_token(struct remote *remote, const struct challenge *challenge, c
             add_basic(remote, &headers);
     }
     *url_out = form || !body.len ? mem_strdup(challenge->realm)
-                                 : mem_printf("%s%c%s", challenge->realm, strchr(challenge->realm, '?') ? '&' : '?', body.data);
+                                 : mem_printf("%s%c%s", challenge->realm,
+                                              strchr(challenge->realm, '?') ? '&' : '?', body.data);
     struct http_request sent = *request;
     sent.url = request->url = *url_out;
     sent.method = request->method = form ? "POST" : "GET";
@@ -273,7 +286,8 @@ static int ask_token(struct remote *remote, const struct challenge *challenge, c
 }
 
 /* The lock is held: the blobs' threads share one request. */
-static int fetch_token(struct remote *remote, const char *scope, const struct challenge *challenge, struct error *err)
+static int fetch_token(struct remote *remote, const char *scope, const struct challenge *challenge,
+                       struct error *err)
 {
     cleanup_response struct http_response response = {0};
     cleanup_value struct value scopes = {0};
@@ -298,12 +312,14 @@ static int fetch_token(struct remote *remote, const char *scope, const struct ch
         cleanup_free char *what = mem_printf("token for %s", remote->host);
         return remote_refused(remote, &request, &response, what, err);
     }
-    if (value_from_json(response.body.data ? response.body.data : "", response.body.len, challenge->realm, NULL, &document,
-                        err) != 0)
+    if (value_from_json(response.body.data ? response.body.data : "", response.body.len,
+                        challenge->realm, NULL, &document, err) != 0)
         return error_wrap(err, "token for %s", remote->host);
-    const char *text = value_get_string(&document, "token", value_get_string(&document, "access_token", NULL));
+    const char *text =
+        value_get_string(&document, "token", value_get_string(&document, "access_token", NULL));
     if (!text || !*text || strpbrk(text, "\r\n"))
-        return error_set(err, ERR_INVALID, "token for %s: the token service %s gave none", remote->host, challenge->realm);
+        return error_set(err, ERR_INVALID, "token for %s: the token service %s gave none",
+                         remote->host, challenge->realm);
     mask(remote, text);
     int64_t seconds = value_get_int(&document, "expires_in", TOKEN_DEFAULT_S);
     if (seconds < 1 || seconds > 24 * 3600)
@@ -333,7 +349,8 @@ static bool drop_tokens(struct remote *remote, const char *scope)
     return false;
 }
 
-int remote_challenge(struct remote *remote, const char *scope, const struct http_headers *headers, struct error *err)
+int remote_challenge(struct remote *remote, const char *scope, const struct http_headers *headers,
+                     struct error *err)
 {
     cleanup_challenge struct challenge bearer = {0};
     cleanup_challenge struct challenge basic = {0};

@@ -9,8 +9,8 @@
 #include "oci/remote.h"
 #include "oci/workers.h"
 
-#define ACCEPT OCI_MANIFEST ", " OCI_INDEX ", " DOCKER_MANIFEST ", " DOCKER_LIST
-#define TAGS_LIMIT 100000
+#define ACCEPT        OCI_MANIFEST ", " OCI_INDEX ", " DOCKER_MANIFEST ", " DOCKER_LIST
+#define TAGS_LIMIT    100000
 #define BLOB_ATTEMPTS 3
 
 static char *pull_scope(const char *name)
@@ -18,7 +18,8 @@ static char *pull_scope(const char *name)
     return mem_printf("repository:%s:pull", name);
 }
 
-int remote_resolve(struct remote *remote, const char *name, const char *ref, struct digest *out, struct error *err)
+int remote_resolve(struct remote *remote, const char *name, const char *ref, struct digest *out,
+                   struct error *err)
 {
     cleanup_free char *url = mem_printf("/v2/%s/manifests/%s", name, ref);
     cleanup_free char *scope = pull_scope(name);
@@ -48,12 +49,13 @@ int remote_resolve(struct remote *remote, const char *name, const char *ref, str
     return remote_manifest(remote, name, ref, NULL, NULL, out, err) == 0 ? 1 : -1;
 }
 
-int remote_manifest(struct remote *remote, const char *name, const char *ref, struct buf *text, char **media_type,
-                    struct digest *digest, struct error *err)
+int remote_manifest(struct remote *remote, const char *name, const char *ref, struct buf *text,
+                    char **media_type, struct digest *digest, struct error *err)
 {
     cleanup_free char *url = mem_printf("/v2/%s/manifests/%s", name, ref);
     cleanup_free char *scope = pull_scope(name);
-    cleanup_free char *what = mem_printf("%s/%s%s%s", remote->host, name, digest_valid(ref) ? "@" : ":", ref);
+    cleanup_free char *what =
+        mem_printf("%s/%s%s%s", remote->host, name, digest_valid(ref) ? "@" : ":", ref);
     cleanup_response struct http_response response = {0};
     struct http_request request = HTTP_REQUEST_INIT;
     struct digest sum;
@@ -69,14 +71,19 @@ int remote_manifest(struct remote *remote, const char *name, const char *ref, st
     if (response.status != 200)
         return remote_refused(remote, &request, &response, what, err);
     digest_bytes(response.body.data, response.body.len, &sum);
-    const char *promised = digest_valid(ref) ? ref : http_header_get(&response.headers, "Docker-Content-Digest");
+    const char *promised =
+        digest_valid(ref) ? ref : http_header_get(&response.headers, "Docker-Content-Digest");
     if (promised && digest_valid(promised) && strcmp(promised, sum.text) != 0) {
-        error_set(err, ERR_DIGEST, "%s: the manifest that came has the digest %s, it should have %s", what, sum.text, promised);
-        return error_hint(err, "the registry's storage, or a proxy on the way, is damaged: nothing was kept");
+        error_set(err, ERR_DIGEST,
+                  "%s: the manifest that came has the digest %s, it should have %s", what, sum.text,
+                  promised);
+        return error_hint(
+            err, "the registry's storage, or a proxy on the way, is damaged: nothing was kept");
     }
     if (media_type) {
         const char *type = http_header_get(&response.headers, "Content-Type");
-        *media_type = mem_strndup(type ? type : OCI_MANIFEST, strcspn(type ? type : OCI_MANIFEST, "; "));
+        *media_type =
+            mem_strndup(type ? type : OCI_MANIFEST, strcspn(type ? type : OCI_MANIFEST, "; "));
     }
     if (digest)
         *digest = sum;
@@ -111,7 +118,8 @@ int remote_tags(struct remote *remote, const char *name, struct value *out, stru
             cleanup_free char *what = mem_printf("tags of %s/%s", remote->host, name);
             return remote_refused(remote, &request, &response, what, err);
         }
-        if (value_from_json(response.body.data ? response.body.data : "", response.body.len, "tags", NULL, &page, err) != 0)
+        if (value_from_json(response.body.data ? response.body.data : "", response.body.len, "tags",
+                            NULL, &page, err) != 0)
             return error_wrap(err, "%s/%s", remote->host, name);
         const struct value *tags = value_get(&page, "tags");
         for (size_t i = 0; i < value_count(tags); i++)
@@ -134,14 +142,20 @@ struct pull {
     _Atomic int64_t done;
 };
 
-struct piece { struct pull *pull; struct upload *upload; uint64_t size; struct error *err; };
+struct piece {
+    struct pull *pull;
+    struct upload *upload;
+    uint64_t size;
+    struct error *err;
+};
 
 static int take_piece(void *ctx, const char *data, size_t len)
 {
     struct piece *piece = ctx;
 
     if (store_upload_size(piece->upload) + len > piece->size)
-        return error_set(piece->err, ERR_DIGEST, "the blob is larger than its manifest says (%llu bytes)",
+        return error_set(piece->err, ERR_DIGEST,
+                         "the blob is larger than its manifest says (%llu bytes)",
                          (unsigned long long)piece->size);
     if (store_blob_write(piece->upload, data, len, piece->err) != 0)
         return -1;
@@ -153,7 +167,8 @@ static int take_piece(void *ctx, const char *data, size_t len)
 static int mismatch(struct pull *pull, const char *digest, struct error *err)
 {
     error_wrap(err, "%s/%s: blob %s", pull->remote->host, pull->name, digest);
-    return error_hint(err, "the registry's storage, or a proxy on the way, is damaged: nothing was kept");
+    return error_hint(
+        err, "the registry's storage, or a proxy on the way, is damaged: nothing was kept");
 }
 
 static int fetch_once(struct pull *pull, const struct value *descriptor, struct error *err)
@@ -162,7 +177,8 @@ static int fetch_once(struct pull *pull, const struct value *descriptor, struct 
     cleanup_free char *url = mem_printf("/v2/%s/blobs/%s", pull->name, digest);
     cleanup_response struct http_response response = {0};
     struct error inner = {0};
-    struct piece piece = {.pull = pull, .size = (uint64_t)value_get_int(descriptor, "size", 0), .err = &inner};
+    struct piece piece = {
+        .pull = pull, .size = (uint64_t)value_get_int(descriptor, "size", 0), .err = &inner};
     struct http_request request = HTTP_REQUEST_INIT;
 
     piece.upload = store_blob_begin(pull->store, err);
@@ -186,12 +202,13 @@ static int fetch_once(struct pull *pull, const struct value *descriptor, struct 
     if (status != 0)
         return error_wrap(err, "%s/%s: blob %s", pull->remote->host, pull->name, digest);
     if (response.status != 200) {
-        cleanup_free char *what = mem_printf("%s/%s: blob %s", pull->remote->host, pull->name, digest);
+        cleanup_free char *what =
+            mem_printf("%s/%s: blob %s", pull->remote->host, pull->name, digest);
         return remote_refused(pull->remote, &request, &response, what, err);
     }
     if (got != piece.size) {
-        error_set(err, ERR_DIGEST, "%llu bytes came, the manifest says %llu", (unsigned long long)got,
-                  (unsigned long long)piece.size);
+        error_set(err, ERR_DIGEST, "%llu bytes came, the manifest says %llu",
+                  (unsigned long long)got, (unsigned long long)piece.size);
         return mismatch(pull, digest, err);
     }
     if (store_blob_commit(piece.upload, digest, NULL, err) != 0)
@@ -213,7 +230,8 @@ static int fetch_blob(void *ctx, size_t index, struct error *err)
         problem = (struct error){0};
         if (fetch_once(pull, descriptor, &problem) == 0)
             return 0;
-        if (attempt == BLOB_ATTEMPTS || problem.code != ERR_UNAVAILABLE || deadline_passed(pull->remote->call->deadline))
+        if (attempt == BLOB_ATTEMPTS || problem.code != ERR_UNAVAILABLE ||
+            deadline_passed(pull->remote->call->deadline))
             break;
     }
     if (err)
@@ -221,13 +239,17 @@ static int fetch_blob(void *ctx, size_t index, struct error *err)
     return -1;
 }
 
-static int fetch_blobs(struct remote *remote, struct store *store, const char *name, const struct value *manifest,
-                       struct error *err)
+static int fetch_blobs(struct remote *remote, struct store *store, const char *name,
+                       const struct value *manifest, struct error *err)
 {
     const struct value *layers = value_get(manifest, "layers");
     size_t count = value_count(layers) + 1;
     cleanup_free const struct value **blobs = mem_alloc(count * sizeof *blobs);
-    struct pull pull = {.remote = remote, .store = store, .name = name, .blobs = blobs, .scope = pull_scope(name),
+    struct pull pull = {.remote = remote,
+                        .store = store,
+                        .name = name,
+                        .blobs = blobs,
+                        .scope = pull_scope(name),
                         .label = mem_printf("pull %s", name)};
 
     blobs[0] = value_get(manifest, "config");
@@ -241,8 +263,8 @@ static int fetch_blobs(struct remote *remote, struct store *store, const char *n
     return status;
 }
 
-int remote_pull(struct remote *remote, struct store *store, const char *name, const char *ref, const char *store_name,
-                struct digest *digest, struct error *err)
+int remote_pull(struct remote *remote, struct store *store, const char *name, const char *ref,
+                const char *store_name, struct digest *digest, struct error *err)
 {
     cleanup_free char *wanted = mem_strdup(ref);
 
@@ -253,8 +275,8 @@ int remote_pull(struct remote *remote, struct store *store, const char *name, co
         cleanup_free char *source = mem_printf("%s/%s:%s", remote->host, name, wanted);
         struct digest sum;
         /* What has its digest for a name and is here needs no asking. */
-        bool have = digest_valid(wanted) &&
-                    store_manifest_get(store, store_name, wanted, &text, &media_type, &sum, NULL) == 0;
+        bool have = digest_valid(wanted) && store_manifest_get(store, store_name, wanted, &text,
+                                                               &media_type, &sum, NULL) == 0;
         if (!have && remote_manifest(remote, name, wanted, &text, &media_type, &sum, err) != 0)
             return -1;
         if (oci_manifest_parse(text.data ? text.data : "", text.len, source, &manifest, err) != 0)
@@ -263,8 +285,8 @@ int remote_pull(struct remote *remote, struct store *store, const char *name, co
         if (!index && fetch_blobs(remote, store, name, &manifest, err) != 0)
             return -1;
         const char *own_type = value_get_string(&manifest, "mediaType", media_type);
-        if (store_manifest_put(store, store_name, level == 0 ? ref : sum.text, own_type, text.data, text.len, index, NULL,
-                               err) != 0)
+        if (store_manifest_put(store, store_name, level == 0 ? ref : sum.text, own_type, text.data,
+                               text.len, index, NULL, err) != 0)
             return error_wrap(err, "%s", source);
         if (!index) {
             *digest = sum;
@@ -277,5 +299,6 @@ int remote_pull(struct remote *remote, struct store *store, const char *name, co
         free(wanted);
         wanted = next;
     }
-    return error_set(err, ERR_INVALID, "%s/%s:%s: too many nested indexes", remote->host, name, ref);
+    return error_set(err, ERR_INVALID, "%s/%s:%s: too many nested indexes", remote->host, name,
+                     ref);
 }

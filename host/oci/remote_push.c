@@ -25,7 +25,10 @@ struct push {
     _Atomic uint64_t bytes;
 };
 
-struct meter { struct push *push; int64_t seen; };
+struct meter {
+    struct push *push;
+    int64_t seen;
+};
 
 static void on_progress(void *ctx, int64_t sent, int64_t send_total, int64_t got, int64_t get_total)
 {
@@ -59,15 +62,20 @@ static int has_blob(struct push *push, const char *digest, struct error *err)
         return error_wrap(err, "%s", what);
     if (response.status == 200)
         return 1;
-    return response.status == 404 ? 0 : remote_refused(push->remote, &request, &response, what, err);
+    return response.status == 404 ? 0
+                                  : remote_refused(push->remote, &request, &response, what, err);
 }
 
-/* Begins an upload, perhaps by mounting the blob from another repository. 1: mounted, 0: *location is where to go on. */
-static int begin(struct push *push, const char *digest, const char *from, char **location, struct error *err)
+/* Begins an upload, perhaps by mounting the blob from another repository. 1: mounted, 0: *location
+ * is where to go on. */
+static int begin(struct push *push, const char *digest, const char *from, char **location,
+                 struct error *err)
 {
-    cleanup_free char *url = from ? mem_printf("/v2/%s/blobs/uploads/?mount=%s&from=%s", push->name, digest, from)
-                                  : mem_printf("/v2/%s/blobs/uploads/", push->name);
-    cleanup_free char *scope = from ? mem_printf("%s repository:%s:pull", push->scope, from) : mem_strdup(push->scope);
+    cleanup_free char *url =
+        from ? mem_printf("/v2/%s/blobs/uploads/?mount=%s&from=%s", push->name, digest, from)
+             : mem_printf("/v2/%s/blobs/uploads/", push->name);
+    cleanup_free char *scope =
+        from ? mem_printf("%s repository:%s:pull", push->scope, from) : mem_strdup(push->scope);
     cleanup_free char *what = what_blob(push, digest);
     cleanup_response struct http_response response = {0};
     struct http_request request = HTTP_REQUEST_INIT;
@@ -86,14 +94,17 @@ static int begin(struct push *push, const char *digest, const char *from, char *
     if (response.status != 202)
         return remote_refused(push->remote, &request, &response, what, err);
     if (!where || !*where)
-        return error_set(err, ERR_INVALID, "%s: the registry began an upload without saying where", what);
+        return error_set(err, ERR_INVALID, "%s: the registry began an upload without saying where",
+                         what);
     *location = mem_strdup(where);
     return 0;
 }
 
-static int send_blob(struct push *push, const char *digest, const char *location, int fd, uint64_t size, struct error *err)
+static int send_blob(struct push *push, const char *digest, const char *location, int fd,
+                     uint64_t size, struct error *err)
 {
-    cleanup_free char *url = mem_printf("%s%cdigest=%s", location, strchr(location, '?') ? '&' : '?', digest);
+    cleanup_free char *url =
+        mem_printf("%s%cdigest=%s", location, strchr(location, '?') ? '&' : '?', digest);
     cleanup_free char *what = what_blob(push, digest);
     cleanup_response struct http_response response = {0};
     struct meter meter = {.push = push};
@@ -103,7 +114,8 @@ static int send_blob(struct push *push, const char *digest, const char *location
     request.url = url;
     request.body_fd = fd;
     request.body_size = size;
-    request.repeat = HTTP_REPEAT_NEVER; /* half a body may have arrived: a new session is begun instead */
+    request.repeat =
+        HTTP_REPEAT_NEVER; /* half a body may have arrived: a new session is begun instead */
     request.progress = on_progress;
     request.progress_ctx = &meter;
     http_header_add(&request.headers, "Content-Type", "application/octet-stream");
@@ -114,7 +126,8 @@ static int send_blob(struct push *push, const char *digest, const char *location
         return 0;
     }
     atomic_fetch_sub(&push->done, meter.seen);
-    return status != 0 ? error_wrap(err, "%s", what) : remote_refused(push->remote, &request, &response, what, err);
+    return status != 0 ? error_wrap(err, "%s", what)
+                       : remote_refused(push->remote, &request, &response, what, err);
 }
 
 static int push_once(struct push *push, const struct value *descriptor, struct error *err)
@@ -129,7 +142,8 @@ static int push_once(struct push *push, const struct value *descriptor, struct e
         return there < 0 ? -1 : 0;
     }
     const char *from = value_text(value_at(push->from, 0), NULL);
-    int mounted = begin(push, digest, from && strcmp(from, push->name) != 0 ? from : NULL, &location, err);
+    int mounted =
+        begin(push, digest, from && strcmp(from, push->name) != 0 ? from : NULL, &location, err);
     if (mounted != 0) {
         atomic_fetch_add(&push->done, value_get_int(descriptor, "size", 0));
         return mounted < 0 ? -1 : 0;
@@ -155,7 +169,8 @@ static int push_blob(void *ctx, size_t index, struct error *err)
         problem = (struct error){0};
         if (push_once(push, push->blobs[index], &problem) == 0)
             return 0;
-        /* What the client has repeated already, as often as it makes sense, is not repeated here. */
+        /* What the client has repeated already, as often as it makes sense, is not repeated here.
+         */
         bool again = problem.retryable || problem.code == ERR_UNAVAILABLE;
         if (attempt == BLOB_ATTEMPTS || !again || cancelled(push->remote->call->cancel) ||
             deadline_passed(push->remote->call->deadline))
@@ -166,8 +181,8 @@ static int push_blob(void *ctx, size_t index, struct error *err)
     return -1;
 }
 
-static int put_manifest(struct push *push, const char *ref, const struct buf *text, const char *media_type,
-                        const char *digest, struct error *err)
+static int put_manifest(struct push *push, const char *ref, const struct buf *text,
+                        const char *media_type, const char *digest, struct error *err)
 {
     cleanup_free char *url = mem_printf("/v2/%s/manifests/%s", push->name, ref);
     cleanup_free char *what = mem_printf("%s/%s:%s", push->remote->host, push->name, ref);
@@ -187,8 +202,11 @@ static int put_manifest(struct push *push, const char *ref, const struct buf *te
         return remote_refused(push->remote, &request, &response, what, err);
     const char *stored = http_header_get(&response.headers, "Docker-Content-Digest");
     if (stored && digest_valid(stored) && strcmp(stored, digest) != 0) {
-        error_set(err, ERR_DIGEST, "%s: the registry stored the manifest as %s, it was %s", what, stored, digest);
-        return error_hint(err, "a proxy or the registry rewrites manifests: images pushed this way cannot be trusted");
+        error_set(err, ERR_DIGEST, "%s: the registry stored the manifest as %s, it was %s", what,
+                  stored, digest);
+        return error_hint(
+            err,
+            "a proxy or the registry rewrites manifests: images pushed this way cannot be trusted");
     }
     return 0;
 }
@@ -200,7 +218,8 @@ static int push_blobs(struct push *push, const struct value *manifest, struct er
     size_t count = 0;
 
     for (size_t i = 0; i <= value_count(layers); i++) {
-        const struct value *descriptor = i ? value_at(layers, i - 1) : value_get(manifest, "config");
+        const struct value *descriptor =
+            i ? value_at(layers, i - 1) : value_get(manifest, "config");
         const char *digest = value_get_string(descriptor, "digest", "");
         bool twice = value_get(descriptor, "urls") != NULL; /* layers of elsewhere stay there */
         for (size_t k = 0; k < count && !twice; k++)
@@ -214,8 +233,9 @@ static int push_blobs(struct push *push, const struct value *manifest, struct er
     return workers_run(count, push_blob, push, err);
 }
 
-int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name, const char *tag,
-                const struct value *from, struct push_result *out, struct error *err)
+int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name,
+                const char *tag, const struct value *from, struct push_result *out,
+                struct error *err)
 {
     cleanup_value struct value manifest = {0};
     cleanup_buf struct buf text = BUF_INIT;
@@ -233,11 +253,17 @@ int remote_push(struct remote *remote, struct store *store, const char *digest, 
         out->skipped = true;
         return 0;
     }
-    struct push push = {.remote = remote, .store = store, .name = name, .from = from,
-                        .scope = mem_printf("repository:%s:pull,push", name), .label = mem_printf("push %s:%s", name, tag)};
+    struct push push = {.remote = remote,
+                        .store = store,
+                        .name = name,
+                        .from = from,
+                        .scope = mem_printf("repository:%s:pull,push", name),
+                        .label = mem_printf("push %s:%s", name, tag)};
     int status = push_blobs(&push, &manifest, err);
     if (status == 0)
-        status = put_manifest(&push, tag, &text, value_get_string(&manifest, "mediaType", OCI_MANIFEST), out->digest.text, err);
+        status =
+            put_manifest(&push, tag, &text, value_get_string(&manifest, "mediaType", OCI_MANIFEST),
+                         out->digest.text, err);
     out->sent = push.sent;
     out->bytes = push.bytes;
     free(push.scope);

@@ -16,11 +16,13 @@
 #include "base/mem.h"
 #include "oci/store_internal.h"
 
-#define ID_LEN 32
-#define UPLOAD_MAX_AGE_S (24 * 3600) /* an upload that nobody took up again is removed after that */
+#define ID_LEN           32
+#define UPLOAD_MAX_AGE_S (24 * 3600) /* an upload that nobody took up again is removed after that  \
+                                      */
 #define PARKED_MAX 64
 
-/* The running digest of a parked upload, so that the next request of the same process need not read it again. */
+/* The running digest of a parked upload, so that the next request of the same process need not read
+ * it again. */
 struct parked {
     struct parked *next;
     char id[ID_LEN + 1];
@@ -73,7 +75,8 @@ static void drop_stale_uploads(struct store *store)
         return;
     }
     while ((entry = readdir(folder)))
-        if (upload_id_valid(entry->d_name) && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        if (upload_id_valid(entry->d_name) &&
+            fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             now - st.st_mtime > UPLOAD_MAX_AGE_S)
             unlinkat(fd, entry->d_name, 0);
     closedir(folder);
@@ -93,7 +96,8 @@ struct store *store_open_at(const char *root, bool durable, struct error *err)
         store_close(store);
         return NULL;
     }
-    if (store_make_dirs(store, "blobs/sha256", err) != 0 || store_make_dirs(store, "uploads", err) != 0 ||
+    if (store_make_dirs(store, "blobs/sha256", err) != 0 ||
+        store_make_dirs(store, "uploads", err) != 0 ||
         store_make_dirs(store, "repositories", err) != 0) {
         error_hint(err, "is %s writable for you?", root);
         store_close(store);
@@ -157,7 +161,8 @@ bool store_blob_exists(struct store *store, const char *digest, uint64_t *size)
     char path[BLOB_PATH];
     struct stat st;
 
-    if (blob_path(digest, path, NULL) != 0 || fstatat(store->dir, path, &st, 0) != 0 || !S_ISREG(st.st_mode))
+    if (blob_path(digest, path, NULL) != 0 || fstatat(store->dir, path, &st, 0) != 0 ||
+        !S_ISREG(st.st_mode))
         return false;
     if (size)
         *size = (uint64_t)st.st_size;
@@ -179,7 +184,8 @@ int store_blob_open(struct store *store, const char *digest, uint64_t *size, str
     return steal_fd(&fd);
 }
 
-int store_blob_read(struct store *store, const char *digest, size_t limit, struct buf *out, struct error *err)
+int store_blob_read(struct store *store, const char *digest, size_t limit, struct buf *out,
+                    struct error *err)
 {
     char path[BLOB_PATH];
 
@@ -199,7 +205,8 @@ int store_blob_delete(struct store *store, const char *digest, struct error *err
     return 0;
 }
 
-int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out, struct error *err)
+int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out,
+                   struct error *err)
 {
     struct digest sum;
 
@@ -228,7 +235,8 @@ int store_scratch(struct store *store, struct error *err)
         if (fd >= 0)
             unlink(name);
     }
-    return fd >= 0 ? fd : error_errno(err, errno, "cannot make a temporary file in %s", store->root);
+    return fd >= 0 ? fd
+                   : error_errno(err, errno, "cannot make a temporary file in %s", store->root);
 }
 
 /* ---- uploads ---- */
@@ -383,7 +391,8 @@ struct upload *store_blob_resume(struct store *store, const char *id, struct err
     return upload;
 }
 
-int store_blob_commit(struct upload *upload, const char *expected, struct digest *out, struct error *err)
+int store_blob_commit(struct upload *upload, const char *expected, struct digest *out,
+                      struct error *err)
 {
     struct store *store = upload->store;
     char from[64], to[BLOB_PATH];
@@ -394,11 +403,13 @@ int store_blob_commit(struct upload *upload, const char *expected, struct digest
     if (upload->hasher) {
         hasher_finish(upload->hasher, &sum);
         upload->hasher = NULL;
-    } else if (lseek(upload->fd, 0, SEEK_SET) < 0 || digest_file(upload->fd, &sum, NULL, err) != 0) {
+    } else if (lseek(upload->fd, 0, SEEK_SET) < 0 ||
+               digest_file(upload->fd, &sum, NULL, err) != 0) {
         goto fail;
     }
     if (expected && strcmp(expected, sum.text) != 0) {
-        error_set(err, ERR_DIGEST, "the content has the digest %s, expected was %s", sum.text, expected);
+        error_set(err, ERR_DIGEST, "the content has the digest %s, expected was %s", sum.text,
+                  expected);
         goto fail;
     }
     if (store->durable && fdatasync(upload->fd) < 0) {

@@ -1,15 +1,18 @@
 /*
- * Images on disk: blobs by digest, repositories with tags. The embedded registry serves one over HTTP
- * (<state>/local/registry); builds and pulls collect in another (<state>/cache/oci). Any number of threads and processes may
- * use one at the same time: everything appears by rename, complete or not at all.
+ * Images on disk: blobs by digest, repositories with tags. The embedded registry serves one over
+ * HTTP
+ * (<state>/local/registry); builds and pulls collect in another (<state>/cache/oci). Any number of
+ * threads and processes may use one at the same time: everything appears by rename, complete or not
+ * at all.
  *
  *   blobs/sha256/<hex>                     manifests too
  *   uploads/<id>                           unfinished
  *   repositories/<name>/_tags/<tag>        "sha256:<hex>\n"
  *   repositories/<name>/_manifests/<hex>   the media type
  *
- * Names, tags and digests are checked against the grammar of the OCI distribution spec, which leaves no room for paths:
- * components begin with [a-z0-9], so "_tags" is none, and neither is "..".
+ * Names, tags and digests are checked against the grammar of the OCI distribution spec, which
+ * leaves no room for paths: components begin with [a-z0-9], so "_tags" is none, and neither is
+ * "..".
  */
 #ifndef MLHOST_OCI_STORE_H
 #define MLHOST_OCI_STORE_H
@@ -25,7 +28,8 @@
 
 struct store;
 
-/* The store of the embedded registry: <state_dir>/local/registry. Folders are made. NULL with an error. */
+/* The store of the embedded registry: <state_dir>/local/registry. Folders are made. NULL with an
+ * error. */
 struct store *store_open(const char *state_dir, struct error *err);
 /* Any folder; `durable`: blobs are on the disk before they get their name. */
 struct store *store_open_at(const char *root, bool durable, struct error *err);
@@ -33,24 +37,31 @@ void store_close(struct store *store); /* NULL is allowed; parked uploads stay o
 void store_cleanup(struct store **store);
 #define cleanup_store __attribute__((cleanup(store_cleanup)))
 
-bool store_name_valid(const char *name); /* [a-z0-9]+((.|_|__|-+)[a-z0-9]+)*(/...)*, at most 255 bytes */
-bool store_tag_valid(const char *tag);   /* [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} */
+bool store_name_valid(
+    const char *name); /* [a-z0-9]+((.|_|__|-+)[a-z0-9]+)*(/...)*, at most 255 bytes */
+bool store_tag_valid(const char *tag); /* [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} */
 
 /* ---- blobs ---- */
 
-bool store_blob_exists(struct store *store, const char *digest, uint64_t *size); /* size may be NULL */
+bool store_blob_exists(struct store *store, const char *digest,
+                       uint64_t *size); /* size may be NULL */
 /* A readable descriptor, or -1: ERR_NOT_FOUND, or ERR_INVALID for what is no digest. */
 int store_blob_open(struct store *store, const char *digest, uint64_t *size, struct error *err);
-int store_blob_read(struct store *store, const char *digest, size_t limit, struct buf *out, struct error *err);
+int store_blob_read(struct store *store, const char *digest, size_t limit, struct buf *out,
+                    struct error *err);
 int store_blob_delete(struct store *store, const char *digest, struct error *err);
 /* Bytes at hand, e.g. a config. */
-int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out, struct error *err);
-char *store_blob_path(struct store *store, const char *digest); /* allocated; NULL for what is no digest */
+int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out,
+                   struct error *err);
+char *store_blob_path(struct store *store,
+                      const char *digest); /* allocated; NULL for what is no digest */
 
-/* A nameless file on the store's disk, gone when closed: for what has to be collected before it can be written. -1 fails. */
+/* A nameless file on the store's disk, gone when closed: for what has to be collected before it can
+ * be written. -1 fails. */
 int store_scratch(struct store *store, struct error *err);
 
-/* An upload: written piece by piece, perhaps over several requests, then committed under its digest. */
+/* An upload: written piece by piece, perhaps over several requests, then committed under its
+ * digest. */
 struct upload;
 struct upload *store_blob_begin(struct store *store, struct error *err);
 const char *store_upload_id(const struct upload *upload);
@@ -60,25 +71,31 @@ int store_blob_write(struct upload *upload, const void *data, size_t len, struct
 void store_blob_park(struct upload *upload);
 /* Takes up a parked one; ERR_NOT_FOUND. One user at a time: ERR_CONFLICT. */
 struct upload *store_blob_resume(struct store *store, const char *id, struct error *err);
-/* Checks the digest (`expected` may be NULL), makes the blob appear. Frees the upload in any case; on a mismatch
- * (ERR_DIGEST, both digests in the message) nothing is kept. */
-int store_blob_commit(struct upload *upload, const char *expected, struct digest *out, struct error *err);
+/* Checks the digest (`expected` may be NULL), makes the blob appear. Frees the upload in any case;
+ * on a mismatch (ERR_DIGEST, both digests in the message) nothing is kept. */
+int store_blob_commit(struct upload *upload, const char *expected, struct digest *out,
+                      struct error *err);
 void store_blob_abort(struct upload *upload); /* frees, removes; NULL is allowed */
 
 /* ---- manifests, tags, repositories ---- */
 
-/* ref: a tag or a digest (which must then be the content's). The content must be JSON; what it names (config, layers,
- * manifests) must be in the store unless `loose`: ERR_NOT_FOUND names the first that is not. */
-int store_manifest_put(struct store *store, const char *name, const char *ref, const char *media_type, const void *data,
-                       size_t len, bool loose, struct digest *out, struct error *err);
+/* ref: a tag or a digest (which must then be the content's). The content must be JSON; what it
+ * names (config, layers, manifests) must be in the store unless `loose`: ERR_NOT_FOUND names the
+ * first that is not. */
+int store_manifest_put(struct store *store, const char *name, const char *ref,
+                       const char *media_type, const void *data, size_t len, bool loose,
+                       struct digest *out, struct error *err);
 /* ref: a tag or a digest. Any out pointer may be NULL; *media_type is allocated. ERR_NOT_FOUND. */
-int store_manifest_get(struct store *store, const char *name, const char *ref, struct buf *content, char **media_type,
-                       struct digest *digest, struct error *err);
+int store_manifest_get(struct store *store, const char *name, const char *ref, struct buf *content,
+                       char **media_type, struct digest *digest, struct error *err);
 /* Forgets a manifest of the repository, and every tag that names it. */
-int store_manifest_delete(struct store *store, const char *name, const char *digest, struct error *err);
+int store_manifest_delete(struct store *store, const char *name, const char *digest,
+                          struct error *err);
 
-int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest, struct error *err);
-int store_tag_resolve(struct store *store, const char *name, const char *tag, struct digest *out, struct error *err);
+int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest,
+                  struct error *err);
+int store_tag_resolve(struct store *store, const char *name, const char *tag, struct digest *out,
+                      struct error *err);
 int store_tag_delete(struct store *store, const char *name, const char *tag, struct error *err);
 /* Sorted arrays of strings. ERR_NOT_FOUND for an unknown repository. */
 int store_tags(struct store *store, const char *name, struct value *out, struct error *err);

@@ -10,9 +10,9 @@ struct parked;
 
 struct store {
     char *root;
-    int dir;                /* descriptor of root: everything below is named relative to it */
+    int dir; /* descriptor of root: everything below is named relative to it */
     bool durable;
-    pthread_mutex_t lock;   /* guards parked */
+    pthread_mutex_t lock; /* guards parked */
     struct parked *parked;
 };
 

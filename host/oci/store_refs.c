@@ -58,7 +58,8 @@ bool store_name_valid(const char *name)
 
 bool store_tag_valid(const char *tag)
 {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
     size_t len = tag ? strlen(tag) : 0;
 
     return len >= 1 && len <= 128 && *tag != '.' && *tag != '-' && strspn(tag, allowed) == len;
@@ -69,7 +70,8 @@ static int check_name(const char *name, struct error *err)
     if (store_name_valid(name))
         return 0;
     error_set(err, ERR_INVALID, "'%.255s' is no repository name", name ? name : "");
-    return error_hint(err, "components of lower-case letters and digits, joined by . _ __ or -, separated by /");
+    return error_hint(
+        err, "components of lower-case letters and digits, joined by . _ __ or -, separated by /");
 }
 
 static int check_tag(const char *tag, struct error *err)
@@ -82,11 +84,12 @@ static int check_tag(const char *tag, struct error *err)
 
 static int unknown(const char *name, const char *ref, struct error *err)
 {
-    return error_set(err, ERR_NOT_FOUND, "no such image: %s%s%s", name, digest_valid(ref) ? "@" : ":", ref);
+    return error_set(err, ERR_NOT_FOUND, "no such image: %s%s%s", name,
+                     digest_valid(ref) ? "@" : ":", ref);
 }
 
-static int marker_put(struct store *store, const char *name, const char *kind, const char *leaf, const char *text,
-                      struct error *err)
+static int marker_put(struct store *store, const char *name, const char *kind, const char *leaf,
+                      const char *text, struct error *err)
 {
     cleanup_free char *folder = mem_printf("repositories/%s/%s", name, kind);
     cleanup_free char *path = mem_printf("%s/%s", folder, leaf);
@@ -97,7 +100,8 @@ static int marker_put(struct store *store, const char *name, const char *kind, c
 }
 
 /* The text of a marker without its line end; NULL with ERR_NOT_FOUND. */
-static char *marker_get(struct store *store, const char *name, const char *kind, const char *leaf, struct error *err)
+static char *marker_get(struct store *store, const char *name, const char *kind, const char *leaf,
+                        struct error *err)
 {
     cleanup_free char *path = mem_printf("repositories/%s/%s/%s", name, kind, leaf);
     cleanup_buf struct buf text = BUF_INIT;
@@ -109,7 +113,8 @@ static char *marker_get(struct store *store, const char *name, const char *kind,
     return out;
 }
 
-int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest, struct error *err)
+int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest,
+                  struct error *err)
 {
     if (check_name(name, err) != 0 || check_tag(tag, err) != 0)
         return -1;
@@ -119,7 +124,8 @@ int store_tag_set(struct store *store, const char *name, const char *tag, const 
     return marker_put(store, name, "_tags", tag, text, err);
 }
 
-int store_tag_resolve(struct store *store, const char *name, const char *tag, struct digest *out, struct error *err)
+int store_tag_resolve(struct store *store, const char *name, const char *tag, struct digest *out,
+                      struct error *err)
 {
     struct error problem = {0};
 
@@ -134,7 +140,8 @@ int store_tag_resolve(struct store *store, const char *name, const char *tag, st
         return -1;
     }
     if (!digest_valid(text))
-        return error_set(err, ERR_INVALID, "%s: the tag %s of %s names no digest", store->root, tag, name);
+        return error_set(err, ERR_INVALID, "%s: the tag %s of %s names no digest", store->root, tag,
+                         name);
     memcpy(out->text, text, strlen(text) + 1);
     return 0;
 }
@@ -146,13 +153,15 @@ int store_tag_delete(struct store *store, const char *name, const char *tag, str
     cleanup_free char *path = mem_printf("repositories/%s/_tags/%s", name, tag);
     if (unlinkat(store->dir, path, 0) == 0)
         return 0;
-    return errno == ENOENT ? unknown(name, tag, err) : error_errno(err, errno, "cannot delete %s:%s", name, tag);
+    return errno == ENOENT ? unknown(name, tag, err)
+                           : error_errno(err, errno, "cannot delete %s:%s", name, tag);
 }
 
 /* ---- manifests ---- */
 
 /* Is what a descriptor names here? */
-static int check_descriptor(struct store *store, const struct value *descriptor, const char *what, struct error *err)
+static int check_descriptor(struct store *store, const struct value *descriptor, const char *what,
+                            struct error *err)
 {
     const char *digest = value_get_string(descriptor, "digest", "");
 
@@ -165,8 +174,8 @@ static int check_descriptor(struct store *store, const struct value *descriptor,
     return error_hint(err, "push blobs before the manifest that names them");
 }
 
-static int check_list(struct store *store, const struct value *manifest, const char *key, const char *what,
-                      struct error *err)
+static int check_list(struct store *store, const struct value *manifest, const char *key,
+                      const char *what, struct error *err)
 {
     const struct value *list = value_get(manifest, key);
 
@@ -176,8 +185,9 @@ static int check_list(struct store *store, const struct value *manifest, const c
     return 0;
 }
 
-int store_manifest_put(struct store *store, const char *name, const char *ref, const char *media_type, const void *data,
-                       size_t len, bool loose, struct digest *out, struct error *err)
+int store_manifest_put(struct store *store, const char *name, const char *ref,
+                       const char *media_type, const void *data, size_t len, bool loose,
+                       struct digest *out, struct error *err)
 {
     cleanup_value struct value manifest = {0};
     bool by_digest = digest_valid(ref);
@@ -186,14 +196,16 @@ int store_manifest_put(struct store *store, const char *name, const char *ref, c
     if (check_name(name, err) != 0 || (!by_digest && check_tag(ref, err) != 0))
         return -1;
     if (len > STORE_MANIFEST_LIMIT)
-        return error_set(err, ERR_TOO_LARGE, "the manifest has %zu bytes, the limit is %u", len, STORE_MANIFEST_LIMIT);
+        return error_set(err, ERR_TOO_LARGE, "the manifest has %zu bytes, the limit is %u", len,
+                         STORE_MANIFEST_LIMIT);
     if (value_from_json(data, len, "manifest", NULL, &manifest, err) != 0)
         return -1;
     if (manifest.kind != VALUE_MAP || value_get_int(&manifest, "schemaVersion", 0) != 2)
         return error_set(err, ERR_INVALID, "the manifest is not of schemaVersion 2");
     const char *own = value_get_string(&manifest, "mediaType", media_type);
     if (media_type && strcmp(own, media_type) != 0)
-        return error_set(err, ERR_INVALID, "the manifest says it is %s, the request %s", own, media_type);
+        return error_set(err, ERR_INVALID, "the manifest says it is %s, the request %s", own,
+                         media_type);
     if (!loose) {
         const struct value *config = value_get(&manifest, "config");
         if (config && check_descriptor(store, config, "config", err) != 0)
@@ -204,7 +216,8 @@ int store_manifest_put(struct store *store, const char *name, const char *ref, c
     }
     digest_bytes(data, len, &sum);
     if (by_digest && strcmp(ref, sum.text) != 0)
-        return error_set(err, ERR_DIGEST, "the manifest has the digest %s, expected was %s", sum.text, ref);
+        return error_set(err, ERR_DIGEST, "the manifest has the digest %s, expected was %s",
+                         sum.text, ref);
     if (store_blob_put(store, data, len, &sum, err) != 0 ||
         marker_put(store, name, "_manifests", sum.text + 7,
                    own ? own : "application/vnd.oci.image.manifest.v1+json", err) != 0)
@@ -216,8 +229,8 @@ int store_manifest_put(struct store *store, const char *name, const char *ref, c
     return 0;
 }
 
-int store_manifest_get(struct store *store, const char *name, const char *ref, struct buf *content, char **media_type,
-                       struct digest *digest, struct error *err)
+int store_manifest_get(struct store *store, const char *name, const char *ref, struct buf *content,
+                       char **media_type, struct digest *digest, struct error *err)
 {
     struct error problem = {0};
     struct digest sum;
@@ -244,13 +257,15 @@ int store_manifest_get(struct store *store, const char *name, const char *ref, s
 
 static int compare_names(const void *a, const void *b)
 {
-    return strcmp(((const struct value *)a)->as.string.data, ((const struct value *)b)->as.string.data);
+    return strcmp(((const struct value *)a)->as.string.data,
+                  ((const struct value *)b)->as.string.data);
 }
 
 static void sort_names(struct value *list)
 {
     if (value_count(list))
-        qsort(list->as.array.items, list->as.array.count, sizeof *list->as.array.items, compare_names);
+        qsort(list->as.array.items, list->as.array.count, sizeof *list->as.array.items,
+              compare_names);
 }
 
 static int list_folder(struct store *store, const char *path, struct value *out, struct error *err)
@@ -303,7 +318,8 @@ int store_tags(struct store *store, const char *name, struct value *out, struct 
     return -1;
 }
 
-int store_manifest_delete(struct store *store, const char *name, const char *digest, struct error *err)
+int store_manifest_delete(struct store *store, const char *name, const char *digest,
+                          struct error *err)
 {
     cleanup_value struct value tags = {0};
 
@@ -313,12 +329,14 @@ int store_manifest_delete(struct store *store, const char *name, const char *dig
         return error_set(err, ERR_INVALID, "'%.100s' is no digest", digest);
     cleanup_free char *path = mem_printf("repositories/%s/_manifests/%s", name, digest + 7);
     if (unlinkat(store->dir, path, 0) < 0)
-        return errno == ENOENT ? unknown(name, digest, err) : error_errno(err, errno, "cannot delete %s", path);
+        return errno == ENOENT ? unknown(name, digest, err)
+                               : error_errno(err, errno, "cannot delete %s", path);
     if (store_tags(store, name, &tags, NULL) == 0) {
         for (size_t i = 0; i < value_count(&tags); i++) {
             const char *tag = value_text(value_at(&tags, i), "");
             struct digest sum;
-            if (store_tag_resolve(store, name, tag, &sum, NULL) == 0 && strcmp(sum.text, digest) == 0)
+            if (store_tag_resolve(store, name, tag, &sum, NULL) == 0 &&
+                strcmp(sum.text, digest) == 0)
                 store_tag_delete(store, name, tag, NULL);
         }
     }

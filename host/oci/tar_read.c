@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "oci/tree.h"
 
-#define BLOCK_SIZE (256u * 1024)
+#define BLOCK_SIZE  (256u * 1024)
 #define ENTRIES_MAX 4000000
 
 struct tar_reader {
@@ -60,8 +60,9 @@ void tar_reader_free(struct tar_reader *reader)
 }
 
 /* As bytes, or, where this locale has no such characters, as the UTF-8 that it is. */
-#define TEXT(entry, field) \
-    (archive_entry_##field(entry) ? archive_entry_##field(entry) : archive_entry_##field##_utf8(entry))
+#define TEXT(entry, field)                                                                         \
+    (archive_entry_##field(entry) ? archive_entry_##field(entry)                                   \
+                                  : archive_entry_##field##_utf8(entry))
 
 static bool leads_out(const char *path)
 {
@@ -79,14 +80,16 @@ int tar_reader_next(struct tar_reader *reader, struct tar_entry *entry, struct e
     if (status == ARCHIVE_EOF)
         return 0;
     if (status != ARCHIVE_OK && status != ARCHIVE_WARN)
-        return error_set(err, ERR_INVALID, "the archive is damaged: %s", archive_error_string(reader->archive));
+        return error_set(err, ERR_INVALID, "the archive is damaged: %s",
+                         archive_error_string(reader->archive));
     if (++reader->entries > ENTRIES_MAX)
         return error_set(err, ERR_TOO_LARGE, "the archive has more than %d entries", ENTRIES_MAX);
     const char *path = TEXT(from, pathname), *hardlink = TEXT(from, hardlink);
     if (!path)
         return error_set(err, ERR_INVALID, "the archive holds an entry without a name");
     if (leads_out(path) || (hardlink && leads_out(hardlink)))
-        return error_set(err, ERR_INVALID, "the archive holds the name '%.200s', which leads out of it", path);
+        return error_set(err, ERR_INVALID,
+                         "the archive holds the name '%.200s', which leads out of it", path);
     free(reader->path);
     free(reader->hardlink);
     reader->path = tree_clean(path);
@@ -111,7 +114,8 @@ int64_t tar_reader_copy(struct tar_reader *reader, int to, struct error *err)
     for (;;) {
         la_ssize_t n = archive_read_data(reader->archive, piece, BLOCK_SIZE);
         if (n < 0)
-            return error_set(err, ERR_INVALID, "the archive is damaged: %s", archive_error_string(reader->archive));
+            return error_set(err, ERR_INVALID, "the archive is damaged: %s",
+                             archive_error_string(reader->archive));
         if (n == 0)
             return total;
         if (fd_write_all(to, piece, (size_t)n, err) != 0)

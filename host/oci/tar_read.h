@@ -1,4 +1,5 @@
-/* Tar archives entry by entry: layers (plain, gzip, zstd), and what ADD unpacks (besides bzip2, xz). libarchive underneath. */
+/* Tar archives entry by entry: layers (plain, gzip, zstd), and what ADD unpacks (besides bzip2,
+ * xz). libarchive underneath. */
 #ifndef MLHOST_OCI_TAR_READ_H
 #define MLHOST_OCI_TAR_READ_H
 
@@ -9,7 +10,7 @@
 #include "base/error.h"
 
 struct tar_entry {
-    const char *path;     /* clean and relative; valid until the next entry. "" is the root */
+    const char *path; /* clean and relative; valid until the next entry. "" is the root */
     mode_t mode;
     uint32_t uid, gid;
     uint64_t size;

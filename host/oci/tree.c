@@ -15,7 +15,8 @@ char *tree_clean(const char *path)
     struct buf out = BUF_INIT;
 
     buf_puts(&out, "");
-    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part;
+         part = strtok_r(NULL, "/", &save)) {
         if (strcmp(part, ".") == 0)
             continue;
         if (strcmp(part, "..") == 0) {
@@ -88,7 +89,8 @@ static struct tree_node *node_of(struct tree *tree, const char *path)
 
 const struct tree_node *tree_get(const struct tree *tree, const char *path)
 {
-    const struct tree_node *node = tree->room ? tree->slots[slot_of(tree->slots, tree->room, path)] : NULL;
+    const struct tree_node *node =
+        tree->room ? tree->slots[slot_of(tree->slots, tree->room, path)] : NULL;
 
     return node && node->mode ? node : NULL;
 }
@@ -124,8 +126,8 @@ static void put_parents(struct tree *tree, const char *path)
     }
 }
 
-static void put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid, const char *link,
-                const char *origin, int layer, uint64_t size)
+static void put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid,
+                const char *link, const char *origin, int layer, uint64_t size)
 {
     put_parents(tree, path);
     struct tree_node *node = node_of(tree, path);
@@ -143,8 +145,8 @@ static void put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, 
     node->size = size;
 }
 
-void tree_put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid, const char *link,
-              const char *origin, uint64_t size)
+void tree_put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid,
+              const char *link, const char *origin, uint64_t size)
 {
     put(tree, path, mode, uid, gid, link, origin, tree->layers, size);
 }
@@ -155,7 +157,8 @@ static void add_entry(struct tree *tree, const struct tar_entry *entry)
     const char *leaf = slash ? slash + 1 : entry->path;
 
     if (strncmp(leaf, ".wh.", 4) == 0) {
-        cleanup_free char *folder = slash ? mem_strndup(entry->path, (size_t)(slash - entry->path)) : mem_strdup("");
+        cleanup_free char *folder =
+            slash ? mem_strndup(entry->path, (size_t)(slash - entry->path)) : mem_strdup("");
         if (strcmp(leaf, ".wh..wh..opq") == 0) {
             remove_below(tree, folder, false);
         } else {
@@ -165,12 +168,14 @@ static void add_entry(struct tree *tree, const struct tar_entry *entry)
         return;
     }
     if (!entry->hardlink) {
-        tree_put(tree, entry->path, entry->mode, entry->uid, entry->gid, entry->symlink, NULL, entry->size);
+        tree_put(tree, entry->path, entry->mode, entry->uid, entry->gid, entry->symlink, NULL,
+                 entry->size);
         return;
     }
     const struct tree_node *to = tree_get(tree, entry->hardlink);
     if (to)
-        put(tree, entry->path, to->mode, to->uid, to->gid, to->link, to->origin ? to->origin : to->path, to->layer, to->size);
+        put(tree, entry->path, to->mode, to->uid, to->gid, to->link,
+            to->origin ? to->origin : to->path, to->layer, to->size);
 }
 
 int tree_add_layer(struct tree *tree, int fd, struct error *err)
@@ -206,8 +211,9 @@ char *tree_resolve(const struct tree *tree, const char *path, bool last, struct 
                 error_set(err, ERR_INVALID, "/%s goes round in a loop of links", path);
                 return NULL;
             }
-            cleanup_free char *joined = *node->link == '/' ? mem_printf("%s%s", node->link, rest + len)
-                                                           : mem_printf("%s/%s%s", done, node->link, rest + len);
+            cleanup_free char *joined = *node->link == '/'
+                                            ? mem_printf("%s%s", node->link, rest + len)
+                                            : mem_printf("%s/%s%s", done, node->link, rest + len);
             free(next);
             mem_cleanup(&rest);
             mem_cleanup(&done);
@@ -226,7 +232,8 @@ char *tree_resolve(const struct tree *tree, const char *path, bool last, struct 
 
 static int compare_nodes(const void *a, const void *b)
 {
-    return strcmp((*(const struct tree_node *const *)a)->path, (*(const struct tree_node *const *)b)->path);
+    return strcmp((*(const struct tree_node *const *)a)->path,
+                  (*(const struct tree_node *const *)b)->path);
 }
 
 const struct tree_node **tree_sorted(const struct tree *tree, size_t *count)
@@ -250,7 +257,8 @@ int tree_spool(int layer_fd, struct value *wanted, int to, struct error *err)
     if (!reader)
         return -1;
     while ((status = tar_reader_next(reader, &entry, err)) > 0) {
-        struct value *slot = entry.hardlink || !S_ISREG(entry.mode) ? NULL : value_get(wanted, entry.path);
+        struct value *slot =
+            entry.hardlink || !S_ISREG(entry.mode) ? NULL : value_get(wanted, entry.path);
         if (!slot)
             continue;
         off_t offset = lseek(to, 0, SEEK_CUR);

@@ -1,6 +1,7 @@
 /*
- * What the layers of an image add up to: every path with its attributes and the layer that its content is in, without
- * unpacking anything. The builder asks it where links lead, which folders exist, and copies out of it (COPY --from).
+ * What the layers of an image add up to: every path with its attributes and the layer that its
+ * content is in, without unpacking anything. The builder asks it where links lead, which folders
+ * exist, and copies out of it (COPY --from).
  */
 #ifndef MLHOST_OCI_TREE_H
 #define MLHOST_OCI_TREE_H
@@ -10,12 +11,13 @@
 #include "oci/store.h"
 
 struct tree_node {
-    char *path;      /* relative, clean */
-    mode_t mode;     /* 0: removed by a whiteout */
+    char *path;  /* relative, clean */
+    mode_t mode; /* 0: removed by a whiteout */
     uint32_t uid, gid;
-    char *link;      /* symbolic link: where to */
-    char *origin;    /* the name under which `layer` holds the content, when another one (a hard link); else NULL */
-    int layer;       /* number of the layer, from 0 */
+    char *link;   /* symbolic link: where to */
+    char *origin; /* the name under which `layer` holds the content, when another one (a hard link);
+                     else NULL */
+    int layer;    /* number of the layer, from 0 */
     uint64_t size;
 };
 
@@ -29,17 +31,18 @@ void tree_free(struct tree *tree); /* leaves an empty one */
 /* Adds a layer file (tar, gzip, zstd) on top. */
 int tree_add_layer(struct tree *tree, int fd, struct error *err);
 /* Adds one entry to the topmost layer, for a builder that has just written it. */
-void tree_put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid, const char *link,
-              const char *origin, uint64_t size);
-const struct tree_node *tree_get(const struct tree *tree, const char *path); /* NULL: not there. Links are not followed */
-/* The path with all links on its way followed, the last component's too when `last`; what does not exist stays as it
- * is. NULL: ERR_INVALID (a loop of links). Allocated; "" is the root. */
+void tree_put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid,
+              const char *link, const char *origin, uint64_t size);
+const struct tree_node *tree_get(const struct tree *tree,
+                                 const char *path); /* NULL: not there. Links are not followed */
+/* The path with all links on its way followed, the last component's too when `last`; what does not
+ * exist stays as it is. NULL: ERR_INVALID (a loop of links). Allocated; "" is the root. */
 char *tree_resolve(const struct tree *tree, const char *path, bool last, struct error *err);
 /* All nodes that exist, sorted by path; free the array, not the nodes. */
 const struct tree_node **tree_sorted(const struct tree *tree, size_t *count);
 
-/* Copies the contents of files out of a layer into `to`, one after another. `wanted` maps names in that layer to nil; each
- * becomes { offset, size }. */
+/* Copies the contents of files out of a layer into `to`, one after another. `wanted` maps names in
+ * that layer to nil; each becomes { offset, size }. */
 int tree_spool(int layer_fd, struct value *wanted, int to, struct error *err);
 
 /* "/a/./b//../c/" -> "a/c"; ".." stops at the root. Allocated. */

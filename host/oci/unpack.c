@@ -16,14 +16,16 @@
 #include "oci/path_set.h"
 #include "oci/unpack_internal.h"
 
-#define DEFAULT_BYTES (UINT64_C(64) << 30)
+#define DEFAULT_BYTES   (UINT64_C(64) << 30)
 #define DEFAULT_ENTRIES UINT64_C(4000000)
-#define WHITEOUT ".wh."
-#define OPAQUE ".wh..wh..opq"
+#define WHITEOUT        ".wh."
+#define OPAQUE          ".wh..wh..opq"
 
-/* A text of a header: as bytes, or, where this locale has no such characters, as the UTF-8 that it is. */
-#define HEADER_TEXT(entry, field) \
-    (archive_entry_##field(entry) ? archive_entry_##field(entry) : archive_entry_##field##_utf8(entry))
+/* A text of a header: as bytes, or, where this locale has no such characters, as the UTF-8 that it
+ * is. */
+#define HEADER_TEXT(entry, field)                                                                  \
+    (archive_entry_##field(entry) ? archive_entry_##field(entry)                                   \
+                                  : archive_entry_##field##_utf8(entry))
 
 struct unpacker {
     int root;
@@ -52,7 +54,9 @@ static la_ssize_t read_piece(struct archive *archive, void *ctx, const void **da
     struct unpacker *unpacker = ctx;
 
     (void)archive;
-    ssize_t got = go_on(unpacker, unpacker->err) == 0 ? inflater_next(unpacker->inflater, data, unpacker->err) : -1;
+    ssize_t got = go_on(unpacker, unpacker->err) == 0
+                      ? inflater_next(unpacker->inflater, data, unpacker->err)
+                      : -1;
     if (got < 0)
         unpacker->read_failed = true;
     return got;
@@ -79,7 +83,8 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
     }
     const char *hidden = leaf + strlen(WHITEOUT);
     if (!*hidden || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
-        return error_set(err, ERR_INVALID, "the layer holds the whiteout '%.200s', which names nothing", path);
+        return error_set(err, ERR_INVALID,
+                         "the layer holds the whiteout '%.200s', which names nothing", path);
     cleanup_free char *gone = slash ? mem_printf("%s/%s", folder, hidden) : mem_strdup(hidden);
     if (path_set_has(&unpacker->made, gone))
         return 1;
@@ -89,7 +94,8 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
     return 1;
 }
 
-static int write_file(struct unpacker *unpacker, struct archive *archive, int fd, const char *path, struct error *err)
+static int write_file(struct unpacker *unpacker, struct archive *archive, int fd, const char *path,
+                      struct error *err)
 {
     const void *data;
     size_t len;
@@ -111,14 +117,16 @@ static int write_file(struct unpacker *unpacker, struct archive *archive, int fd
         end = offset + (la_int64_t)len;
     }
     if (status != ARCHIVE_EOF)
-        return unpacker->read_failed ? -1 : error_set(err, ERR_INVALID, "%s: %s", path, archive_error_string(archive));
+        return unpacker->read_failed
+                   ? -1
+                   : error_set(err, ERR_INVALID, "%s: %s", path, archive_error_string(archive));
     if (end != 0 && ftruncate(fd, end) < 0)
         return error_errno(err, errno, "cannot write %s", path);
     return 0;
 }
 
-static int make_hardlink(struct unpacker *unpacker, const char *to, int parent, const char *leaf, const char *path,
-                         struct error *err)
+static int make_hardlink(struct unpacker *unpacker, const char *to, int parent, const char *leaf,
+                         const char *path, struct error *err)
 {
     const char *to_leaf;
     cleanup_free char *clean = unpack_clean(to, err);
@@ -137,15 +145,18 @@ static int make_hardlink(struct unpacker *unpacker, const char *to, int parent, 
 }
 
 /* Owner, mode and time of what was just made as parent/leaf. */
-static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry, int parent, const char *leaf,
-                          const char *path, struct error *err)
+static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry, int parent,
+                          const char *leaf, const char *path, struct error *err)
 {
     mode_t type = archive_entry_filetype(entry);
-    /* What runs from an unpacked image runs without the means to gain privileges; others on this machine shall not either. */
+    /* What runs from an unpacked image runs without the means to gain privileges; others on this
+     * machine shall not either. */
     mode_t mode = archive_entry_perm(entry) & ~(mode_t)(S_ISUID | S_ISGID);
 
-    if (unpacker->as_root && fchownat(parent, leaf, (uid_t)archive_entry_uid(entry), (gid_t)archive_entry_gid(entry),
-                                      AT_SYMLINK_NOFOLLOW) < 0 && errno != EPERM && errno != EINVAL)
+    if (unpacker->as_root &&
+        fchownat(parent, leaf, (uid_t)archive_entry_uid(entry), (gid_t)archive_entry_gid(entry),
+                 AT_SYMLINK_NOFOLLOW) < 0 &&
+        errno != EPERM && errno != EINVAL)
         return error_errno(err, errno, "cannot set the owner of %s", path);
     if (type == AE_IFLNK)
         return 0;
@@ -154,15 +165,17 @@ static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry
     if (fchmodat(parent, leaf, mode, 0) < 0)
         return error_errno(err, errno, "cannot set the mode of %s", path);
     if (type == AE_IFREG) {
-        struct timespec times[2] = {{0, UTIME_OMIT}, {archive_entry_mtime(entry), archive_entry_mtime_nsec(entry)}};
+        struct timespec times[2] = {{0, UTIME_OMIT},
+                                    {archive_entry_mtime(entry), archive_entry_mtime_nsec(entry)}};
         utimensat(parent, leaf, times, AT_SYMLINK_NOFOLLOW);
     }
     return 0;
 }
 
 /* 1: made, 0: left out. */
-static int make_node(struct unpacker *unpacker, struct archive *archive, struct archive_entry *entry, int parent,
-                     const char *leaf, const char *path, struct error *err)
+static int make_node(struct unpacker *unpacker, struct archive *archive,
+                     struct archive_entry *entry, int parent, const char *leaf, const char *path,
+                     struct error *err)
 {
     mode_t type = archive_entry_filetype(entry);
     struct stat st;
@@ -178,7 +191,8 @@ static int make_node(struct unpacker *unpacker, struct archive *archive, struct 
         return error_errno(err, errno, "cannot replace %s", path);
     switch (type) {
     case AE_IFREG: {
-        cleanup_close int fd = openat(parent, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        cleanup_close int fd =
+            openat(parent, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0)
             return error_errno(err, errno, "cannot make %s", path);
         return write_file(unpacker, archive, fd, path, err) == 0 ? 1 : -1;
@@ -190,18 +204,22 @@ static int make_node(struct unpacker *unpacker, struct archive *archive, struct 
         return 1;
     }
     case AE_IFIFO:
-        return mknodat(parent, leaf, S_IFIFO | 0600, 0) == 0 ? 1 : error_errno(err, errno, "cannot make %s", path);
+        return mknodat(parent, leaf, S_IFIFO | 0600, 0) == 0
+                   ? 1
+                   : error_errno(err, errno, "cannot make %s", path);
     case AE_IFCHR:
     case AE_IFBLK:
-        /* Who may not make devices (a user, a container) gets the image without them; sandboxes bring their own /dev. */
-        return unpacker->as_root && mknodat(parent, leaf, type | 0600, archive_entry_rdev(entry)) == 0;
+        /* Who may not make devices (a user, a container) gets the image without them; sandboxes
+         * bring their own /dev. */
+        return unpacker->as_root &&
+               mknodat(parent, leaf, type | 0600, archive_entry_rdev(entry)) == 0;
     default:
         return 0;
     }
 }
 
-static int unpack_entry(struct unpacker *unpacker, struct archive *archive, struct archive_entry *entry,
-                        struct error *err)
+static int unpack_entry(struct unpacker *unpacker, struct archive *archive,
+                        struct archive_entry *entry, struct error *err)
 {
     const char *name = HEADER_TEXT(entry, pathname);
     const char *link = HEADER_TEXT(entry, hardlink);
@@ -248,27 +266,32 @@ static int unpack_stream(struct unpacker *unpacker, struct error *err)
     archive_read_support_format_empty(archive);
     unpacker->err = err;
     if (archive_read_open(archive, unpacker, NULL, read_piece, NULL) == ARCHIVE_OK) {
-        while ((status = archive_read_next_header(archive, &entry)) == ARCHIVE_OK || status == ARCHIVE_WARN)
+        while ((status = archive_read_next_header(archive, &entry)) == ARCHIVE_OK ||
+               status == ARCHIVE_WARN)
             if (unpack_entry(unpacker, archive, entry, err) != 0)
                 goto out;
     }
     if (status == ARCHIVE_EOF && !unpacker->read_failed)
         result = 0;
     else if (!unpacker->read_failed)
-        error_set(err, ERR_INVALID, "the layer is no readable tar archive: %s", archive_error_string(archive));
+        error_set(err, ERR_INVALID, "the layer is no readable tar archive: %s",
+                  archive_error_string(archive));
 out:
     archive_read_free(archive);
     return result;
 }
 
-static int check_digest(const char *what, const struct digest *have, const char *wanted, struct error *err)
+static int check_digest(const char *what, const struct digest *have, const char *wanted,
+                        struct error *err)
 {
     if (!wanted || strcmp(have->text, wanted) == 0)
         return 0;
-    return error_set(err, ERR_DIGEST, "the layer's %s is %s, expected was %s", what, have->text, wanted);
+    return error_set(err, ERR_DIGEST, "the layer's %s is %s, expected was %s", what, have->text,
+                     wanted);
 }
 
-static int unpack_layer(struct unpacker *unpacker, int fd, const char *digest, const char *diff_id, struct error *err)
+static int unpack_layer(struct unpacker *unpacker, int fd, const char *digest, const char *diff_id,
+                        struct error *err)
 {
     struct digest file, stream;
 
@@ -302,8 +325,8 @@ static void unpacker_init(struct unpacker *unpacker, const struct unpack_options
     };
 }
 
-int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const char *diff_id, bool whiteouts,
-                     const struct unpack_options *options, struct error *err)
+int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const char *diff_id,
+                     bool whiteouts, const struct unpack_options *options, struct error *err)
 {
     struct unpacker unpacker;
 
@@ -313,8 +336,8 @@ int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const c
     return unpack_layer(&unpacker, layer_fd, digest, diff_id, err);
 }
 
-int oci_unpack(struct store *store, const char *manifest_digest, const char *target, const struct unpack_options *options,
-               struct error *err)
+int oci_unpack(struct store *store, const char *manifest_digest, const char *target,
+               const struct unpack_options *options, struct error *err)
 {
     cleanup_value struct value manifest = {0};
     cleanup_value struct value config = {0};
@@ -339,7 +362,8 @@ int oci_unpack(struct store *store, const char *manifest_digest, const char *tar
     for (size_t i = 0; i < value_count(layers); i++) {
         const char *digest = value_get_string(value_at(layers, i), "digest", "");
         cleanup_close int fd = store_blob_open(store, digest, NULL, err);
-        if (fd < 0 || unpack_layer(&unpacker, fd, digest, value_text(value_at(ids, i), NULL), err) != 0) {
+        if (fd < 0 ||
+            unpack_layer(&unpacker, fd, digest, value_text(value_at(ids, i), NULL), err) != 0) {
             error_wrap(err, "layer %zu of %s", i + 1, manifest_digest);
             dir_remove(target, NULL);
             return -1;

@@ -13,17 +13,19 @@ struct unpack_options {
 };
 
 /*
- * Unpacks all layers of the manifest (an index is resolved to linux and this machine's architecture) into `target`, which
- * is made and must be empty; its parent must exist. Layers may be plain, gzip or zstd; each is checked against its digest
- * and its diff id. Whiteouts and opaque folders remove what lower layers left. As root, owners are kept; otherwise the
- * files are the caller's, and devices are left out. Nothing is ever made outside of target, whatever links and names the
- * layers hold. On failure target is removed again. options may be NULL.
+ * Unpacks all layers of the manifest (an index is resolved to linux and this machine's
+ * architecture) into `target`, which is made and must be empty; its parent must exist. Layers may
+ * be plain, gzip or zstd; each is checked against its digest and its diff id. Whiteouts and opaque
+ * folders remove what lower layers left. As root, owners are kept; otherwise the files are the
+ * caller's, and devices are left out. Nothing is ever made outside of target, whatever links and
+ * names the layers hold. On failure target is removed again. options may be NULL.
  */
-int oci_unpack(struct store *store, const char *manifest_digest, const char *target, const struct unpack_options *options,
-               struct error *err);
+int oci_unpack(struct store *store, const char *manifest_digest, const char *target,
+               const struct unpack_options *options, struct error *err);
 
-/* One layer file into a folder that is there; for the builder too. `digest`, `diff_id` may be NULL: not checked. */
-int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const char *diff_id, bool whiteouts,
-                     const struct unpack_options *options, struct error *err);
+/* One layer file into a folder that is there; for the builder too. `digest`, `diff_id` may be NULL:
+ * not checked. */
+int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const char *diff_id,
+                     bool whiteouts, const struct unpack_options *options, struct error *err);
 
 #endif

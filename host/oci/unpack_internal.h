@@ -8,15 +8,18 @@
 
 #define PATH_LIMIT 4096
 
-/* An entry's name without leading "/", "./" and doubled slashes; "." for the root. NULL for one with "..". Allocated. */
+/* An entry's name without leading "/", "./" and doubled slashes; "." for the root. NULL for one
+ * with "..". Allocated. */
 char *unpack_clean(const char *name, struct error *err);
-/* An O_PATH descriptor of a folder below root. Links are followed as the image would see them: never out of root. */
+/* An O_PATH descriptor of a folder below root. Links are followed as the image would see them:
+ * never out of root. */
 int unpack_open_dir(int root, const char *path, bool make);
 /* The folder that holds `path`, and the last component. */
 int unpack_parent(int root, const char *path, bool make, const char **leaf);
 /* rm -rf parent/leaf, no link followed; what is not there is no error. */
 int unpack_remove(int parent, const char *leaf);
-/* Removes what is in a folder, the folder itself stays, and so does what `keep` wants (with what leads to it). */
+/* Removes what is in a folder, the folder itself stays, and so does what `keep` wants (with what
+ * leads to it). */
 int unpack_clear(int root, const char *path, bool (*keep)(void *ctx, const char *path), void *ctx);
 
 #endif

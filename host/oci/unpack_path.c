@@ -1,8 +1,9 @@
 /*
  * Names inside a folder that nothing in a layer can lead out of.
  *
- * An entry's parent is opened with openat2(RESOLVE_IN_ROOT): links in the way are followed as the image itself would see
- * them, with the target as "/". The last component is only ever used with calls that do not follow links.
+ * An entry's parent is opened with openat2(RESOLVE_IN_ROOT): links in the way are followed as the
+ * image itself would see them, with the target as "/". The last component is only ever used with
+ * calls that do not follow links.
  */
 #include "oci/unpack_internal.h"
 
@@ -22,7 +23,8 @@
 
 static int open_in_root(int root, const char *path, int flags)
 {
-    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
+                           .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     long fd;
 
     do
@@ -40,12 +42,14 @@ char *unpack_clean(const char *name, struct error *err)
         error_set(err, ERR_INVALID, "the layer holds a name of %zu bytes", strlen(name));
         return NULL;
     }
-    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part;
+         part = strtok_r(NULL, "/", &save)) {
         if (strcmp(part, ".") == 0)
             continue;
         if (strcmp(part, "..") == 0) {
             buf_free(&out);
-            error_set(err, ERR_INVALID, "the layer holds the name '%.200s', which leads out of the image", name);
+            error_set(err, ERR_INVALID,
+                      "the layer holds the name '%.200s', which leads out of the image", name);
             error_hint(err, "the image is broken or hostile: do not use it");
             return NULL;
         }
@@ -151,8 +155,9 @@ int unpack_clear(int root, const char *path, bool (*keep)(void *ctx, const char 
         struct stat st;
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        cleanup_free char *below =
-            strcmp(path, ".") == 0 ? mem_strdup(entry->d_name) : mem_printf("%s/%s", path, entry->d_name);
+        cleanup_free char *below = strcmp(path, ".") == 0
+                                       ? mem_strdup(entry->d_name)
+                                       : mem_printf("%s/%s", path, entry->d_name);
         if (!keep || !keep(ctx, below))
             status |= remove_at(fd, entry->d_name, 0);
         else if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))

@@ -41,7 +41,8 @@ int workers_run(size_t count, worker_fn *fn, void *ctx, struct error *err)
     size_t started = 0;
 
     pthread_mutex_init(&crew.lock, NULL);
-    while (started < THREADS - 1 && started + 1 < count && pthread_create(&threads[started], NULL, work, &crew) == 0)
+    while (started < THREADS - 1 && started + 1 < count &&
+           pthread_create(&threads[started], NULL, work, &crew) == 0)
         started++;
     work(&crew); /* the caller works too, so that it goes on without any thread */
     for (size_t i = 0; i < started; i++)

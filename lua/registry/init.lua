@@ -6,8 +6,10 @@
 ---   local image = registry.build { context = dir, name = "training", tag = registry.content_tag(dir) }
 ---   return { ref = image:push():ref() }
 ---
---- References are [host/]name[:tag][@digest]. Without a host they mean the active profile's registry; the embedded one is called
---- mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is this program.
+--- References are [host/]name[:tag][@digest]. Without a host they mean the active profile's registry; the embedded one
+--- is called
+--- mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is this
+--- program.
 local host = require "host"
 
 local api = host.registry
@@ -16,6 +18,7 @@ local registry = {}
 local Image, Pushed = {}, {}
 Image.__index, Pushed.__index = Image, Pushed
 
+-- What registry.build takes.
 local BUILD_OPTIONS = { "context", "dockerfile", "name", "tag", "args", "labels", "target" }
 
 --- Only these keys, so that a mistyped one does not pass for an absent one.
@@ -27,7 +30,8 @@ local function check_keys(what, options, allowed)
   for _, key in ipairs(allowed) do known[key] = true end
   for key in pairs(options) do
     if not known[key] then
-      error(("%s: unknown option '%s'; the options are: %s"):format(what, tostring(key), table.concat(allowed, ", ")), 3)
+      local names = table.concat(allowed, ", ")
+      error(("%s: unknown option '%s'; the options are: %s"):format(what, tostring(key), names), 3)
     end
   end
 end
@@ -37,6 +41,14 @@ local function need(what, options, key, example)
   return options[key]
 end
 
+--- One text for one table of texts.
+local function sorted_text(map)
+  local lines = {}
+  for key, value in pairs(map) do lines[#lines + 1] = ("%q=%q"):format(tostring(key), tostring(value)) end
+  table.sort(lines)
+  return table.concat(lines, ",")
+end
+
 --- A reference as it is meant, with host and tag: registry.reference("training:v1") -> "acme.azurecr.io/training:v1"
 function registry.reference(ref)
   return api.reference { ref = ref }.ref
@@ -44,20 +56,26 @@ end
 
 --- registry.content_tag(context, options?) -> 16 hexadecimal digits, a valid tag
 ---
---- It changes when, and only when, what goes into the image changes: the files that .dockerignore lets through (paths, contents,
---- executable bits), the Dockerfile, the build arguments, and, on mlhost/base, this program. Times and owners do not count.
+--- It changes when, and only when, what goes into the image changes: the files that .dockerignore lets through (paths,
+--- contents,
+--- executable bits), the Dockerfile, the build arguments, and, on mlhost/base, this program. Times and owners do not
+--- count.
 ---@param context string # folder
----@param options { dockerfile: string?, args: table?, salt: string? }? # salt: anything else that shall change the tag, such as the
+---@param options { dockerfile: string?, args: table?, salt: string? }? # salt: anything else that shall change the
+--- tag, such as the
 ---   digest of a base image whose tag moves
 function registry.content_tag(context, options)
   options = options or {}
   check_keys("registry.content_tag", options, { "dockerfile", "args", "salt" })
-  return api.content_tag { context = context, dockerfile = options.dockerfile, args = options.args, salt = options.salt }
+  return api.content_tag {
+    context = context, dockerfile = options.dockerfile, args = options.args, salt = options.salt,
+  }
 end
 
 --- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target? } -> image
 ---
---- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size, image.layers.
+--- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
+--- image.layers.
 function registry.build(options)
   check_keys("registry.build", options, BUILD_OPTIONS)
   need("registry.build", options, "context", '"components/training"')
@@ -85,9 +103,11 @@ end
 
 function Pushed:ref() return self.ref_text end
 
---- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt? } -> { ref, digest, tag, built, pushed }
+--- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt? } -> { ref, digest, tag, built,
+--- pushed }
 ---
---- The image of a context is in the registry afterwards. Its tag is the content tag, so nothing is built when the registry has it.
+--- The image of a context is in the registry afterwards. Its tag is the content tag, so nothing is built when the
+--- registry has it.
 function registry.ensure(options)
   check_keys("registry.ensure", options, { "context", "dockerfile", "name", "tag", "args", "labels", "target", "salt" })
   need("registry.ensure", options, "context", '"components/training"')
@@ -97,6 +117,7 @@ function registry.ensure(options)
     -- What else changes the image changes the tag.
     local salt = options.salt
     if options.target then salt = (salt or "") .. " target=" .. options.target end
+    if options.labels then salt = (salt or "") .. " labels=" .. sorted_text(options.labels) end
     tag = registry.content_tag(options.context, { dockerfile = options.dockerfile, args = options.args, salt = salt })
   end
   local ref = registry.reference(name .. ":" .. tag)
@@ -112,7 +133,8 @@ end
 
 --- registry.base_image{ name? } -> { ref, digest, tag, pushed }
 ---
---- The image mlhost/base, made of this program, its libraries and the CA certificates, is in the registry afterwards. Its tag is a
+--- The image mlhost/base, made of this program, its libraries and the CA certificates, is in the registry afterwards.
+--- Its tag is a
 --- digest of its content. `ARG BASE` / `FROM ${BASE}` with args = { BASE = base.ref } builds on exactly it.
 ---@param options { name: string? }? # name: another repository for it
 function registry.base_image(options)
