@@ -189,6 +189,8 @@ static void stop(struct broker *broker)
 {
     if (broker->stopping)
         return;
+    if (strcmp(broker->spec->mode, "repl") == 0)
+        leave(broker); /* nothing was promised to be cleaned up */
     int64_t grace = broker->spec->grace_ns ? broker->spec->grace_ns : GRACE_NS;
     broker->stopping = true;
     broker->hard_deadline = deadline_min(broker->hard_deadline, deadline_in(grace));
