@@ -17,7 +17,7 @@
 #define C_LOOP_MS 200 /* a C function may take so long after the hook was set */
 
 static struct vm *the_vm; /* for the handlers */
-static int64_t limit_ms;
+static int64_t limit_ms, deadline_at = DEADLINE_NONE;
 
 static void arm(int64_t ms)
 {
@@ -134,10 +134,30 @@ void vm_time_prepare(struct vm *vm)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+#define CLOSE_NS (100 * NS_PER_MS) /* the broker's clock and this timer agree to less */
+
+/*
+ * The broker may answer "timeout" a moment before the timer here says the same. The script is about to clean up then, and
+ * must not be taken for one that computes beyond its deadline.
+ */
+void vm_time_answered(struct vm *vm)
+{
+    if (deadline_at == DEADLINE_NONE || clock_now() < deadline_at - CLOSE_NS)
+        return;
+    vm->waiting = 1; /* a signal from here on sees a script that waits */
+    if (vm->time == TIME_LEFT) {
+        arm(vm->grace_ms);
+        if (vm->time == TIME_LEFT)
+            vm->time = TIME_GRACE;
+    }
+    vm->waiting = 0;
+}
+
 void vm_time_start(struct vm *vm, int64_t left_ms)
 {
     (void)vm;
     limit_ms = left_ms;
+    deadline_at = left_ms == INT64_MAX ? DEADLINE_NONE : deadline_in(left_ms * NS_PER_MS);
     if (left_ms != INT64_MAX)
         arm(left_ms);
 }

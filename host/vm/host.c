@@ -71,6 +71,8 @@ static int finish_call(lua_State *L)
         return vm_raise(L, &err);
     }
     if (error) {
+        if (strcmp(value_get_string(error, "code", ""), "timeout") == 0)
+            vm_time_answered(vm);
         error_set(&err, error_code_from_name(value_get_string(error, "code", "internal")), "%s",
                   value_get_string(error, "message", "unknown error"));
         error_hint(&err, "%s", value_get_string(error, "hint", ""));

@@ -105,6 +105,7 @@ int vm_require(lua_State *L);
 /* ---- deadline.c ---- */
 void vm_time_prepare(struct vm *vm);                  /* handlers; before the seal */
 void vm_time_start(struct vm *vm, int64_t left_ms);   /* INT64_MAX: no deadline */
+void vm_time_answered(struct vm *vm);                  /* a call was answered with "timeout" */
 void vm_time_renew(lua_State *L);                     /* L runs (again): pending stops reach it */
 
 #endif
