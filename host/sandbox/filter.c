@@ -179,9 +179,12 @@ static int fill(scmp_filter_ctx ctx, enum filter filter)
 /* The program's bytes, by way of a memory file: libseccomp writes to descriptors only. */
 static int export_program(scmp_filter_ctx ctx, struct sock_fprog *program)
 {
-    cleanup_close int fd = memfd_create("filter", MFD_CLOEXEC);
+    /* Sealed against execution: the only kind that a program inside our own command filter may make. */
+    cleanup_close int fd = memfd_create("filter", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
     struct stat st;
 
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create("filter", MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
     int rc = seccomp_export_bpf(ctx, fd);
