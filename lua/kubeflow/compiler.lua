@@ -287,7 +287,9 @@ end
 local function group_component(state, group, channels)
   local component = { dag = {} }
   for _, c in ipairs(channels) do
-    define(component, "inputDefinitions", channel.injected_name(c), { type = c.type })
+    -- a final status that is passed on is a value like any other
+    local t = c.type.param == "TASK_FINAL_STATUS" and types.of_parameter "STRUCT" or c.type
+    define(component, "inputDefinitions", channel.injected_name(c), { type = t })
   end
   for name, c in pairs(state.outputs[group] or {}) do
     define(component, "outputDefinitions", name, { type = c.type })

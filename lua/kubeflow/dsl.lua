@@ -359,7 +359,9 @@ local COMPILE = { images = true, params = true, name = true, display_name = true
 ---   params  map  other defaults for parameters
 ---   name    string  another name
 function dsl.compile(value, options)
-  options = options or {}
+  -- compile(require "training"): require's second result is the file's name
+  if options == nil or type(options) == "string" then options = {} end
+  if type(options) ~= "table" then fail.raise("compile: the options are a table, not a %s", type(options)) end
   fail.check_keys("compile", options, COMPILE)
   local p = getmetatable(value) == Pipeline and rawget(value, KEY)
   local definition = component.of(value)

@@ -177,29 +177,29 @@ implementation:
       local number_op = kf.component(official("int-0-to-9999", { outputs = { Output = "int" } }))
       local even = kf.component(official("is-even-or-odd", { inputs = { num = "int" }, outputs = { Output = "string" } }))
       local say = echo(kf, official, "print-and-return")
-      local strings = kf.component(official("print-strings", { inputs = { strings = kf.list "string" } }))
+      local ints = kf.component(official("print-ints", { inputs = { ints = kf.list "int" } }))
       return kf.compile(kf.pipeline "lucky-number-pipeline" {
         params = {
           add_drumroll = { "bool", default = true }, repeat_if_lucky_number = { "bool", default = true },
           trials = { kf.list "int", default = { 1, 2, 3 } },
         },
         build = function(_, params)
-          local heads
+          local number
           kf.each(params.trials, function(trial)
             kf.when(kf.eq(params.add_drumroll, true), function()
               kf.when(kf.eq(trial, 3), function() say { text = "Adding drumroll on last trial!" } end)
             end)
-            local number = number_op {}
+            number = number_op {}:cache(false)
             local function parity(low, odd)
               local kind, a, b = even { num = number.output }, nil, nil
               kf.branch {
                 { kf.eq(kind.output, "even"), function() a = say { text = low } end },
                 otherwise = function() b = say { text = odd } end,
               }
-              return say { text = kf.one_of(a.output, b.output) }
+              say { text = kf.one_of(a.output, b.output) }
             end
             kf.branch {
-              { kf.lt(number.output, 5000), function() heads = parity("Got a low even number!", "Got a low odd number!") end },
+              { kf.lt(number.output, 5000), function() parity("Got a low even number!", "Got a low odd number!") end },
               { kf.gt(number.output, 5000), function() parity("Got a high even number!", "Got a high odd number!") end },
               otherwise = function()
                 say { text = "Announcing: Got the lucky number 5000! A one in 10,000 chance." }
@@ -211,7 +211,7 @@ implementation:
               end,
             }
           end)
-          strings { strings = kf.collected(heads.output) }
+          ints { ints = kf.collected(number.output) }
         end,
       })
     end,
@@ -225,12 +225,14 @@ implementation:
       local both = kf.component(official("add-two-numbers", { inputs = { x = "list", y = "list" }, outputs = { Output = "int" } }))
       return kf.compile(kf.pipeline "math-pipeline" {
         build = function()
-          local one, two, sum, all
+          local one, two, sum
           kf.each({ 1, 2, 3 }, function(x)
             one = double { num = x }
             kf.each({ 4, 5, 6 }, function(y) two = double { num = y } end)
             add { nums = kf.collected(two.output) }
           end)
+          nested { nums = kf.collected(two.output) }
+          local all
           kf.each({ 0, 0, 0 }, function()
             sum = add { nums = kf.collected(one.output) }
             all = nested { nums = kf.collected(two.output) }
