@@ -20,6 +20,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "oci/tree.h"
 
 static int open_in_root(int root, const char *path, int flags)
 {
@@ -60,7 +61,38 @@ char *unpack_clean(const char *name, struct error *err)
     return out.len ? buf_steal(&out) : mem_strdup(".");
 }
 
-int unpack_open_dir(int root, const char *path, bool make)
+#define DANGLING_MAX 8
+
+static int open_dir(int root, const char *path, bool make, int links);
+
+/* Makes one folder whose parent is there. A link that leads nowhere gets what it names, as the
+ * image would see it. */
+static int make_dir(int root, const char *path, int links)
+{
+    const char *slash = strrchr(path, '/');
+    const char *leaf = slash ? slash + 1 : path;
+    cleanup_free char *above = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
+    cleanup_close int parent = open_in_root(root, above, O_PATH | O_DIRECTORY);
+    char link[PATH_LIMIT];
+
+    if (parent < 0)
+        return -1;
+    if (mkdirat(parent, leaf, 0755) == 0)
+        return open_in_root(root, path, O_PATH | O_DIRECTORY);
+    ssize_t len = errno == EEXIST ? readlinkat(parent, leaf, link, sizeof link - 1) : -1;
+    if (len < 0)
+        return -1;
+    link[len] = '\0';
+    if (links == 0) {
+        errno = ELOOP;
+        return -1;
+    }
+    cleanup_free char *joined = *link == '/' ? mem_strdup(link) : mem_printf("%s/%s", above, link);
+    cleanup_free char *target = tree_clean(joined);
+    return open_dir(root, *target ? target : ".", true, links - 1);
+}
+
+static int open_dir(int root, const char *path, bool make, int links)
 {
     cleanup_free char *copy = mem_strdup(path);
     int fd = open_in_root(root, path, O_PATH | O_DIRECTORY);
@@ -73,28 +105,18 @@ int unpack_open_dir(int root, const char *path, bool make)
         char was = *at;
         *at = '\0';
         int here = open_in_root(root, copy, O_PATH | O_DIRECTORY);
-        if (here < 0 && errno == ENOENT) {
-            char *slash = strrchr(copy, '/');
-            const char *leaf = slash ? slash + 1 : copy;
-            if (slash)
-                *slash = '\0';
-            int parent = open_in_root(root, slash ? copy : ".", O_PATH | O_DIRECTORY);
-            if (parent >= 0 && mkdirat(parent, leaf, 0755) < 0 && errno != EEXIST) {
-                close(parent);
-                return -1;
-            }
-            if (parent < 0)
-                return -1;
-            close(parent);
-            if (slash)
-                *slash = '/';
-            here = open_in_root(root, copy, O_PATH | O_DIRECTORY);
-        }
+        if (here < 0 && errno == ENOENT)
+            here = make_dir(root, copy, links);
         if (here < 0 || !was)
             return here;
         close(here);
         *at = was;
     }
+}
+
+int unpack_open_dir(int root, const char *path, bool make)
+{
+    return open_dir(root, path, make, DANGLING_MAX);
 }
 
 int unpack_parent(int root, const char *path, bool make, const char **leaf)
