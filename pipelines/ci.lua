@@ -130,7 +130,7 @@ stage "train" {
     }
     set_variable("KF_EXPERIMENT_ID", experiment.id, { output = true })
     set_variable("KF_RUN_ID", run.id, { output = true })
-    report.link("Kubeflow run", run.url)
+    if run.url and run.url ~= "" then report.link("Kubeflow run", run.url) end
     if cx.params.wait then run:wait { timeout = "110m" } end
     return { run_id = run.id, waited = cx.params.wait }
   end,

@@ -89,9 +89,13 @@ local function claim(mount, leaf, host, out)
     return ("'%s' cannot be the name of a volume claim"):format(tostring(name))
   end
   local source = ("%s/volumes/%s"):format(host.state, name)
-  if host.fs.kind_inside(host.state .. "/volumes", name) ~= "directory" then
-    return ("there is no volume claim '%s' here: make it with CreatePVC in the pipeline, or make the folder %s")
-      :format(name, source)
+  local there = host.fs.kind_inside(host.state .. "/volumes", name)
+  if there == nil then
+    -- a cluster's administrator makes claims; here nobody would
+    host.fs.mkdir(source)
+    out.notes[#out.notes + 1] = ("the volume claim '%s' is new: an empty folder, %s"):format(name, source)
+  elseif there ~= "directory" then
+    return ("the volume claim '%s' is no folder: %s"):format(name, source)
   end
   if mount.subPath and mount.subPath ~= "" then
     if mount.subPath:find("..", 1, true) or mount.subPath:sub(1, 1) == "/" then

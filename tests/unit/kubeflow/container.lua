@@ -68,8 +68,12 @@ return {
                                leaf, host)
     assert(none == nil and why:find("cannot be the name", 1, true))
   end },
-  { "mounts must be absolute, claims must exist, scheduling is only noted", function()
-    local fs = { kind_inside = function(_, name) return name == "data" and "directory" or nil end }
+  { "mounts must be absolute, a new claim is an empty folder, scheduling is only noted", function()
+    local made
+    local fs = {
+      kind_inside = function(_, name) return ({ data = "directory", odd = "file" })[name] end,
+      mkdir = function(path) made = path end,
+    }
     local host = { fs = fs, state = "/s", folder = "/f", memory = container.bytes }
     local leaf = { node = { key = "k", id = "i" }, resolve = function() end }
     local out = assert(platform.apply({ pvcMount = { { constant = "data", mountPath = "/d" } },
@@ -79,8 +83,10 @@ return {
                                       leaf, host))
     assert(out.mounts[1].source == "/s/volumes/data" and out.mounts[2].size == 1048576 and out.timeout == 30)
     assert(out.notes[1]:find("nodeSelector", 1, true))
-    local _, why = platform.apply({ pvcMount = { { constant = "none", mountPath = "/d" } } }, leaf, host)
-    assert(why:find("/s/volumes/none", 1, true))
+    out = assert(platform.apply({ pvcMount = { { constant = "none", mountPath = "/d" } } }, leaf, host))
+    assert(made == "/s/volumes/none" and out.notes[1]:find(made, 1, true) and out.mounts[1].source == made)
+    local _, why = platform.apply({ pvcMount = { { constant = "odd", mountPath = "/d" } } }, leaf, host)
+    assert(why:find("is no folder", 1, true))
     _, why = platform.apply({ pvcMount = { { constant = "data", mountPath = "/a/../etc" } } }, leaf, host)
     assert(why:find("absolute", 1, true))
     _, why = platform.apply({ pvcMount = { { constant = "data", mountPath = "/d", subPath = "../x" } } }, leaf, host)
