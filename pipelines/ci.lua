@@ -136,6 +136,13 @@ stage "train" {
   end,
 }
 
+--- Where a model version can be looked at: the embedded service's file, or the version's source on a server.
+local function place_of(version, cx)
+  local path = version.source:match "^mlflow%-artifacts:/+(.*)$"
+  if path and cx.profile == "local" then return ".mlhost/local/mlflow/artifacts/" .. path .. "/model.json" end
+  return version.source
+end
+
 stage "model" {
   description = "Find what the run registered",
   needs = { "train" },
@@ -153,6 +160,7 @@ stage "model" {
     if not version then error(("MLflow run %s has no registered model version"):format(runs[1].id)) end
     local accuracy = runs[1].data.metrics.test_accuracy
     log.info("model %s version %s, test accuracy %.4f", cx.params.model_name, version.version, accuracy)
+    report.link("Model", place_of(version, cx))
     report.summary(("`%s` version %s, test accuracy %.4f, MLflow run `%s`, Kubeflow run `%s`")
       :format(cx.params.model_name, version.version, accuracy, runs[1].id, run_id), "Model")
     return { model = cx.params.model_name, version = version.version, mlflow_run_id = runs[1].id, accuracy = accuracy }

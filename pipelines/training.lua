@@ -2,8 +2,17 @@
 -- A service that is not configured is skipped by a condition on its parameter. ci.lua compiles this with its images' references.
 local kf = require "kubeflow"
 
-local COMPONENTS = "pipelines/components/"
-local function component(path) return kf.load_component(COMPONENTS .. path) end
+local function component(path) return kf.load_component("pipelines/components/" .. path) end
+
+local azdocallback = component "azdocallback/component.yaml"
+local mlflow_project = component "mlflow-project/component.yaml"
+local preprocess = component "preprocess/component.yaml"
+local training = component "training/component.yaml"
+local evaluate = component "training/evaluate.yaml"
+local register_artifacts = component "register-artifacts/component.yaml"
+local register = component "register/component.yaml"
+local databricks = component "databricks/component.yaml"
+local register_mlflow = component "register-mlflow/component.yaml"
 
 --- What every task of this project has: images that never change under their tag, a Linux node, tolerated virtual nodes.
 local function placed(task, memory)
@@ -22,7 +31,7 @@ local notify = kf.pipeline "notify" {
   params = { info = "string", status = kf.final_status },
   build = function(p, params)
     kf.when(kf.ne(params.info, ""), function()
-      placed(component "azdocallback/component.yaml" { info = params.info, status = params.status, run_id = p.run.id }, SMALL)
+      placed(azdocallback { info = params.info, status = params.status, run_id = p.run.id }, SMALL)
         :secret_env("azdopat", { azdopat = "AZDO_PAT" })
         :secret_env("kfp-host-secret", { ["kfp-host"] = "KFP_HOST" }, { optional = true })
         :cache(false)
@@ -47,31 +56,31 @@ return kf.pipeline "digits-training" {
     local run_id = p.run.id
 
     kf.exit_handler(notify { info = params.azdocallbackinfo, status = kf.final_status }:cache(false), function()
-      local project = placed(component "mlflow-project/component.yaml" {
+      local project = placed(mlflow_project {
         mlflow_experiment = params.mlflow_experiment, run_id = run_id,
       }, SMALL):cache(false)
 
-      local data = placed(component "preprocess/component.yaml" { dataset = params.dataset }, { "500M", "750M" })
+      local data = placed(preprocess { dataset = params.dataset }, { "500M", "750M" })
         :mount_pvc(SHARED)
         :after(project)
 
-      local model = placed(component "training/component.yaml" {
+      local model = placed(training {
         train = data.outputs.train, validation = data.outputs.validation, epochs = params.epochs,
         mlflow_experiment = params.mlflow_experiment, run_id = run_id,
       }, { "5G", "6G" }):mount_pvc(SHARED):cache(false)
 
-      local measured = placed(component "training/evaluate.yaml" {
+      local measured = placed(evaluate {
         model = model.outputs.model, test = data.outputs.test, mlflow_run_id = model.outputs.mlflow_run_id,
         threshold = params.threshold,
       }, SMALL):cache(false)
 
-      placed(component "register-artifacts/component.yaml" {
+      placed(register_artifacts {
         train = data.outputs.train, test = data.outputs.test, model = model.outputs.model, dataset = params.dataset,
         dataset_digest = data.outputs.digest, mlflow_run_id = model.outputs.mlflow_run_id, run_id = run_id,
       }, SMALL):after(measured):cache(false)
 
       kf.when(kf.ne(params.azureml_workspace, ""), function()
-        placed(component "register/component.yaml" {
+        placed(register {
           model = model.outputs.model, model_name = params.model_name, resource_group = params.resource_group,
           workspace = params.azureml_workspace, mlflow_run_id = model.outputs.mlflow_run_id, run_id = run_id,
         }, SMALL)
@@ -83,12 +92,12 @@ return kf.pipeline "digits-training" {
       end, { name = "Azure ML is configured" })
 
       kf.when(kf.ne(params.databricks_cluster, ""), function()
-        placed(component "databricks/component.yaml" { cluster_id = params.databricks_cluster, run_id = run_id }, SMALL)
+        placed(databricks { cluster_id = params.databricks_cluster, run_id = run_id }, SMALL)
           :secret_env("databricks-secret", { host = "DATABRICKS_HOST", token = "DATABRICKS_TOKEN" })
           :after(measured):cache(false)
       end, { name = "Databricks is configured" })
 
-      placed(component "register-mlflow/component.yaml" {
+      placed(register_mlflow {
         model_name = params.model_name, mlflow_run_id = model.outputs.mlflow_run_id, run_id = run_id,
       }, SMALL):after(measured):cache(false)
     end, { name = "training" })

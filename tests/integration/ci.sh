@@ -62,21 +62,37 @@ url = sys.argv[1]
 mlflow.set_tracking_uri(url)
 client = mlflow.MlflowClient()
 versions = client.search_model_versions("name='digits'")
-assert len(versions) == 2, versions
+runs = [run for run in (client.get_run(version.run_id) for version in versions) if run.data.params["epochs"] == "40"]
+assert len(runs) == 2, versions
 with urllib.request.urlopen(url + "/apis/v2beta1/runs?page_size=50") as reply:
     states = {run["run_id"]: run["state"] for run in json.load(reply)["runs"]}
-for version in versions:
-    run = client.get_run(version.run_id)
+for run in runs:
     assert run.data.metrics["test_accuracy"] > 0.94, run.data.metrics
     assert states[run.data.tags["external_run_id"]] == "SUCCEEDED", run.data.tags
-    curve = client.get_metric_history(version.run_id, "validation_loss")
+    curve = client.get_metric_history(run.info.run_id, "validation_loss")
     assert len(curve) == 40 and curve[-1].value < curve[0].value, len(curve)
-    names = {f.path for f in client.list_artifacts(version.run_id)}
+    names = {f.path for f in client.list_artifacts(run.info.run_id)}
     assert {"model", "evaluation", "lineage"} <= names, names
-    path = mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="model/model.json")
+    path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="model/model.json")
     assert open(path).read().startswith("{")
-print("two versions, each of a Kubeflow run")
 PY
+cat >"$work/upload.py" <<'PY'
+import sys
+import kfp
+
+url, package = sys.argv[1:]
+client = kfp.Client(host=url)
+pipeline = client.upload_pipeline(package, pipeline_name="by-the-sdk")
+experiment = client.create_experiment("by-the-sdk")
+version = client.list_pipeline_versions(pipeline.pipeline_id).pipeline_versions[0]
+run = client.run_pipeline(experiment.experiment_id, "by-the-sdk", pipeline_id=pipeline.pipeline_id,
+                          version_id=version.pipeline_version_id, params={"epochs": 3, "threshold": 0.5})
+done = client.wait_for_run_completion(run.run_id, timeout=300)
+assert done.state == "SUCCEEDED", done
+PY
+package=$(ls -t .mlhost/runs/*/stages/upload/out/training.yaml | head -1)
+check "kfp's client uploads, runs and awaits the compiled pipeline" \
+  "$MLHOST_VENVS/venv-kfp/bin/python" "$work/upload.py" "$url" "$package"
 check "mlflow's client finds the models and their Kubeflow runs" "$python" "$work/model.py" "$url"
 kill "$server"
 wait "$server"
