@@ -161,7 +161,7 @@ int prim_registry_exists(struct call *call, const struct value *args, struct val
     return there < 0 ? -1 : 0;
 }
 
-/* registry.tags(repository) -> array of tags, in the registry's order. */
+/* registry.tags(repository) -> array of tags, sorted. */
 int prim_registry_tags(struct call *call, const struct value *args, struct value *out,
                        struct error *err)
 {

@@ -74,10 +74,10 @@ int image_reference_parse(const char *text, const char *default_host, struct ima
             return bad(text, "the tag is malformed", err);
         reference.tag = mem_strdup(colon + 1);
     }
-    if (!store_name_valid(name))
-        return bad(text, "the name is malformed", err);
     bool library = strcmp(reference.host, DOCKER_HUB) == 0 && !strchr(name, '/');
     reference.name = mem_printf("%s%s", library ? "library/" : "", name);
+    if (!store_name_valid(name) || !store_name_valid(reference.name))
+        return bad(text, "the name is malformed", err);
     if (!reference.tag && !reference.digest)
         reference.tag = mem_strdup("latest");
     *out = reference;

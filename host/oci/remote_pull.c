@@ -101,6 +101,11 @@ static char *next_page(const struct http_response *response)
     return end && strstr(end, "next") ? mem_strndup(link + 1, (size_t)(end - link - 1)) : NULL;
 }
 
+static int compare_tags(const void *a, const void *b)
+{
+    return strcmp(value_text(a, ""), value_text(b, ""));
+}
+
 int remote_tags(struct remote *remote, const char *name, struct value *out, struct error *err)
 {
     cleanup_free char *scope = pull_scope(name);
@@ -127,6 +132,9 @@ int remote_tags(struct remote *remote, const char *name, struct value *out, stru
         mem_cleanup(&url);
         url = next_page(&response);
     }
+    /* The specification wants them sorted; not every registry sorts. */
+    if (value_count(out))
+        qsort(out->as.array.items, value_count(out), sizeof *out->as.array.items, compare_tags);
     return 0;
 }
 
