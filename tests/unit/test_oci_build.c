@@ -387,6 +387,7 @@ static void base_image(void **state)
     ok(oci_unpack(store, first.manifest.text, in("base"), NULL, &err), err);
     assert_int_equal(access(in("base/usr/local/bin/mlhost"), X_OK), 0);
     assert_int_equal(access(in("base/etc/ssl/certs/ca-certificates.crt"), R_OK), 0);
+#ifndef MLHOST_SANITIZED  /* the sanitizers want a /proc */
     if (geteuid() == 0) { /* it runs with nothing but itself */
         pid_t pid = fork();
         if (pid == 0) {
@@ -402,6 +403,7 @@ static void base_image(void **state)
         ok(file_read(AT_FDCWD, in("base/out"), 4096, &text, &err), err);
         holds(text.data, "mlhost ");
     }
+#endif
 }
 
 int main(void)

@@ -1,0 +1,5 @@
+FROM debian:12
+COPPY a b
+# a comment
+COPY a
+EXPOSE
