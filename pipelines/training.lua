@@ -1,5 +1,7 @@
--- The training pipeline, for Kubeflow: project, preprocess, train, evaluate, register; whatever happens, the callback runs last.
--- A service that is not configured is skipped by a condition on its parameter. ci.lua compiles this with its images' references.
+-- The training pipeline, for Kubeflow: project, preprocess, train, evaluate, register; whatever happens, the
+-- callback runs last.
+-- A service that is not configured is skipped by a condition on its parameter. ci.lua compiles this with its images'
+-- references.
 local kf = require "kubeflow"
 
 local function component(path) return kf.load_component("pipelines/components/" .. path) end
@@ -14,7 +16,8 @@ local register = component "register/component.yaml"
 local databricks = component "databricks/component.yaml"
 local register_mlflow = component "register-mlflow/component.yaml"
 
---- What every task of this project has: images that never change under their tag, a Linux node, tolerated virtual nodes.
+--- What every task of this project has: images that never change under their tag, a Linux node, tolerated virtual
+--- nodes.
 local function placed(task, memory)
   return task
     :memory { request = memory[1], limit = memory[2] }

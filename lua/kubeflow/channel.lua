@@ -31,7 +31,8 @@ end
 --- pattern(channel) -> text that is equal for channels that are the same
 function channel.pattern(c)
   local t = c.type
-  return ("{{channel:%s;%s;%s}}"):format(c.task and c.task.name or "", c.name, t.param or (t.list and "list " or "") .. t.artifact)
+  return ("{{channel:%s;%s;%s}}"):format(c.task and c.task.name or "", c.name,
+    t.param or (t.list and "list " or "") .. t.artifact)
 end
 
 --- new{ name, type, task } -> channel

@@ -7,7 +7,6 @@ local fail = require "kubeflow.fail"
 local merge = require "kubeflow.merge"
 local placeholder = require "kubeflow.placeholder"
 local platform = require "kubeflow.platform"
-local session = require "kubeflow.session"
 local topology = require "kubeflow.topology"
 local types = require "kubeflow.types"
 
@@ -17,7 +16,8 @@ local unique = types.unique
 
 local function artifact_schema(t) return { schemaTitle = t.artifact, schemaVersion = t.version } end
 
---- put(map, side, kind, name, entry): map.side.kind.name = entry; tables are made when first needed, so that none is empty
+--- put(map, side, kind, name, entry): map.side.kind.name = entry; tables are made when first needed,
+--- so that none is empty
 local function put(map, side, kind, name, entry)
   map[side] = map[side] or {}
   map[side][kind] = map[side][kind] or {}
@@ -87,7 +87,8 @@ local function constant_input(spec, value, siblings, parent)
   if #embedded > 0 then
     value = channel.replace(value, embedded, injected_placeholder)
     for _, entry in ipairs(embedded) do
-      put(spec, "inputs", "parameters", channel.injected_name(entry.channel), source_of(entry.channel, siblings, parent))
+      put(spec, "inputs", "parameters", channel.injected_name(entry.channel),
+        source_of(entry.channel, siblings, parent))
     end
   end
   return { runtimeValue = { constant = value } }
@@ -120,7 +121,8 @@ local function task_spec(task, siblings, parent)
   }
   for name, value in pairs(task.inputs) do
     if is_channel(value) then
-      put(spec, "inputs", value.kind == "artifact" and "artifacts" or "parameters", name, source_of(value, siblings, parent))
+      put(spec, "inputs", value.kind == "artifact" and "artifacts" or "parameters", name,
+        source_of(value, siblings, parent))
     else
       put(spec, "inputs", "parameters", name, constant_input(spec, value, siblings, parent))
     end
@@ -133,21 +135,6 @@ local function task_spec(task, siblings, parent)
 end
 
 -- ---- executors ----
-
-local function last_part(image)
-  return image:match "([^/]*)$":gsub("@.*$", ""):gsub(":.*$", "")
-end
-
---- image_for(name, image) -> the image to use: an override by component, by reference, by the image's own name
-local function image_for(name, image)
-  local s = session.current()
-  local images = s.images
-  local override = images[name] or images[image] or images[last_part(image)]
-  if override ~= nil and type(override) ~= "string" then
-    fail.raise("images: the reference for '%s' is a text, not a %s", name, type(override))
-  end
-  return override or image
-end
 
 local function resources_of(container)
   local out = {}
@@ -177,14 +164,10 @@ local function filled(list) return #list > 0 and list or nil end
 local function container_spec(task)
   local container = task.container
   local image = container.image
-  if is_channel(image) then
-    image = injected_placeholder(image)
-  elseif not container.image_set then
-    image = image_for(task.definition.name, image)
-  end
   return {
     container = {
-      image = image, command = filled(container.command), args = filled(container.args), env = filled(container.env),
+      image = is_channel(image) and injected_placeholder(image) or image,
+      command = filled(container.command), args = filled(container.args), env = filled(container.env),
       resources = resources_of(container),
     },
   }
@@ -202,7 +185,8 @@ local function importer_spec(task)
 end
 
 local function uses_workspace(value)
-  return type(value) == "string" and (value:find(placeholder.run.workspace_path, 1, true) or value:find "^/kfp%-workspace")
+  return type(value) == "string" and (value:find(placeholder.run.workspace_path, 1, true)
+    or value:find "^/kfp%-workspace")
 end
 
 local function check_task(state, task)
@@ -216,7 +200,8 @@ local function check_task(state, task)
     local used = task.definition.importer and task.definition.importer.download_to_workspace
     for _, value in pairs(task.inputs) do used = used or uses_workspace(value) end
     if used then
-      fail.raise_at(task.at, "task '%s' uses the workspace, but the pipeline has none: config = { workspace = { size = \"10Gi\" } }",
+      fail.raise_at(task.at, "task '%s' uses the workspace, but the pipeline has none: "
+        .. "config = { workspace = { size = \"10Gi\" } }",
         task.name)
     end
   end
@@ -234,6 +219,7 @@ local function task_component(state, task, siblings, parent)
     return component
   end
   state.executors[label] = container_spec(task)
+  if not task.container.image_set then state.image_of[label] = task.definition.name end
   state.platform[label] = platform.of_task(task, parent.inputDefinitions and parent.inputDefinitions.parameters or {},
     siblings)
   return component
@@ -264,7 +250,8 @@ local function dag_output(component, name, c)
       }
     end
     put(component.dag, "outputs", c.kind == "param" and "parameters" or "artifacts", name,
-      c.kind == "param" and { valueFromOneof = { parameterSelectors = selectors } } or { artifactSelectors = selectors })
+      c.kind == "param" and { valueFromOneof = { parameterSelectors = selectors } }
+        or { artifactSelectors = selectors })
   elseif c.kind == "param" then
     put(component.dag, "outputs", "parameters", name, {
       valueFromParameter = { producerSubtask = c.task.name, outputParameterKey = c.name },
@@ -330,7 +317,8 @@ local function loop_settings(spec, group)
   local iterator
   if argument.items.kind then
     local name = channel.injected_name(argument.items)
-    iterator = { items = { [argument.kind == "artifact" and "inputArtifact" or "inputParameter"] = name }, itemInput = item }
+    iterator = { items = { [argument.kind == "artifact" and "inputArtifact" or "inputParameter"] = name },
+      itemInput = item }
   else
     iterator = { items = { raw = emit.spaced(argument.items) }, itemInput = item }
   end
@@ -356,7 +344,8 @@ local function final_status(task, spec)
     if input.type.param == "TASK_FINAL_STATUS" then
       local upstream = spec.dependentTasks or {}
       if #upstream ~= 1 then
-        fail.raise_at(task.at, "task '%s' takes the final status of one task before it in the same group, but waits for %s",
+        fail.raise_at(task.at, "task '%s' takes the final status of one task before it in the same group, "
+          .. "but waits for %s",
           task.name, #upstream == 0 and "none" or table.concat(upstream, ", "))
       end
       put(spec, "inputs", "parameters", name, { taskFinalStatus = { producerTask = upstream[1] } })
@@ -415,12 +404,14 @@ local function build_exit_tasks(state)
 end
 
 --- compile(graph, about) -> compiled pipeline
----   about     { name, inputs, outputs (definitions), channels (what is returned), description, display_name, root, config }
----   returns   { name, root, components, executors, platform (by executor), config, inputs, outputs, tasks, ... }
+---   about     { name, inputs, outputs (definitions), channels (what is returned), description, display_name, root,
+---   config, at }
+---   returns   { name, root, components, executors, platform (by executor), config, outputs, tasks (how many),
+---               image_of (executor -> name of the component whose image may be replaced), ... }
 function compiler.compile(graph, about)
-  local state = topology.analyse(graph, about.channels)
+  local state = topology.analyse(graph, about.channels, about.at)
   state.graph, state.components, state.executors, state.platform = graph, {}, {}, {}
-  state.component_of, state.tasks, state.config = {}, #graph.tasks, about.config
+  state.component_of, state.tasks, state.config, state.image_of = {}, #graph.tasks, about.config, {}
   state.root = interface { inputs = about.inputs, outputs = about.outputs }
   for _, group in ipairs(state.groups) do build_group(state, group) end
   build_exit_tasks(state)
@@ -428,11 +419,8 @@ function compiler.compile(graph, about)
   return {
     name = about.name, description = about.description, display_name = about.display_name, pipeline_root = about.root,
     root = state.root, components = state.components, executors = state.executors, platform = state.platform,
-    config = about.config, outputs = about.outputs, tasks = state.tasks,
+    image_of = state.image_of, config = about.config, outputs = about.outputs, tasks = state.tasks,
   }
 end
-
---- image_for(name, image) -> the image to use in place of `image` for the component
-compiler.image_for = image_for
 
 return compiler

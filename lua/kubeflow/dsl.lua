@@ -62,7 +62,8 @@ function dsl.exit_handler(exit_task, fn, options)
   if #t.waits_for > 0 then fail.raise("the exit task '%s' cannot wait for other tasks", t.name) end
   for _, c in ipairs(t.channels) do
     if c.task then
-      fail.raise("the exit task '%s' cannot read %s: it also runs when that was never made", t.name, channel.describe(c))
+      fail.raise("the exit task '%s' cannot read %s: it also runs when that was never made", t.name,
+        channel.describe(c))
     end
   end
   for i, other in ipairs(t.parent.tasks) do
@@ -152,7 +153,8 @@ function dsl.each(items, fn, options)
     fail.raise("each takes a list with at least one item, or a parameter or output that is a list")
   end
   if c and c.collected then fail.raise("each cannot loop over collected outputs; pass them through a task") end
-  local group = new_group("for-loop", s.group, { what = "loop", parallelism = parallelism, display_name = options.name })
+  local group = new_group("for-loop", s.group, { what = "loop", parallelism = parallelism,
+    display_name = options.name })
   group.argument = channel.loop_argument(c or items, not c and next_id(s.graph))
   group.name = "for-loop-" .. next_id(s.graph)
   table.insert(s.group.groups, group)
@@ -188,7 +190,8 @@ function dsl.one_of(...)
   end
   for i, c in ipairs(channels) do
     if c.task.parent.parent ~= group then fail.raise("one_of: argument %d is of another branch", i) end
-    if not (types.fits(c.type, first.type) and types.fits(first.type, c.type)) or c.type.artifact ~= first.type.artifact then
+    if not (types.fits(c.type, first.type) and types.fits(first.type, c.type))
+      or c.type.artifact ~= first.type.artifact then
       fail.raise("one_of: argument %d is of type %s, the first is of type %s", i, types.show(c.type),
         types.show(first.type))
     end
@@ -215,17 +218,17 @@ function Parameters.__index(params, name)
   fail.raise("the pipeline has no parameter '%s'%s", tostring(name), fail.near(name, fail.sorted_keys(params)))
 end
 
-local function pipeline_outputs(result, what)
+local function pipeline_outputs(result, self)
   if result == nil then return {} end
   if channel.of(result) then return { Output = channel.of(result) } end
   if type(result) ~= "table" or task.of(result) then
-    fail.raise("%s: build returns outputs of tasks by name: { model = task.outputs.model }", what)
+    fail.raise_at(self.at, "%s: build returns outputs of tasks by name: { model = task.outputs.model }", self.what)
   end
   local outputs = {}
   for name, value in pairs(result) do
     outputs[name] = channel.of(value)
     if type(name) ~= "string" or not outputs[name] then
-      fail.raise("%s: what build returns as '%s' is not an output of a task", what, tostring(name))
+      fail.raise_at(self.at, "%s: what build returns as '%s' is not an output of a task", self.what, tostring(name))
     end
   end
   return outputs
@@ -238,28 +241,29 @@ local function output_definitions(self, outputs)
   for name, c in pairs(outputs) do
     local definition = declared and declared[name]
     if declared and not definition then
-      fail.raise("%s: build returns '%s', which `outputs` does not declare%s", self.what, name,
+      fail.raise_at(self.at, "%s: build returns '%s', which `outputs` does not declare%s", self.what, name,
         fail.near(name, fail.sorted_keys(declared)))
     end
     if definition and not types.fits(c.type, definition.type) then
-      fail.raise("%s: output '%s' is declared as %s, but %s is of type %s", self.what, name,
+      fail.raise_at(self.at, "%s: output '%s' is declared as %s, but %s is of type %s", self.what, name,
         types.show(definition.type), channel.describe(c), types.show(c.type))
     end
     all[name] = definition or { type = c.type }
   end
   for name in pairs(declared or {}) do
-    if not outputs[name] then fail.raise("%s: build does not return the declared output '%s'", self.what, name) end
+    if not outputs[name] then fail.raise_at(self.at, "%s: build does not return the declared output '%s'", self.what,
+      name) end
   end
   return all
 end
 
---- Builds and compiles a pipeline within the session; once per session.
-local function built(self, images)
+--- The compiled form of a pipeline: its build function runs once, when it is first needed.
+local function built(self)
+  if self.compiled then return self.compiled end
   local outer = session.current()
-  local memo = outer and outer.memo or {}
-  if memo[self] then return memo[self] end
-  if memo[self] == false then fail.raise("%s contains itself", self.what) end
-  memo[self] = false
+  local building = outer and outer.building or {}
+  if building[self] then fail.raise("%s contains itself", self.what) end
+  building = setmetatable({ [self] = true }, { __index = building })
   local graph = { tasks = {}, taken = {}, last_id = 0, name = self.name }
   graph.root = new_group("pipeline", nil, { what = "pipeline", name = "" })
   local params = {}
@@ -267,19 +271,18 @@ local function built(self, images)
     params[name] = channel.reference(channel.new { name = name, type = definition.type })
   end
   local result = session.within({
-    graph = graph, group = graph.root, images = images or outer and outer.images or {}, patterns = {}, memo = memo,
-    used = outer and outer.used or {},
+    graph = graph, group = graph.root, patterns = {}, building = building,
   }, function()
     local handle = setmetatable({ name = self.name, run = placeholder.run }, { __index = placeholder.run })
-    local outputs = pipeline_outputs(self.build(handle, setmetatable(params, Parameters)), self.what)
-    if #graph.tasks == 0 then fail.raise("%s: build made no task", self.what) end
+    local outputs = pipeline_outputs(self.build(handle, setmetatable(params, Parameters)), self)
+    if #graph.tasks == 0 then fail.raise_at(self.at, "%s: build made no task", self.what) end
     return compiler.compile(graph, {
       name = self.name, inputs = self.inputs, outputs = output_definitions(self, outputs), channels = outputs,
       description = self.description, display_name = self.display_name, root = self.root,
-      config = platform.of_pipeline(self.config, self.what),
+      config = platform.of_pipeline(self.config, self.what), at = self.at,
     })
   end)
-  memo[self] = result
+  self.compiled = result
   return result
 end
 
@@ -324,7 +327,8 @@ function dsl.pipeline(name)
     if type(spec.build) ~= "function" then fail.raise("%s needs build = function(p, params) ... end", what) end
     local inputs, input_names = types.definitions(spec.params, what .. ": parameter")
     local p = {
-      name = name, what = what, inputs = inputs, input_names = input_names, build = spec.build, config = spec.config,
+      name = name, what = what, at = fail.where(), inputs = inputs, input_names = input_names, build = spec.build,
+        config = spec.config,
       description = spec.description, display_name = spec.display_name, root = spec.root,
       outputs = spec.outputs and types.definitions(spec.outputs, what .. ": output") or nil,
     }
@@ -337,7 +341,7 @@ end
 local function single(definition)
   local inputs = definition.inputs
   return {
-    name = definition.name, what = ("component '%s'"):format(definition.name), inputs = inputs,
+    name = definition.name, what = ("component '%s'"):format(definition.name), at = fail.where(), inputs = inputs,
     input_names = definition.input_names, description = nil, note = definition.description,
     outputs = definition.outputs,
     build = function(_, params)
@@ -365,13 +369,14 @@ function dsl.compile(value, options)
   fail.check_keys("compile", options, COMPILE)
   local p = getmetatable(value) == Pipeline and rawget(value, KEY)
   local definition = component.of(value)
-  if not p and definition then p = definition.graph and { compiled = definition.graph, name = definition.name } or single(definition) end
+  if not p and definition then p = definition.graph and { compiled = definition.graph, name = definition.name }
+    or single(definition) end
   if not p then
     fail.raise("compile takes a pipeline or a component, not a %s; does the module return it?", type(value))
   end
-  local compiled = p.compiled or built(p, options.images)
-  return package.new(compiled, {
-    name = options.name, display_name = options.display_name, params = options.params, note = p.note or p.description,
+  return package.new(built(p), {
+    images = options.images, name = options.name, display_name = options.display_name, params = options.params,
+      note = p.note or p.description,
   })
 end
 

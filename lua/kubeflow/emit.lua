@@ -10,7 +10,9 @@ local emit = {}
 local concat, format, find, rep = table.concat, string.format, string.find, string.rep
 
 local WORDS = {}
-for word in ("y n yes no on off true false null nil none nan inf infinity undefined"):gmatch "%a+" do WORDS[word] = true end
+for word in ("y n yes no on off true false null nil none nan inf infinity undefined"):gmatch "%a+" do
+  WORDS[word] = true
+end
 
 local ESCAPES = {
   ["\n"] = "\\n", ["\t"] = "\\t", ["\r"] = "\\r", ["\\"] = "\\\\", ["\""] = "\\\"", ["\0"] = "\\0", ["\27"] = "\\e",
@@ -45,24 +47,23 @@ local function double_quoted(text)
   return '"' .. escaped .. '"'
 end
 
-local known = setmetatable({}, { __mode = "k" }) -- scalars met before: names repeat much
-local known_count = 0
-
 local function scalar_text(text)
   if find(text, "^[%a_/][%w_./-]*$") and not WORDS[text:lower()] then return text end
   if find(text, "[^\32-\126]") then return double_quoted(text) end
   return "'" .. text:gsub("'", "''") .. "'"
 end
 
-local function yaml_string(text)
-  local found = known[text]
-  if found then return found end
-  found = scalar_text(text)
-  if #text < 100 then
-    if known_count > 4000 then known, known_count = {}, 0 end
-    known[text], known_count = found, known_count + 1
-  end
-  return found
+--- A cache of what was made of short texts, since names repeat much: cache[text].
+local function cached(make)
+  local count = 0
+  return setmetatable({}, { __index = function(cache, text)
+    local made = make(text)
+    if #text < 128 and count < 4096 then
+      rawset(cache, text, made)
+      count = count + 1
+    end
+    return made
+  end })
 end
 
 --- The shortest decimal that reads back as the same number.
@@ -86,90 +87,130 @@ local function number_text(number)
   return math.type(number) == "integer" and format("%d", number) or float_text(number)
 end
 
+local function checked_key(key)
+  if type(key) == "string" then return key end
+  fail.raise("a map has the key %s; only texts can be keys", tostring(key))
+end
+
 --- Sorted keys of a map; each must be a text.
 local function keys_of(map)
   local keys, count = {}, 0
-  for key in pairs(map) do
-    if type(key) ~= "string" then fail.raise("a map has the key %s; only texts can be keys", tostring(key)) end
+  for key in next, map do
     count = count + 1
-    keys[count] = key
+    keys[count] = checked_key(key)
   end
-  table.sort(keys)
+  if count > 8 then
+    table.sort(keys)
+    return keys
+  end
+  for i = 2, count do -- quicker than table.sort for the few keys that most maps have
+    local key, at = keys[i], i
+    while at > 1 and key < keys[at - 1] do
+      keys[at] = keys[at - 1]
+      at = at - 1
+    end
+    keys[at] = key
+  end
   return keys
 end
 
 local function is_list(value) return #value > 0 or json.is_array(value) end
 
-local function scalar(value)
+--- " value" with the end of the line, for texts
+local text_tails = cached(function(text) return " " .. scalar_text(text) .. "\n" end)
+
+local function tail(value)
   local kind = type(value)
-  if kind == "string" then return yaml_string(value) end
-  if kind == "number" then return number_text(value) end
-  if kind == "boolean" then return value and "true" or "false" end
-  if value == json.null then return "null" end
+  if kind == "string" then return text_tails[value] end
+  if kind == "number" then return " " .. number_text(value) .. "\n" end
+  if kind == "boolean" then return value and " true\n" or " false\n" end
+  if value == json.null then return " null\n" end
   fail.raise("a %s cannot be written", kind)
 end
 
-local indents = setmetatable({}, { __index = function(t, depth)
-  t[depth] = rep("  ", depth)
-  return t[depth]
+--- Readers limit how long a key may be before its colon.
+local LONG_KEY = 120
+
+--- leads[depth][key]: the indentation, the key and its colon
+local leads = setmetatable({}, { __index = function(all, depth)
+  local indent = rep("  ", depth)
+  all[depth] = cached(function(key)
+    local written = scalar_text(key)
+    if #written > LONG_KEY then return indent .. "? " .. written .. "\n" .. indent .. ":" end
+    return indent .. written .. ":"
+  end)
+  return all[depth]
 end })
 
 local write_map, write_list
 
---- Writes what follows "key:" or "-".
-local function write_value(out, value, depth)
+--- Writes what follows "key:" or "-"; returns the number of pieces.
+local function write_value(out, n, value, depth)
   if type(value) ~= "table" or value == json.null then
-    out[#out + 1] = " " .. scalar(value) .. "\n"
-  elseif next(value) == nil then
-    out[#out + 1] = json.is_array(value) and " []\n" or " {}\n"
-  elseif is_list(value) then
-    out[#out + 1] = "\n"
-    write_list(out, value, depth)
-  else
-    out[#out + 1] = "\n"
-    write_map(out, value, depth + 1)
+    out[n + 1] = tail(value)
+    return n + 1
   end
+  local key = next(value)
+  if key == nil then
+    out[n + 1] = json.is_array(value) and " []\n" or " {}\n"
+    return n + 1
+  end
+  out[n + 1] = "\n"
+  if type(key) == "number" or #value > 0 then return write_list(out, n + 1, value, depth) end
+  return write_map(out, n + 1, value, depth + 1)
 end
 
-function write_map(out, map, depth, first)
-  local indent = indents[depth]
-  for _, key in ipairs(keys_of(map)) do
-    local written = yaml_string(key)
-    if #written > 120 then -- readers limit how long a key may be before its colon
-      out[#out + 1] = (first and "" or indent) .. "? " .. written .. "\n" .. indent .. ":"
-    else
-      out[#out + 1] = (first and "" or indent) .. written .. ":"
-    end
-    first = false
-    write_value(out, map[key], depth)
+--- One entry of a map; most values are texts.
+local function write_entry(out, n, lead, key, value, depth)
+  out[n + 1] = lead[key]
+  if type(value) == "string" then
+    out[n + 2] = text_tails[value]
+    return n + 2
   end
+  return write_value(out, n + 1, value, depth)
 end
 
-function write_list(out, list, depth)
-  local indent = indents[depth]
+function write_map(out, n, map, depth)
+  local lead = leads[depth]
+  local a, value_a = next(map)
+  local b, value_b = next(map, a)
+  if b == nil then -- most maps have one entry or two
+    return write_entry(out, n, lead, checked_key(a), value_a, depth)
+  elseif next(map, b) == nil then
+    if checked_key(b) < checked_key(a) then a, value_a, b, value_b = b, value_b, a, value_a end
+    n = write_entry(out, n, lead, a, value_a, depth)
+    return write_entry(out, n, lead, b, value_b, depth)
+  end
+  local keys = keys_of(map)
+  for i = 1, #keys do
+    local key = keys[i]
+    n = write_entry(out, n, lead, key, map[key], depth)
+  end
+  return n
+end
+
+function write_list(out, n, list, depth)
+  local indent = rep("  ", depth)
   for i = 1, #list do
     local item = list[i]
-    if type(item) == "table" and item ~= json.null and next(item) ~= nil then
-      out[#out + 1] = indent .. "- "
-      if is_list(item) then
-        out[#out] = indent .. "-\n"
-        write_list(out, item, depth + 1)
-      else
-        write_map(out, item, depth + 1, true)
-      end
+    if type(item) == "table" and item ~= json.null and next(item) ~= nil and not is_list(item) then
+      local at = n + 1
+      n = write_map(out, n, item, depth + 1)
+      out[at] = indent .. "- " .. out[at]:sub(#indent + 3) -- the first key stands beside the dash
     else
-      out[#out + 1] = indent .. "-"
-      write_value(out, item, depth)
+      out[n + 1] = indent .. "-"
+      n = write_value(out, n + 1, item, depth + 1)
     end
   end
+  return n
 end
+
+local pieces = {} -- used again by each call, so that it does not grow each time
 
 --- yaml(value) -> text of one document without a marker; the value is a map
 function emit.yaml(value)
-  local out = {}
   if next(value) == nil then return "{}\n" end
-  write_map(out, value, 0)
-  return concat(out)
+  return concat(pieces, "", 1, write_map(pieces, 0, value, 0))
 end
 
 local function json_string(text)

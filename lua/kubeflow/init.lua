@@ -1,7 +1,8 @@
 -- Kubeflow Pipelines: pipelines as Lua, compiled to what the official SDK and servers read, and a client.
 --
 --   local kf = require "kubeflow"
---   local train = kf.component { name = "train", image = "img:1", command = { "train", "--data", kf.input_path "data" },
+--   local train = kf.component { name = "train", image = "img:1", command = { "train", "--data", kf.input_path
+--   "data" },
 --     inputs = { data = kf.Dataset, epochs = { "int", default = 20 } }, outputs = { model = kf.Model } }
 --   return kf.pipeline "training" { params = { epochs = { "int", default = 20 } }, build = function(p, params)
 --     local prep = kf.load_component "components/preprocess/component.yaml" { run_id = p.run.id }

@@ -3,9 +3,7 @@
 local component = require "kubeflow.component"
 local fail = require "kubeflow.fail"
 local json = require "json"
-local merge = require "kubeflow.merge"
 local placeholder = require "kubeflow.placeholder"
-local session = require "kubeflow.session"
 local types = require "kubeflow.types"
 
 local loader = {}
@@ -87,7 +85,8 @@ local function v1_definitions(list, source, side)
     end
     all[name] = {
       type = t, default = default,
-      optional = side == "inputs" and (entry.optional == true or entry.default ~= nil or t.param == "TASK_FINAL_STATUS"),
+      optional = side == "inputs" and (entry.optional == true or entry.default ~= nil
+        or t.param == "TASK_FINAL_STATUS"),
     }
     original[entry.name] = name
   end
@@ -149,7 +148,8 @@ function v1_part(value, cx, path)
   return V1[key](inner, cx, path .. "." .. key)
 end
 
-local V1_KEYS = { name = true, description = true, metadata = true, inputs = true, outputs = true, implementation = true }
+local V1_KEYS = { name = true, description = true, metadata = true, inputs = true, outputs = true,
+  implementation = true }
 local CONTAINER_KEYS = { image = true, command = true, args = true, env = true, fileOutputs = true, resources = true }
 
 local function known_keys(map, known, source, path)
@@ -215,17 +215,6 @@ local function ir_definitions(side, source)
   return all
 end
 
---- Executors of a loaded pipeline, with the images that this compilation uses.
-local function with_images(executors)
-  local image_for = require("kubeflow.compiler").image_for
-  local out = merge.copy(executors)
-  for label, executor in pairs(out) do
-    local container = executor.container
-    if container then container.image = image_for(label:gsub("^exec%-", ""), container.image) end
-  end
-  return out
-end
-
 local function from_ir(spec, platform_document, source)
   if spec.schemaVersion ~= "2.1.0" then
     raise_in(source, "schemaVersion", "2.1.0 is needed, not '%s'", tostring(spec.schemaVersion))
@@ -248,18 +237,18 @@ local function from_ir(spec, platform_document, source)
     local container = executor.container
     local env = {}
     for i, entry in ipairs(container.env or {}) do env[i] = { name = entry.name, value = entry.value } end
-    definition.container = { image = container.image, command = container.command or {}, args = container.args or {}, env = env }
+    definition.container = { image = container.image, command = container.command or {}, args = container.args or {},
+      env = env }
     return component.wrap(definition)
   end
   local kubernetes = platform_document and platform_document.platforms and platform_document.platforms.kubernetes or {}
-  local tasks = 0
-  for _ in pairs(executors) do tasks = tasks + 1 end
-  definition.graph = setmetatable({
-    name = info.name, description = info.description, root = spec.root, components = components, tasks = tasks,
-    platform = kubernetes.deploymentSpec and kubernetes.deploymentSpec.executors or {}, outputs = outputs, config = kubernetes.pipelineConfig,
-  }, { __index = function(_, key)
-    if key == "executors" then return session.current() and with_images(executors) or executors end
-  end })
+  local tasks, image_of = 0, {}
+  for label in pairs(executors) do tasks, image_of[label] = tasks + 1, (label:gsub("^exec%-", "")) end
+  definition.graph = {
+    name = info.name, description = info.description, root = spec.root, components = components, executors = executors,
+    platform = kubernetes.deploymentSpec and kubernetes.deploymentSpec.executors or {}, outputs = outputs,
+    config = kubernetes.pipelineConfig, tasks = tasks, image_of = image_of,
+  }
   return component.wrap(definition)
 end
 

@@ -41,7 +41,7 @@ function merge.pipeline(state, compiled)
   local components = renamed(compiled.components, state.components, true)
   for old, new in pairs(labels) do
     state.executors[new] = copy(compiled.executors[old])
-    state.platform[new] = copy(compiled.platform[old])
+    state.platform[new], state.image_of[new] = copy(compiled.platform[old]), compiled.image_of[old]
   end
   for old, new in pairs(components) do
     state.components[new] = rename(copy(compiled.components[old]), components, labels)

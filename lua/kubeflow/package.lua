@@ -24,14 +24,41 @@ local function with_defaults(root, params)
   return root
 end
 
---- new(compiled, { name?, display_name?, params?, note? }) -> package
+--- mlhost.local/training:1f2e -> training
+local function last_part(image)
+  return (image:match "([^/]*)$":gsub("@.*$", ""):gsub(":.*$", ""))
+end
+
+--- Executors with other images: by component, by the whole reference, or by the image's own name.
+local function with_images(compiled, images)
+  if not images or next(images) == nil then return compiled.executors end
+  for name, image in pairs(images) do
+    if type(image) ~= "string" or image == "" then
+      fail.raise("compile: images: the reference for '%s' is a text, not %s", tostring(name), tostring(image))
+    end
+  end
+  local executors = {}
+  for label, executor in pairs(compiled.executors) do
+    local container, name = executor.container, compiled.image_of[label]
+    local image = container and name and (images[name] or images[container.image] or images[last_part(container.image)])
+    if image then
+      container = merge.copy(container)
+      container.image = image
+      executor = { container = container }
+    end
+    executors[label] = executor
+  end
+  return executors
+end
+
+--- new(compiled, { name?, display_name?, params?, images?, note? }) -> package
 ---   package.name      string
----   package.spec      table   PipelineSpec
+---   package.spec      table   PipelineSpec; to be read only, since packages of one pipeline share parts
 ---   package.platform  table   platform document, or nil
 function package.new(compiled, options)
   local spec = {
     components = next(compiled.components) and compiled.components or nil,
-    deploymentSpec = next(compiled.executors) and { executors = compiled.executors } or nil,
+    deploymentSpec = next(compiled.executors) and { executors = with_images(compiled, options.images) } or nil,
     pipelineInfo = {
       name = options.name or compiled.name, displayName = options.display_name or compiled.display_name,
       description = compiled.description,

@@ -55,7 +55,8 @@ function placeholder.concat(items)
   return setmetatable({ kind = "concat", items = items }, Placeholder)
 end
 
---- if_present{ "input", then_ = { ... } or one part, else_ = ... }: arguments that depend on an optional input being given
+--- if_present{ "input", then_ = { ... } or one part, else_ = ... }: arguments that depend on an optional input being
+--- given
 function placeholder.if_present(spec)
   fail.check_keys("if_present", spec, { [1] = true, input = true, then_ = true, else_ = true })
   local name = spec[1] or spec.input

@@ -146,7 +146,8 @@ function methods.toleration(self, spec)
     fail.raise("%s: operator '%s' is neither Equal nor Exists", what, tostring(spec.operator))
   end
   if spec.effect and not EFFECTS[spec.effect] then
-    fail.raise("%s: unknown effect '%s'%s", what, tostring(spec.effect), fail.near(spec.effect, fail.sorted_keys(EFFECTS)))
+    fail.raise("%s: unknown effect '%s'%s", what, tostring(spec.effect),
+      fail.near(spec.effect, fail.sorted_keys(EFFECTS)))
   end
   append(p, "tolerations", {
     key = spec.key, operator = spec.operator, value = spec.value, effect = spec.effect,
@@ -218,7 +219,8 @@ end
 --- task:empty_dir{ name =, path =, medium = "Memory"?, size = "1Gi"? }
 function methods.empty_dir(self, spec)
   local t, p = settings(self, "empty_dir")
-  fail.check_keys(("task '%s': empty_dir"):format(t.name), spec, { name = true, path = true, medium = true, size = true })
+  fail.check_keys(("task '%s': empty_dir"):format(t.name), spec,
+    { name = true, path = true, medium = true, size = true })
   append(p, "emptyDirMounts", {
     volumeName = text(t, spec.name, "empty_dir name"), mountPath = text(t, spec.path, "empty_dir path"),
     medium = spec.medium, sizeLimit = spec.size,
@@ -266,7 +268,8 @@ function methods.init_container(self, spec)
   end
   append(p, "initContainers", {
     name = text(t, spec.name, "init_container name"), image = text(t, spec.image, "init_container image"),
-    command = spec.command, args = spec.args, env = #env > 0 and env or nil, volumeMounts = #mounts > 0 and mounts or nil,
+    command = spec.command, args = spec.args, env = #env > 0 and env or nil,
+      volumeMounts = #mounts > 0 and mounts or nil,
   })
   return self
 end
@@ -320,7 +323,8 @@ function platform.of_pipeline(config, what)
     end
     local patch = {}
     for key, value in pairs(w.pvc or {}) do patch[key] = value end
-    patch.storageClassName, patch.accessModes = w.storage_class or patch.storageClassName, w.access_modes or patch.accessModes
+    patch.storageClassName, patch.accessModes = w.storage_class or patch.storageClassName,
+      w.access_modes or patch.accessModes
     out.workspace = { size = w.size, kubernetes = { pvcSpecPatch = patch } }
   end
   local fields = {

@@ -1,12 +1,12 @@
--- What is being built at the moment: the graph, the images to use, the references that became texts. One per
--- coroutine, since two branches of a script may build at the same time.
+-- What is being built at the moment: the graph, the group, the references that became texts. One per coroutine,
+-- since two branches of a script may build at the same time.
 local fail = require "kubeflow.fail"
 
 local session = {}
 
 local sessions = setmetatable({}, { __mode = "k" })
 
---- current() -> { graph, group, images, patterns }, or nil outside of a pipeline's build function
+--- current() -> { graph, group, patterns, building }, or nil outside of a pipeline's build function
 function session.current() return sessions[coroutine.running()] end
 
 --- needed(what) -> the session; raises when there is none

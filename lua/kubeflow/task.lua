@@ -270,7 +270,8 @@ function methods.ignore_upstream_failure(self)
   local t = own(self, "ignore_upstream_failure")
   for name, value in pairs(t.inputs) do
     if channel.is(value) and value.task and not t.definition.inputs[name].optional then
-      fail.raise("task '%s' ignores failures upstream, so its input '%s' (%s) may be missing: give that input a default",
+      fail.raise("task '%s' ignores failures upstream, so its input '%s' (%s) may be missing: "
+        .. "give that input a default",
         t.name, name, channel.describe(value))
     end
   end

@@ -34,7 +34,8 @@ local function uncommon(a, b)
   return table.move(left, i, #left, 1, {}), table.move(right, i, #right, 1, {})
 end
 
-local KIND = { condition = "condition", ["condition-branches"] = "branch", ["exit-handler"] = "exit handler", ["for-loop"] = "loop" }
+local KIND = { condition = "condition", ["condition-branches"] = "branch", ["exit-handler"] = "exit handler",
+  ["for-loop"] = "loop" }
 
 --- The channels that a task reads, and those that the conditions around it read.
 local function channels_of(task)
@@ -137,7 +138,8 @@ local function check_collected(place, consumer, collected, above)
   local in_loop = false
   for i = 1, #above - 1 do in_loop = in_loop or above[i].kind == "for-loop" end
   if not in_loop then
-    fail.raise_at(place, "%s: collected takes outputs of tasks inside a loop that the reader is outside of; '%s' is in none",
+    fail.raise_at(place, "%s: collected takes outputs of tasks inside a loop that the reader is outside of; "
+      .. "'%s' is in none",
       consumer, collected.task.name)
   end
   if above[1].kind ~= "for-loop" then
@@ -184,7 +186,7 @@ local function surface_one_of(outputs, c)
   surface(outputs, c.task, c.name, c)
 end
 
-local function outputs_of(graph, returned)
+local function outputs_of(graph, returned, at)
   local outputs = {}
   for _, task in ipairs(graph.tasks) do
     for _, c in ipairs(channels_of(task)) do
@@ -217,11 +219,13 @@ local function outputs_of(graph, returned)
     elseif c.one_of then
       surface_one_of(outputs, c)
     elseif not c.task or c.loop then
-      fail.raise("the pipeline's output '%s' is %s; only outputs of tasks can be returned", name, channel.describe(c))
+      fail.raise_at(at, "the pipeline's output '%s' is %s; only outputs of tasks can be returned", name,
+        channel.describe(c))
     end
     if c.task.parent ~= graph.root then
-      fail.raise("the pipeline's output '%s' is %s, inside a %s; outputs come from the top of the pipeline "
-        .. "(kubeflow.one_of and kubeflow.collected bring them there)", name, channel.describe(c), KIND[c.task.parent.kind])
+      fail.raise_at(at, "the pipeline's output '%s' is %s, inside a %s; outputs come from the top of the pipeline "
+        .. "(kubeflow.one_of and kubeflow.collected bring them there)", name, channel.describe(c),
+          KIND[c.task.parent.kind])
     end
     final[name] = c
   end
@@ -273,14 +277,14 @@ local function dependencies_of(graph)
   return dependencies
 end
 
---- analyse(graph, returned) -> { groups, inputs, outputs, dependencies, returned }
+--- analyse(graph, returned, at) -> { groups, inputs, outputs, dependencies, returned }
 ---   inputs        node -> channels that its surroundings must give it
 ---   outputs       group -> name -> channel inside it
 ---   dependencies  node -> set of names of neighbours to wait for
-function topology.analyse(graph, returned)
+function topology.analyse(graph, returned, at)
   local result = { groups = all_groups(graph.root) }
   result.inputs = inputs_of(graph)
-  result.outputs, result.returned = outputs_of(graph, returned)
+  result.outputs, result.returned = outputs_of(graph, returned, at)
   result.dependencies = dependencies_of(graph)
   return result
 end

@@ -66,9 +66,11 @@ function types.from(value, what)
     local found = types.of_name(value)
     if found then return found end
     fail.raise("%s: unknown type '%s'%s", what, value,
-      fail.near(value, { "string", "int", "float", "bool", "list", "dict", table.unpack(ARTIFACTS) }))
+      fail.near(value, { "string", "int", "integer", "float", "number", "bool", "boolean", "list", "dict",
+        table.unpack(ARTIFACTS) }))
   end
-  fail.raise("%s: a type is a name such as \"int\" or an artifact type such as kubeflow.Dataset, not %s", what, type(value))
+  fail.raise("%s: a type is a name such as \"int\" or an artifact type such as kubeflow.Dataset, not %s", what,
+    type(value))
 end
 
 --- list(item) -> type of a list: of artifacts (kf.list(kf.Model)) or of values (kf.list "string")

@@ -2,7 +2,8 @@
 -- Their interface, with its descriptions, is that of kfp.kubernetes.CreatePVC and DeletePVC.
 local component = require "kubeflow.component"
 
-local DOCS = "https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/persistent-volume-claim-v1/"
+local DOCS = "https://kubernetes.io/docs/reference/kubernetes-api/"
+  .. "config-and-storage-resources/persistent-volume-claim-v1/"
 local CLAIM, SPEC = ("<%s#PersistentVolumeClaim>`_"):format(DOCS), ("<%s#PersistentVolumeClaimSpec>`_"):format(DOCS)
 
 local volume = {}
@@ -17,7 +18,8 @@ volume.create_pvc = component.define {
     pvc_name = { "string", optional = true, description = "Name of the PVC. Corresponds to\n"
       .. "`PersistentVolumeClaim.metadata.name\n" .. CLAIM
       .. ".\nOnly one of ``pvc_name`` and ``pvc_name_suffix`` can be provided." },
-    pvc_name_suffix = { "string", optional = true, description = "Prefix to use for a dynamically generated name, which\n"
+    pvc_name_suffix = { "string", optional = true,
+      description = "Prefix to use for a dynamically generated name, which\n"
       .. "will take the form ``<argo-workflow-name>-<pvc_name_suffix>``. Only\n"
       .. "one of ``pvc_name`` and ``pvc_name_suffix`` can be provided." },
     storage_class_name = { "string", default = "", description = "Name of StorageClass from which to provision the PV\n"
@@ -28,7 +30,8 @@ volume.create_pvc = component.define {
       .. "`PersistentVolumeClaim.spec.volumeName\n" .. SPEC .. "." },
     annotations = { "dict", optional = true, description = "Annotations for the PVC's metadata. Corresponds to\n"
       .. "`PersistentVolumeClaim.metadata.annotations\n" .. CLAIM .. "." },
-    data_source = { "dict", optional = true, description = "Specifies the data source for the PVC. This can be used to\n"
+    data_source = { "dict", optional = true,
+      description = "Specifies the data source for the PVC. This can be used to\n"
       .. "create a PVC from a VolumeSnapshot or to clone an existing PVC.\n"
       .. "Should be a dictionary with ``'apiGroup'``, ``'kind'``, and\n``'name'`` keys. For example:\n"
       .. "``{'apiGroup': 'snapshot.storage.k8s.io', 'kind': 'VolumeSnapshot', 'name': 'my-snapshot'}``.\n"
@@ -40,7 +43,8 @@ volume.create_pvc = component.define {
 --- delete_pvc { pvc_name = task.outputs.name }
 volume.delete_pvc = component.define {
   name = "deletepvc", image = "argostub/deletepvc",
-  inputs = { pvc_name = { "string", description = "Name of the PVC to delete. Supports passing a runtime-generated name, "
+  inputs = { pvc_name = { "string",
+    description = "Name of the PVC to delete. Supports passing a runtime-generated name, "
     .. "such as a name provided by ``kubernetes.CreatePvcOp().outputs['name']``." } },
 }
 

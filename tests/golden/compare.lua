@@ -66,7 +66,8 @@ function compare.error(case, kubeflow)
   for _, part in ipairs(case.says) do
     if not message:find(part, 1, true) then error(("lacks %q in: %s"):format(part, message), 0) end
   end
-  if not case.anywhere and not message:find "errors%.lua:%d+: " then error("no place of the script in: " .. message, 0) end
+  if not case.anywhere and not message:find "errors%.lua:%d+: " then error("no place of the script in: " .. message,
+    0) end
 end
 
 return compare

@@ -24,8 +24,11 @@ local yaml = require "yaml"
 local fs = require "fs"
 local kubeflow = require "kubeflow"
 
-local suites = { require "cases.container", require "cases.control", require "cases.kubernetes", require "cases.training" }
+local suites = { require "cases.container", require "cases.control", require "cases.kubernetes",
+  require "cases.training" }
 local errors = require "cases.errors"
+
+local texts = require "cases.emit"
 
 local passed, failed = 0, 0
 local function report(name, ok, message)
@@ -63,6 +66,18 @@ end
 for _, case in ipairs(errors) do
   if not next(wanted) or wanted[case.name] then
     report(case.name, pcall(function() compare.error(case, kubeflow) end))
+  end
+end
+for _, case in ipairs(texts) do
+  if not next(wanted) or wanted[case.name] then
+    report(case.name, pcall(function()
+      local text = case.run(kubeflow)
+      if folder and text then
+        local file = assert(io.open(("%s/%s.yaml"):format(folder, case.name), "wb"))
+        file:write(text)
+        file:close()
+      end
+    end))
   end
 end
 

@@ -125,10 +125,12 @@ implementation:
       return kf.compile(kf.pipeline "pipeline-with-various-types" {
         params = { input1 = "string", input3 = kf.Artifact, input4 = { "string", default = "" } },
         build = function(_, params)
-          local up = upstream { input_1 = params.input1, input_2 = 3.1415926, input_3 = params.input3, input_4 = params.input4 }
+          local up = upstream { input_1 = params.input1, input_2 = 3.1415926, input_3 = params.input3,
+            input_4 = params.input4 }
           local o = up.outputs
           downstream {
-            input_a = o.output_1, input_b = o.output_2, input_c = o.output_3, input_d = o.output_4, input_e = o.output_5,
+            input_a = o.output_1, input_b = o.output_2, input_c = o.output_3, input_d = o.output_4,
+              input_e = o.output_5,
             input_f = o.output_6, input_g = o.output_7, input_h = o.output_8, input_i = o.output_9,
           }
         end,
@@ -171,7 +173,8 @@ implementation:
   {
     name = "retry", golden = "pipeline_with_retry.yaml",
     compile = function(kf, official)
-      local add = kf.component(official("add", { inputs = { a = "float", b = "float" }, outputs = { Output = "float" } }))
+      local add = kf.component(official("add", { inputs = { a = "float", b = "float" },
+        outputs = { Output = "float" } }))
       return kf.compile(kf.pipeline "test-pipeline" {
         params = { a = { "float", default = 1.0 }, b = { "float", default = 7 } },
         build = function(_, params) add { a = params.a, b = params.b }:retry(3) end,
@@ -196,12 +199,14 @@ implementation:
     name = "placeholders_of_the_run", golden = "pipeline_with_placeholders.yaml",
     compile = function(kf, official)
       local print_all = kf.component(official("print-all-placeholders", {
-        inputs = { job_name = "string", job_resource_name = "string", job_id = "string", task_name = "string", task_id = "string" },
+        inputs = { job_name = "string", job_resource_name = "string", job_id = "string", task_name = "string",
+          task_id = "string" },
       }))
       return kf.compile(kf.pipeline "pipeline-with-placeholders" {
         build = function(p)
           print_all {
-            job_name = p.run.name, job_resource_name = p.run.resource_name, job_id = p.run.id, task_name = p.run.task_name,
+            job_name = p.run.name, job_resource_name = p.run.resource_name, job_id = p.run.id,
+              task_name = p.run.task_name,
             task_id = p.run.task_id,
           }:cache(false)
         end,
@@ -211,7 +216,8 @@ implementation:
   {
     name = "resources_from_parameters", golden = "pipeline_with_string_machine_fields_pipeline_input.yaml",
     compile = function(kf, official)
-      local sum = kf.component(official("sum-numbers", { inputs = { a = "int", b = "int" }, outputs = { Output = "int" } }))
+      local sum = kf.component(official("sum-numbers", { inputs = { a = "int", b = "int" },
+        outputs = { Output = "int" } }))
       return kf.compile(kf.pipeline "pipeline" {
         params = {
           cpu_limit = { "string", default = "4000m" }, memory_limit = { "string", default = "15G" },
@@ -262,10 +268,12 @@ implementation:
         params = { message = "string", input_dict = { "dict", default = { A = 1, B = 2 } } },
         build = function(_, params)
           local o = preprocess {
-            message = params.message, input_dict_parameter = params.input_dict, input_list_parameter = { "a", "b", "c" },
+            message = params.message, input_dict_parameter = params.input_dict,
+              input_list_parameter = { "a", "b", "c" },
           }.outputs
           train {
-            dataset_one_path = o.output_dataset_one, dataset_two = o.output_dataset_two_path, message = o.output_parameter_path,
+            dataset_one_path = o.output_dataset_one, dataset_two = o.output_dataset_two_path,
+              message = o.output_parameter_path,
             input_bool = o.output_bool_parameter_path, input_dict = o.output_dict_parameter_path,
             input_list = o.output_list_parameter_path,
           }

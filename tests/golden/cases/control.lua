@@ -54,7 +54,8 @@ implementation:
     compile = function(kf, official)
       local print_op = kf.component(official("print-op", { inputs = { message = "string" } }))
       local fail_op = kf.component(official("fail-op", { inputs = { message = "string" } }))
-      local state = kf.component(official("get-run-state", { inputs = { status = "dict" }, outputs = { Output = "string" } }))
+      local state = kf.component(official("get-run-state", { inputs = { status = "dict" },
+        outputs = { Output = "string" } }))
       local notify = kf.pipeline "conditional-notification" {
         params = { status = kf.final_status },
         build = function(_, params)
@@ -76,7 +77,8 @@ implementation:
   {
     name = "ignore_upstream_failure", golden = "pipeline_with_task_using_ignore_upstream_failure.yaml",
     compile = function(kf, official)
-      local fail_op = kf.component(official("fail-op", { inputs = { message = "string" }, outputs = { Output = "string" } }))
+      local fail_op = kf.component(official("fail-op", { inputs = { message = "string" },
+        outputs = { Output = "string" } }))
       local print_op = kf.component(official("print-op", { inputs = { message = { "string", default = "default" } } }))
       return kf.compile(kf.pipeline "my-pipeline" {
         params = { sample_input = { "string", default = "message" } },
@@ -92,13 +94,14 @@ implementation:
       local flip = kf.component {
         name = "flip-coin", image = "python:alpine3.9", command = { "sh", "-c" }, outputs = { output = "string" },
         args = {
-          [[mkdir -p "$(dirname $0)" && python -c "import random; result = 'heads' if random.randint(0,1) == 0 else 'tails'; ]]
-            .. [[print(result, end='')" | tee $0]], kf.output_file "output",
+          [[mkdir -p "$(dirname $0)" && python -c "import random; result = 'heads' if random.randint(0,1) == 0 ]]
+            .. [[else 'tails'; print(result, end='')" | tee $0]], kf.output_file "output",
         },
       }
       local function random(low, high)
         return kf.component {
-          name = "generate-random-number", image = "python:alpine3.9", command = { "sh", "-c" }, outputs = { output = "int" },
+          name = "generate-random-number", image = "python:alpine3.9", command = { "sh", "-c" },
+            outputs = { output = "int" },
           args = {
             [[mkdir -p "$(dirname $2)" && python -c "import random; print(random.randint($0, $1), end='')" | tee $2]],
             low, high, kf.output_file "output",
@@ -115,8 +118,11 @@ implementation:
           local function side(face, low, high, middle)
             kf.when(kf.eq(coin.output, face), function()
               local number = random(low, high).output
-              kf.when(kf.gt(number, middle), function() print_op { msg = face .. " and " .. number .. " > " .. middle .. "!" } end)
-              kf.when(kf.le(number, middle), function() print_op { msg = ("%s and %s <= %d!"):format(face, number, middle) } end)
+              kf.when(kf.gt(number, middle), function()
+                print_op { msg = face .. " and " .. number .. " > " .. middle .. "!" }
+              end)
+              kf.when(kf.le(number, middle), function() print_op { msg = ("%s and %s <= %d!"):format(face, number,
+                middle) } end)
             end)
           end
           side("heads", "0", "9", 5)
@@ -154,7 +160,8 @@ implementation:
     name = "one_of_artifacts", golden = "if_else_with_oneof_artifacts.yaml",
     compile = function(kf, official)
       local flip = kf.component(official("flip-coin", { outputs = { Output = "string" } }))
-      local make = kf.component(official("param-to-artifact", { inputs = { val = "string" }, outputs = { a = kf.Artifact } }))
+      local make = kf.component(official("param-to-artifact",
+        { inputs = { val = "string" }, outputs = { a = kf.Artifact } }))
       local show = kf.component(official("print-artifact", { inputs = { a = kf.Artifact } }))
       local inner = kf.pipeline "flip-coin-pipeline" {
         build = function()
@@ -175,7 +182,8 @@ implementation:
     name = "branches_loops_and_conditions", golden = "if_elif_else_complex.yaml",
     compile = function(kf, official)
       local number_op = kf.component(official("int-0-to-9999", { outputs = { Output = "int" } }))
-      local even = kf.component(official("is-even-or-odd", { inputs = { num = "int" }, outputs = { Output = "string" } }))
+      local even = kf.component(official("is-even-or-odd", { inputs = { num = "int" },
+        outputs = { Output = "string" } }))
       local say = echo(kf, official, "print-and-return")
       local ints = kf.component(official("print-ints", { inputs = { ints = kf.list "int" } }))
       return kf.compile(kf.pipeline "lucky-number-pipeline" {
@@ -200,7 +208,8 @@ implementation:
             end
             kf.branch {
               { kf.lt(number.output, 5000), function() parity("Got a low even number!", "Got a low odd number!") end },
-              { kf.gt(number.output, 5000), function() parity("Got a high even number!", "Got a high odd number!") end },
+              { kf.gt(number.output, 5000), function() parity("Got a high even number!",
+                "Got a high odd number!") end },
               otherwise = function()
                 say { text = "Announcing: Got the lucky number 5000! A one in 10,000 chance." }
                 kf.when(kf.eq(params.repeat_if_lucky_number, true), function()
@@ -220,9 +229,11 @@ implementation:
     name = "collected_from_nested_loops", golden = "parameters_complex.yaml",
     compile = function(kf, official)
       local double = kf.component(official("double", { inputs = { num = "int" }, outputs = { Output = "int" } }))
-      local add = kf.component(official("simple-add", { inputs = { nums = kf.list "int" }, outputs = { Output = "int" } }))
+      local add = kf.component(official("simple-add", { inputs = { nums = kf.list "int" },
+        outputs = { Output = "int" } }))
       local nested = kf.component(official("nested-add", { inputs = { nums = "list" }, outputs = { Output = "int" } }))
-      local both = kf.component(official("add-two-numbers", { inputs = { x = "list", y = "list" }, outputs = { Output = "int" } }))
+      local both = kf.component(official("add-two-numbers", { inputs = { x = "list", y = "list" },
+        outputs = { Output = "int" } }))
       return kf.compile(kf.pipeline "math-pipeline" {
         build = function()
           local one, two, sum
@@ -252,10 +263,12 @@ implementation:
       end
       local typed = kf.list(kf.dict "int")
       local makers = {
-        maker("list-dict-maker-0", typed), maker("list-dict-maker-1", kf.list "dict"), maker("list-dict-maker-2", kf.list "dict"),
+        maker("list-dict-maker-0", typed), maker("list-dict-maker-1", kf.list "dict"),
+          maker("list-dict-maker-2", kf.list "dict"),
         maker("list-dict-maker-3", "list"),
       }
-      local loose = kf.component(official("list-dict-maker-1-2", { name = "list-dict-maker-1", outputs = { Output = "list" } }))
+      local loose = kf.component(official("list-dict-maker-1-2",
+        { name = "list-dict-maker-1", outputs = { Output = "list" } }))
       return kf.compile(kf.pipeline "pipeline-with-loops" {
         params = { loop_parameter = kf.list "string" },
         build = function(_, params)
@@ -271,7 +284,8 @@ implementation:
               text { msg = nested.B_b }
             end, { parallelism = 1 })
           end)
-          kf.each({ { a = 1, b = 2 }, { a = 2, b = 3 }, { a = 3, b = 4 } }, function(item) int { x = item.a } end, { parallelism = 1 })
+          kf.each({ { a = 1, b = 2 }, { a = 2, b = 3 }, { a = 3, b = 4 } }, function(item) int { x = item.a } end,
+            { parallelism = 1 })
           local made = {}
           for i, make in ipairs(makers) do made[i] = make {} end
           made[5] = loose {}
@@ -291,7 +305,8 @@ implementation:
       return kf.compile(kf.pipeline "pipeline-with-nested-loops" {
         params = {
           loop_parameter = { "list", default = {
-            { p_a = { { q_a = "1" }, { q_a = "2" } }, p_b = "hello" }, { p_a = { { q_a = "11" }, { q_a = "22" } }, p_b = "halo" },
+            { p_a = { { q_a = "1" }, { q_a = "2" } }, p_b = "hello" },
+              { p_a = { { q_a = "11" }, { q_a = "22" } }, p_b = "halo" },
           } },
         },
         build = function(_, params)
@@ -359,7 +374,8 @@ implementation:
       local create_file = op("create-file", { content = "string" }, { file = kf.Artifact })
       local read_file = op("read-single-file", { file = kf.Artifact }, { Output = "string" })
       local create_dataset = op("create-dataset", { content = "string" }, { data = kf.Dataset })
-      local generate = op("read-single-dataset-generate-model", { data = kf.Dataset, id = "string" }, { results = kf.Model })
+      local generate = op("read-single-dataset-generate-model", { data = kf.Dataset, id = "string" },
+        { results = kf.Model })
       local read_datasets = op("read-datasets", { data = kf.list(kf.Dataset) }, { Output = "string" })
       local read_models = op("read-models", { models = kf.list(kf.Model) }, { Output = "string" })
       local node = kf.pipeline "single-node-dag" {
@@ -397,7 +413,8 @@ implementation:
   {
     name = "list_of_artifacts", golden = "pythonic_artifacts_with_list_of_artifacts.yaml",
     compile = function(kf, official)
-      local make = kf.component(official("make-dataset", { inputs = { text = "string" }, outputs = { Output = kf.Dataset } }))
+      local make = kf.component(official("make-dataset", { inputs = { text = "string" },
+        outputs = { Output = kf.Dataset } }))
       local join = kf.component(official("join-datasets", {
         inputs = { datasets = kf.list(kf.Dataset) }, outputs = { Output = kf.Dataset },
       }))
@@ -414,10 +431,13 @@ implementation:
   {
     name = "loop_over_artifacts", golden = "pipeline_with_parallelfor_list_artifacts_GH-12033.yaml",
     compile = function(kf, official)
-      local show = kf.component(official("print-artifact-name", { inputs = { artifact = kf.Artifact }, outputs = { Output = "string" } }))
+      local show = kf.component(official("print-artifact-name",
+        { inputs = { artifact = kf.Artifact }, outputs = { Output = "string" } }))
       local make = {
-        artifact = kf.component(official("make-artifact", { inputs = { data = "string" }, outputs = { Output = kf.Artifact } })),
-        dataset = kf.component(official("make-dataset", { inputs = { data = "string" }, outputs = { Output = kf.Dataset } })),
+        artifact = kf.component(official("make-artifact", { inputs = { data = "string" },
+          outputs = { Output = kf.Artifact } })),
+        dataset = kf.component(official("make-dataset", { inputs = { data = "string" },
+          outputs = { Output = kf.Dataset } })),
       }
       local function many(name, component)
         return kf.pipeline(name) {
@@ -442,7 +462,8 @@ implementation:
   {
     name = "optional_artifacts_and_importer", golden = "components_with_optional_artifacts.yaml",
     compile = function(kf, official)
-      local printer = kf.component(official("python-artifact-printer", { inputs = { artifact = { kf.Artifact, optional = true } } }))
+      local printer = kf.component(official("python-artifact-printer",
+        { inputs = { artifact = { kf.Artifact, optional = true } } }))
       local custom = kf.component {
         name = "custom_artifact_printer", image = "alpine", inputs = { artifact = { kf.Artifact, optional = true } },
         command = kf.if_present {
@@ -484,7 +505,8 @@ implementation:
             uri = params.file_uri, type = kf.Dataset, metadata = { key = "value" }, download_to_workspace = true,
           }
           local folder = kf.importer {
-            uri = params.dir_uri, type = kf.Dataset, reimport = true, metadata = { source = "directory" }, download_to_workspace = true,
+            uri = params.dir_uri, type = kf.Dataset, reimport = true, metadata = { source = "directory" },
+              download_to_workspace = true,
           }
           local trained = train { dataset = file.output }
           local listed = read_dir { data = folder.output }
@@ -497,7 +519,8 @@ implementation:
         build = function()
           local file, folder = write_file {}, write_dir {}
           local both = stage {
-            file_uri = get_uri { d = file.outputs.out_ds }.output, dir_uri = get_uri { d = folder.outputs.out_ds }.output,
+            file_uri = get_uri { d = file.outputs.out_ds }.output,
+              dir_uri = get_uri { d = folder.outputs.out_ds }.output,
           }
           return { train_result = both.outputs.train_result, dir_result = both.outputs.dir_result }
         end,
@@ -507,7 +530,8 @@ implementation:
   {
     name = "nested_pipeline_with_outputs", golden = "pipeline_with_outputs.yaml",
     compile = function(kf, official)
-      local print1 = kf.component(official("print-op1", { inputs = { msg = "string" }, outputs = { Output = "string" } }))
+      local print1 = kf.component(official("print-op1", { inputs = { msg = "string" },
+        outputs = { Output = "string" } }))
       local print2 = kf.component {
         name = "print-op2", image = "alpine", inputs = { msg = "string" }, outputs = { data = kf.Artifact },
         command = { "sh", "-c", [[mkdir --parents $(dirname "$1") && echo "$0" > "$1"]] },

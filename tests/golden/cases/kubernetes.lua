@@ -12,8 +12,10 @@ local function one(name, label, pipeline, set)
 end
 
 local cases = {
-  one("secret_as_env", "comp", "my-pipeline", function(task) task:secret_env("my-secret", { password = "SECRET_VAR" }) end),
-  one("config_map_as_env", "comp", "my-pipeline", function(task) task:config_map_env("my-cm", { foo = "CONFIG_MAP_VAR" }) end),
+  one("secret_as_env", "comp", "my-pipeline", function(task) task:secret_env("my-secret",
+    { password = "SECRET_VAR" }) end),
+  one("config_map_as_env", "comp", "my-pipeline", function(task) task:config_map_env("my-cm",
+    { foo = "CONFIG_MAP_VAR" }) end),
   one("config_map_as_vol", "comp", "my-pipeline", function(task) task:config_map_volume("my-cm", "/mnt/my_vol") end),
   one("node_selector", "comp", "my-pipeline", function(task)
     task:node_selector { ["cloud.google.com/gke-accelerator"] = "nvidia-tesla-p4" }
@@ -25,10 +27,12 @@ local cases = {
   one("image_pull_secrets", "comp", "my-pipeline", function(task) task:image_pull_secrets "my-secret" end),
   one("general_ephemeral_volume", "comp", "my-pipeline", function(task)
     task:ephemeral_volume {
-      name = "pvc-name", path = "path", access_modes = { "ReadWriteOnce" }, size = "5Gi", annotations = { annotation1 = "a1" },
+      name = "pvc-name", path = "path", access_modes = { "ReadWriteOnce" }, size = "5Gi",
+        annotations = { annotation1 = "a1" },
     }
   end),
-  one("security_context", "print-greeting", "my-pipeline", function(task) task:security_context { user = 65534, group = 0 } end),
+  one("security_context", "print-greeting", "my-pipeline", function(task) task:security_context { user = 65534,
+    group = 0 } end),
   one("field_path_as_env", "comp", "my-pipeline", function(task)
     task:field_env("KFP_RUN_NAME", "metadata.annotations['pipelines.kubeflow.org/run_name']")
   end),
@@ -45,7 +49,8 @@ local cases = {
       return kf.compile(kf.pipeline "my-pipeline" {
         build = function()
           local claim = kf.create_pvc {
-            pvc_name = "static-pvc-name-cmdep", access_modes = { "ReadWriteOnce" }, size = "5Gi", storage_class_name = "standard",
+            pvc_name = "static-pvc-name-cmdep", access_modes = { "ReadWriteOnce" }, size = "5Gi",
+              storage_class_name = "standard",
           }
           local task = comp {}:mount_pvc { claim = claim.outputs.name, path = "/data" }
           kf.delete_pvc { pvc_name = claim.outputs.name }:after(task)
@@ -56,13 +61,15 @@ local cases = {
   {
     name = "volume_claim_in_loop", golden = "parallel_for_mount_pvc.yaml",
     compile = function(kf, official)
-      local example = kf.component(official("example-component", { inputs = { item = "string" }, outputs = { Output = "string" } }))
+      local example = kf.component(official("example-component",
+        { inputs = { item = "string" }, outputs = { Output = "string" } }))
       return kf.compile(kf.pipeline "pipeline-parallel-for-mount-pvc" {
         description = "Pipeline with 1 component inside ParallelFor using mount_pvc.",
         params = { my_pvc_name_suffix = { "string", default = "test-pvc" } },
         build = function()
           local claim = kf.create_pvc {
-            pvc_name_suffix = "-my-pvc", access_modes = { "ReadWriteOnce" }, size = "5Mi", storage_class_name = "standard",
+            pvc_name_suffix = "-my-pvc", access_modes = { "ReadWriteOnce" }, size = "5Mi",
+              storage_class_name = "standard",
           }
           kf.each({ "a" }, function(item)
             example { item = item }:mount_pvc { claim = claim.outputs.name, path = "/data" }
@@ -100,7 +107,8 @@ local cases = {
   {
     name = "secret_in_loop", golden = "parallel_for_secret.yaml",
     compile = function(kf, official)
-      local example = kf.component(official("example-component", { inputs = { item = "string" }, outputs = { Output = "string" } }))
+      local example = kf.component(official("example-component",
+        { inputs = { item = "string" }, outputs = { Output = "string" } }))
       return kf.compile(kf.pipeline "pipeline-2-parallel-for-secret" {
         description = "Pipeline with 1 component inside ParallelFor using use_secret_as_env.",
         params = { my_secret_name = { "string", default = "test-secret-1" } },

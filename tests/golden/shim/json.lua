@@ -54,12 +54,12 @@ local function list_at(text, at)
 end
 
 local function map_at(text, at)
-  local map, key = {}, nil
+  local map = {}
   at = blank(text, at + 1)
   if text:sub(at, at) == "}" then return map, at + 1 end
   while true do
-    key, at = string_at(text, blank(text, at))
-    at = blank(text, at)
+    local key, after = string_at(text, blank(text, at))
+    at = blank(text, after)
     assert(text:sub(at, at) == ":", "JSON: : is needed")
     map[key], at = value_at(text, at + 1)
     at = blank(text, at)
@@ -76,7 +76,7 @@ function value_at(text, at)
   if first == "[" then return list_at(text, at) end
   if first == '"' then return string_at(text, at) end
   local word = text:match("^[%w+.-]+", at) or error "JSON: a value is needed"
-  local value = word
+  local value
   if word == "true" then value = true
   elseif word == "false" then value = false
   elseif word == "null" then value = json.null
