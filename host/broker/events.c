@@ -63,6 +63,18 @@ void broker_event(struct broker *broker, struct value *event)
     value_free(event);
 }
 
+void broker_secret_variable(struct broker *broker, struct value *event, const char *text, size_t len)
+{
+    pthread_mutex_lock(&broker->event_lock);
+    if (!broker->closed) {
+        mask_value(broker->masker, event);
+        value_set_bytes(value_put(event, "value"), text, len);
+        send_locked(broker, event);
+    }
+    pthread_mutex_unlock(&broker->event_lock);
+    value_free(event);
+}
+
 #define PIECE (256u << 10) /* of output in one event */
 
 void broker_output(struct broker *broker, int stream, const char *data, size_t len)

@@ -65,6 +65,8 @@ struct broker {
 };
 
 /* ---- events.c ---- */
+/* As broker_event, with a value that is not masked. Takes *event. */
+void broker_secret_variable(struct broker *broker, struct value *event, const char *text, size_t len);
 void broker_event(struct broker *broker, struct value *event);  /* masks, sends; takes *event */
 void broker_output(struct broker *broker, int stream, const char *data, size_t len);
 void broker_result(struct broker *broker, struct value *frame); /* the last event; takes *frame */

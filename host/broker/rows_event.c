@@ -39,7 +39,8 @@ static int event_print(struct call *call, const struct value *args, struct value
     return 0;
 }
 
-/* A secret's value is registered before the event leaves, so the supervisor, its journal and renderers see "***". */
+/* A secret's value is registered before the event leaves, and leaves in this one field of this one event: a CI system that is to
+ * keep it as a secret variable must be told it. Journal and all other renderers write "***". */
 static int event_variable(struct call *call, const struct value *args, struct value *out, struct error *err)
 {
     struct value event = {0};
@@ -52,11 +53,14 @@ static int event_variable(struct call *call, const struct value *args, struct va
         return error_wrap(err, "set_variable");
     value_copy(&event, args);
     value_remove(&event, "value");
-    value_set_bytes(value_put(&event, "value"), text, len);
     if (value_get_bool(args, "secret", false) || v->kind == VALUE_HANDLE) {
         masker_add(call->broker->masker, text, len);
         value_put_bool(&event, "secret", true);
+        value_put_string(&event, "t", "variable");
+        broker_secret_variable(call->broker, &event, text, len);
+        return 0;
     }
+    value_set_bytes(value_put(&event, "value"), text, len);
     call_event(call, "variable", &event);
     return 0;
 }

@@ -653,7 +653,7 @@ def azure_devops_is_noticed_and_spoken_to(w):
 def a_secret_variable_goes_to_the_agent_only(w):
     w.write("a.lua", 'stage "s" { run = function(cx) set_variable("TOKEN", "tok-4711-x", { secret = true, output = true }) end }\n')
     out = w.run("run", "a.lua", "-o", "azdo")[1]
-    has(out, "##vso[task.setvariable variable=TOKEN;isOutput=true;issecret=true;]")
+    has(out, "##vso[task.setvariable variable=TOKEN;isOutput=true;issecret=true;]tok-4711-x")
     for kind in ("plain", "json", "tty"):
         out = w.run("run", "a.lua", "-o", kind)[1]
         has(out, "TOKEN", "***")
