@@ -4,6 +4,7 @@
 #include "cmd/operator.h"
 #include "run/graph.h"
 #include "run/plan.h"
+#include "run/worker.h"
 
 static int show(struct loop *loop, const struct config *config, const char *script,
                 struct operator_options *operator_, bool json, bool mermaid, struct error *err)
@@ -79,7 +80,9 @@ static int run(int argc, char **argv)
     if (rc == 0)
         rc = show(loop, &config, argv[1], &operator_, json, mermaid, &err);
     config_free(&config);
-    if (loop)
+    if (loop) {
+        worker_settle(loop);
         loop_free(loop);
+    }
     return rc < 0 ? command_fail(&err) : 0;
 }

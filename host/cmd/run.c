@@ -12,6 +12,7 @@
 #include "cmd/operator.h"
 #include "run/params.h"
 #include "run/supervisor.h"
+#include "run/worker.h"
 
 #define PLAN_FILE_MAX (64u << 20)
 #define JOBS_MAX      256
@@ -346,8 +347,10 @@ static void end(struct session *session)
     value_free(&session->params);
     value_free(&session->bound);
     value_free(&session->stored);
-    if (session->loop)
+    if (session->loop) {
+        worker_settle(session->loop);
         loop_free(session->loop);
+    }
     config_free(&session->config);
     free(session->id);
     free(session->dir);

@@ -254,6 +254,7 @@ static void on_end(void *ctx, struct worker_result *result)
 
     slot->worker = NULL;
     run->running--;
+    run->untidy = run->untidy || !result->tidy;
     if (slot->state == SLOT_ALWAYS) {
         always_over(slot, result);
     } else if (result->ok && result->skipped) {

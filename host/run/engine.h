@@ -38,6 +38,7 @@ struct run {
     int exit;              /* of the first stage that did not end well; 0 so far */
     const char *first_bad; /* its name */
     bool costly;           /* something happened that is worth a sync */
+    bool untidy;           /* a process may have left others behind */
     int64_t started;
     struct error broken; /* the journal cannot be written: nothing more may be done */
 };

@@ -217,6 +217,11 @@ const char *services_socket(const struct services *services)
     return services ? services->path : NULL;
 }
 
+bool services_started(const struct services *services)
+{
+    return services && services->tries > 0;
+}
+
 void services_close(struct services *services)
 {
     struct error err = {0};

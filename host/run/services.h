@@ -15,6 +15,8 @@ typedef void services_say(void *ctx, const char *level, const char *text);
 struct services *services_open(struct loop *loop, const struct config *config, services_say *say,
                                void *ctx, struct error *err);
 const char *services_socket(const struct services *services);
+/* Was the serve process ever started? */
+bool services_started(const struct services *services);
 /* SIGTERM, and SIGKILL to the tree when it has not ended in 5 s; removes the socket. NULL is
  * allowed. */
 void services_close(struct services *services);

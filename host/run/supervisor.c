@@ -222,10 +222,13 @@ int run_supervise(const struct run_options *options, int *status, struct error *
     if (!config_is_local(options->config) ||
         (run.services = services_open(options->loop, options->config, run_say, &run, err)) != NULL)
         rc = loop_until_over(&run, err);
+    run.untidy = run.untidy || rc < 0 || services_started(run.services);
     services_close(run.services);
-    sandbox_kill_descendants(getpid());
     if (rc == 0)
         rc = finish(&run, status, err);
+    worker_settle(options->loop); /* results may come before their processes have ended */
+    if (run.untidy)
+        sandbox_kill_descendants(getpid());
     for (size_t i = 0; i < run.count; i++) {
         free(run.slots[i].folder);
         value_free(&run.slots[i].output);

@@ -17,6 +17,7 @@
 #define KILL_SLACK_NS (100 * NS_PER_MS)
 
 struct worker {
+    struct worker *next;
     struct loop *loop;
     struct worker_handler handler;
     struct sandbox_child child;
@@ -26,9 +27,33 @@ struct worker {
     struct buf line[2];
     struct value result;
     bool has_result, garbage;
+    bool eager;     /* the result is all that counts */
+    bool delivered; /* the handler has it and is gone; only the child is to be reaped */
     bool asked_cancel, cancel_is_timeout, killed, killed_at_deadline;
     int64_t timeout_ns, grace_ns, kill_at;
 };
+
+/* Those whose child waitpid(2) still owes us: like the children, a property of the process. */
+static struct worker *not_reaped;
+
+static void forget(struct worker *worker)
+{
+    struct worker **at = &not_reaped;
+
+    while (*at != worker)
+        at = &(*at)->next;
+    *at = worker->next;
+    loop_end(worker->fd_watch);
+    loop_end(worker->timer);
+    loop_end(worker->child_watch);
+    fd_cleanup(&worker->fd);
+    fd_cleanup(&worker->child.pidfd);
+    value_free(&worker->result);
+    buf_free(&worker->in);
+    buf_free(&worker->line[0]);
+    buf_free(&worker->line[1]);
+    free(worker);
+}
 
 void error_to_value(const struct error *err, struct value *out)
 {
@@ -173,23 +198,6 @@ static int read_some(struct worker *worker)
     }
 }
 
-static void on_readable(void *ctx, int fd, uint32_t events)
-{
-    struct worker *worker = ctx;
-    size_t rounds = ROUND_LIMIT / 65536;
-    int more = 1;
-
-    (void)fd;
-    (void)events;
-    while (more == 1 && rounds--)
-        more = read_some(worker);
-    if (more == 0) {
-        loop_end(worker->fd_watch);
-        worker->fd_watch = NULL;
-        arm(worker, deadline_in(LEAVE_NS));
-    }
-}
-
 static void put_error(struct value *to, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -229,16 +237,14 @@ static void crashed(const struct worker *worker, int wait_status, struct value *
     }
 }
 
-static void on_child(void *ctx, int wait_status)
+static void deliver(struct worker *worker, int wait_status)
 {
-    struct worker *worker = ctx;
     struct worker_result result = {0};
 
-    worker->child_watch = NULL;
-    while (worker->fd_watch && read_some(worker) == 1)
-        ;
+    if (worker->delivered)
+        return;
+    worker->delivered = true;
     flush_lines(worker);
-    sandbox_kill(&worker->child); /* what the broker may have left behind */
     if (worker->has_result) {
         struct value *error = value_get(&worker->result, "error");
         struct value *ok = value_get(&worker->result, "ok");
@@ -252,21 +258,61 @@ static void on_child(void *ctx, int wait_status)
     } else {
         crashed(worker, wait_status, &result.error);
     }
+    result.tidy = worker->has_result && !worker->killed;
     result.timed_out =
         worker->killed_at_deadline || (worker->asked_cancel && worker->cancel_is_timeout);
     result.cancelled = worker->asked_cancel && !worker->cancel_is_timeout;
-    loop_end(worker->fd_watch);
-    loop_end(worker->timer);
-    fd_cleanup(&worker->fd);
-    fd_cleanup(&worker->child.pidfd);
     worker->handler.end(worker->handler.ctx, &result);
     value_free(&result.output);
     value_free(&result.error);
-    value_free(&worker->result);
-    buf_free(&worker->in);
-    buf_free(&worker->line[0]);
-    buf_free(&worker->line[1]);
-    free(worker);
+}
+
+static void on_readable(void *ctx, int fd, uint32_t events)
+{
+    struct worker *worker = ctx;
+    size_t rounds = ROUND_LIMIT / 65536;
+    int more = 1;
+
+    (void)fd;
+    (void)events;
+    while (more == 1 && rounds--)
+        more = read_some(worker);
+    if (more == 0) {
+        loop_end(worker->fd_watch);
+        worker->fd_watch = NULL;
+        arm(worker, deadline_in(LEAVE_NS));
+    }
+    /* A broker closes the socket by ending, when everything below it is dead: nobody needs to wait
+     * until the kernel has taken its memory apart. A plan has nothing below it. */
+    if (worker->has_result && (more == 0 || worker->eager))
+        deliver(worker, 0);
+}
+
+static void on_child(void *ctx, int wait_status)
+{
+    struct worker *worker = ctx;
+
+    worker->child_watch = NULL;
+    while (worker->fd_watch && read_some(worker) == 1)
+        ;
+    sandbox_kill(&worker->child); /* what the broker may have left behind */
+    deliver(worker, wait_status);
+    forget(worker);
+}
+
+void worker_settle(struct loop *loop)
+{
+    struct error err = {0};
+    struct worker *alive = not_reaped;
+
+    while (alive) {
+        for (alive = not_reaped; alive && !alive->fd_watch; alive = alive->next)
+            ;
+        if (alive && loop_step(loop, DEADLINE_NONE, &err) < 0)
+            break;
+    }
+    while (not_reaped)
+        forget(not_reaped);
 }
 
 struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
@@ -280,6 +326,7 @@ struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
     worker->timeout_ns = spec->timeout_ns;
     worker->grace_ns = spec->grace_ns ? spec->grace_ns : WORKER_GRACE_NS;
     worker->kill_at = DEADLINE_NONE;
+    (void)sandbox_available(); /* probed once here, known to every broker that is forked from us */
     if (broker_start(spec, &worker->child, &worker->fd, err) < 0) {
         free(worker);
         return NULL;
@@ -302,6 +349,8 @@ struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
         free(worker);
         return NULL;
     }
+    worker->next = not_reaped;
+    not_reaped = worker;
     if (spec->timeout_ns)
         arm(worker, deadline_in(spec->timeout_ns + worker->grace_ns + KILL_SLACK_NS));
     return worker;
@@ -367,7 +416,11 @@ int worker_ask(struct loop *loop, const struct broker_spec *spec,
         .loop = loop, .on_event = on_event, .ctx = ctx, .result = result, .err = err, .rc = -1};
     struct worker_handler handler = {.event = ask_event, .end = ask_end, .ctx = &ask};
 
-    if (!worker_start(loop, spec, &handler, err) || loop_run(loop, err) < 0)
+    struct worker *worker = worker_start(loop, spec, &handler, err);
+    if (!worker)
+        return -1;
+    worker->eager = true;
+    if (loop_run(loop, err) < 0)
         return -1;
     return ask.rc;
 }

@@ -16,6 +16,7 @@ struct worker;
 struct worker_result {
     bool skipped;
     bool ok;
+    bool tidy;                 /* the broker ended by itself, and with it all that it had started */
     bool timed_out, cancelled; /* which of our own ends it met, if any */
     const char *reason;        /* why it was skipped, or NULL; lives as long as the call */
     struct value output;       /* the callback may take it */
@@ -24,7 +25,7 @@ struct worker_result {
 struct worker_handler {
     /* Events as docs/architecture.md lists them, but `output` comes line by line. */
     void (*event)(void *ctx, struct value *event);
-    /* The last call; the worker is freed after it. */
+    /* The last call; the worker's pointer is no longer valid after it. */
     void (*end)(void *ctx, struct worker_result *result);
     void *ctx;
 };
@@ -35,6 +36,11 @@ struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
  * timed out. */
 void worker_cancel(struct worker *worker, bool timeout);
 void worker_kill(struct worker *worker);
+
+/* Before the loop is freed: waits until every broker has closed its socket, which it does by ending
+ * with all that it started. (What remains of it then is the kernel's to take apart; it costs
+ * milliseconds, and nobody's.) */
+void worker_settle(struct loop *loop);
 
 /* struct error <-> the table that frames and journals hold. */
 void error_to_value(const struct error *err, struct value *out);
