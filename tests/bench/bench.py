@@ -52,7 +52,7 @@ def compile_pipeline(state):
     ours_argv = [MLHOST, "run", "--output", "plain", SCRIPTS + "compile.lua"]
     sdk_argv = [KFP_PYTHON, "tests/bench/compile_sdk.py"]
     ours, sdk = best(lambda: printed(ours_argv, state), lambda: printed(sdk_argv, state), 3)
-    row("compile: training pipeline", ours, "kfp SDK, imports aside", sdk, invert=True)
+    row("compile: training pipeline", ours, "kfp SDK, its import aside", sdk, invert=True)
 
 
 def cpu(state):

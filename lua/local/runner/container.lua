@@ -32,7 +32,8 @@ function container.memory_limit(resources, context)
     end
     return bytes
   elseif tonumber(resources.memoryLimit) then
-    return math.tointeger(math.ceil(tonumber(resources.memoryLimit) * 1))
+    -- the older field counts in GB (10^9 bytes)
+    return math.tointeger(math.ceil(tonumber(resources.memoryLimit) * 1e9))
   end
 end
 

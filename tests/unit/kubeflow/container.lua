@@ -30,7 +30,7 @@ return {
     assert(container.bytes("lots") == nil and container.bytes("1Qi") == nil)
   end },
   { "memory limits", function()
-    assert(container.memory_limit({ memoryLimit = 1e9 }, context) == 1000000000)
+    assert(container.memory_limit({ memoryLimit = 1 }, context) == 1000000000)
     assert(container.memory_limit({ resourceMemoryLimit = "{{$.inputs.parameters['m']}}" }, context) == 536870912)
     local none, why = container.memory_limit({ resourceMemoryLimit = "lots" }, context)
     assert(none == nil and why:find("lots", 1, true))
