@@ -180,7 +180,8 @@ static int step_limits(struct plan *plan)
     if (policy->fn) /* terabytes of shadow memory */
         return 0;
 #endif
-    return policy->memory ? limit_set(RLIMIT_AS, policy->memory, policy->memory) : 0;
+    /* Private writable memory, not address space: what a library maps and never touches costs nothing in a container, either. */
+    return policy->memory ? limit_set(RLIMIT_DATA, policy->memory, policy->memory) : 0;
 }
 
 /* What a root inside keeps: enough to own, install and drop privileges; nothing that reaches
