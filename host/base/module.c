@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,6 +35,14 @@ char *module_file(enum module module, struct error *err)
     program[len] = '\0';
     char *slash = strrchr(program, '/');
     *slash = '\0';
+    /* A program that embeds libmlhost may be anywhere. */
+    const char *named = getenv("MLHOST_MODULE_PATH");
+    if (named && named[0]) {
+        char *path = mem_printf("%s/%s", named, files[module]);
+        if (access(path, R_OK) == 0)
+            return path;
+        mem_cleanup(&path);
+    }
     /* Beside the program in a build folder; in the lib folder of the prefix, multiarch or not, where it is installed. */
     static const char *const folders[] = {"%s/%s", "%s/../lib/mlhost/%s", "%s/../lib/x86_64-linux-gnu/mlhost/%s",
                                           "%s/../lib/aarch64-linux-gnu/mlhost/%s", "%s/../lib64/mlhost/%s"};
@@ -46,8 +55,12 @@ char *module_file(enum module module, struct error *err)
             return path;
         mem_cleanup(&path);
     }
+    char *installed = mem_printf("%s/%s", MLHOST_MODULE_DIR, files[module]);
+    if (access(installed, R_OK) == 0)
+        return installed;
+    mem_cleanup(&installed);
     error_set(err, ERR_NOT_FOUND, "%s is neither beside the program (%s) nor in ../lib/mlhost", files[module], program);
-    error_hint(err, "build again with ./dev build, or install with cmake --install");
+    error_hint(err, "build again with ./dev build, install with cmake --install, or name its folder in MLHOST_MODULE_PATH");
     return NULL;
 }
 

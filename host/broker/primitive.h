@@ -41,6 +41,8 @@ struct primitive {
  * All rows, in name order; *count of them. */
 const struct primitive *const *primitive_table(size_t *count);
 const struct primitive *primitive_find(const char *name);
+/* One more row, which must live on; before the first use of the table, from one thread. ERR_EXISTS, ERR_USAGE. */
+int primitive_add(const struct primitive *row, struct error *err);
 
 /* ---- what a primitive may ask of its broker; all thread-safe ---- */
 

@@ -18,6 +18,7 @@ static const struct primitive *const areas[] = {
 
 static const struct primitive **table;
 static size_t table_count;
+static bool filled;
 
 static int by_name(const void *a, const void *b)
 {
@@ -25,15 +26,39 @@ static int by_name(const void *a, const void *b)
     return strcmp((*x)->sign.name, (*y)->sign.name);
 }
 
+static void add(const struct primitive *row)
+{
+    table = mem_array(table, table_count + 1, sizeof *table);
+    table[table_count++] = row;
+}
+
+/* What primitive_add took before is in the table already. */
 static void fill(void)
 {
     for (size_t i = 0; i < sizeof areas / sizeof *areas; i++) {
-        for (const struct primitive *row = areas[i]; row->sign.name; row++) {
-            table = mem_array(table, table_count + 1, sizeof *table);
-            table[table_count++] = row;
-        }
+        for (const struct primitive *row = areas[i]; row->sign.name; row++)
+            add(row);
     }
+    filled = true;
     qsort(table, table_count, sizeof *table, by_name);
+}
+
+int primitive_add(const struct primitive *row, struct error *err)
+{
+    bool taken = false;
+
+    if (filled)
+        return error_set(err, ERR_USAGE, "primitive '%s' comes too late: the table is in use", row->sign.name);
+    for (size_t i = 0; i < sizeof areas / sizeof *areas; i++) {
+        for (const struct primitive *other = areas[i]; other->sign.name; other++)
+            taken = taken || strcmp(other->sign.name, row->sign.name) == 0;
+    }
+    for (size_t i = 0; i < table_count; i++)
+        taken = taken || strcmp(table[i]->sign.name, row->sign.name) == 0;
+    if (taken)
+        return error_set(err, ERR_EXISTS, "there is a primitive '%s' already", row->sign.name);
+    add(row);
+    return 0;
 }
 
 const struct primitive *const *primitive_table(size_t *count)
