@@ -2,7 +2,7 @@
 local vm = require "vm"
 local call, signature = vm.call, vm.signature
 
-local names_of, takes_table = {}, {}
+local takes_table = {}
 
 --- Names of a row's arguments, and whether the first may itself be a table.
 local function parse(name, args)
@@ -13,7 +13,6 @@ local function parse(name, args)
     names[argument] = true
     if #names == 1 then takes_table[name] = type_name == "map" or type_name == "array" or type_name == "any" end
   end
-  names_of[name] = names
   return names
 end
 
@@ -56,7 +55,8 @@ local function area(prefix)
           local all, siblings = vm.signatures(prefix), {}
           for i, full in ipairs(all) do siblings[i] = full:sub(#prefix + 1):match "^[^.]+" end
           local near = vm.near(tostring(key), siblings)
-          error(("host: there is no primitive '%s'%s"):format(name, near and (" (did you mean '" .. prefix .. near .. "'?)") or ""), 2)
+          local hint = near and (" (did you mean '%s%s'?)"):format(prefix, near) or ""
+          error(("host: there is no primitive '%s'%s"):format(name, hint), 2)
         end
         found = area(name .. ".")
       end

@@ -35,7 +35,8 @@ end
 local function read_type(what, spec, is_input)
   local kind = type(spec) == "table" and (spec[1] or spec.type) or spec
   if not TYPES[kind] then
-    error(("%s: unknown type '%s'%s; types: %s"):format(what, tostring(kind), near(kind, TYPES), table.concat(names(TYPES), ", ")), 0)
+    local known = table.concat(names(TYPES), ", ")
+    error(("%s: unknown type '%s'%s; types: %s"):format(what, tostring(kind), near(kind, TYPES), known), 0)
   end
   if type(spec) ~= "table" then return { type = kind } end
   for key in pairs(spec) do
@@ -43,7 +44,9 @@ local function read_type(what, spec, is_input)
       error(("%s: unknown key '%s'"):format(what, tostring(key)), 0)
     end
   end
-  return { type = kind, default = spec.default, optional = spec.optional or spec.default ~= nil or nil, description = spec.description }
+  return {
+    type = kind, default = spec.default, optional = spec.optional or spec.default ~= nil or nil, description = spec.description,
+  }
 end
 
 local function take(name, spec)
@@ -120,7 +123,8 @@ local function run(start)
   function cx.output(name, value)
     local output = declared.outputs[name]
     if not output or output.type == "path" then
-      error(("component '%s' has no output '%s' that takes a value%s"):format(declared.name, tostring(name), near(name, declared.outputs)), 2)
+      local hint = near(name, declared.outputs)
+      error(("component '%s' has no output '%s' that takes a value%s"):format(declared.name, tostring(name), hint), 2)
     end
     if output.type == "int" and math.type(value) == "float" then value = math.tointeger(value) or value end
     if not fits(output.type, value) then

@@ -185,7 +185,8 @@ function P:table_constructor()
       self:expect "]"
       self:expect "="
       self:expression()
-    elseif self.tokens[self.at].kind == "name" and self.tokens[self.at + 1].text == "=" and self.tokens[self.at + 1].kind == "op" then
+    elseif self.tokens[self.at].kind == "name" and self.tokens[self.at + 1].text == "="
+      and self.tokens[self.at + 1].kind == "op" then
       self:take()
       self:take()
       self:expression()

@@ -26,7 +26,8 @@ function junit.write(path, files, findings)
       local element = finding.level == "error" and "failure" or "system-out"
       local text = ("%s:%d:%d: %s [%s]"):format(file, finding.line, finding.column or 1, finding.message, finding.rule)
       if element == "failure" then
-        out[#out + 1] = ('    <failure message="%s" type="%s">%s</failure>'):format(xml(finding.message), xml(finding.rule), xml(text))
+        out[#out + 1] = ('    <failure message="%s" type="%s">%s</failure>')
+          :format(xml(finding.message), xml(finding.rule), xml(text))
       else
         out[#out + 1] = ('    <system-out>%s</system-out>'):format(xml(text))
       end

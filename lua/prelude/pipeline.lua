@@ -59,7 +59,8 @@ local function check_keys(place, what, spec, keys)
     local kind = keys[key]
     if not kind then
       local near = vm.near(tostring(key), sorted(keys))
-      wrong(place, "unknown-key", ("%s: unknown key '%s'%s"):format(what, tostring(key), near and (" (did you mean '" .. near .. "'?)") or ""),
+      local meant = near and (" (did you mean '%s'?)"):format(near) or ""
+      wrong(place, "unknown-key", ("%s: unknown key '%s'%s"):format(what, tostring(key), meant),
         "keys: " .. table.concat(sorted(keys), ", "))
     elseif kind == "retry" then
       if math.type(value) == "integer" then

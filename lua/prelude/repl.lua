@@ -5,7 +5,8 @@ local pretty = require "prelude.pretty"
 local M = {}
 
 local MODULES = {}
-for name in ([[fs exec env secret time json yaml http hash host registry kubeflow mlflow azdo azureml databricks lint test]]):gmatch "%S+" do
+local LOADED = [[fs exec env secret time json yaml http hash host registry kubeflow mlflow azdo azureml databricks lint test]]
+for name in LOADED:gmatch "%S+" do
   MODULES[name] = true
 end
 
@@ -63,11 +64,13 @@ local function evaluate(text, marks)
   return ok and "done" or "error", ok and shown or report(shown)
 end
 
+local KEYWORDS = "and break do else elseif end false for function if in local nil not or repeat return then true until while"
+
 --- Names that the text before the cursor may go on with: whole words from the last blank or operator.
 local function complete(text)
   local word = text:match "[%w_%.:]*$"
   local path, last = word:match "^(.-)([%w_]*)$"
-  local items, container = {}, nil
+  local items, container = {}
   if path == "" then
     container = _G
   else
@@ -87,7 +90,7 @@ local function complete(text)
   end
   if path == "" then
     for name in pairs(MODULES) do add(name) end
-    for name in ("and break do else elseif end false for function if in local nil not or repeat return then true until while"):gmatch "%a+" do add(name) end
+    for name in KEYWORDS:gmatch "%a+" do add(name) end
   end
   local prefix = path:match "^host%.(.*)$"
   if prefix then

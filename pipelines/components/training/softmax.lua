@@ -1,5 +1,5 @@
 -- Softmax (multinomial logistic) regression by mini-batch gradient descent with momentum, in plain Lua.
--- A model is { classes, inputs, weights = { [class] = { w_1 .. w_inputs, bias } }, scale }: numbers only, so that it is saved as JSON.
+-- A model is { classes, inputs, weights = { [class] = { w_1 .. w_inputs, bias } }, scale }: numbers only, saved as JSON.
 
 local softmax = {}
 
