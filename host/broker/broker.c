@@ -345,9 +345,9 @@ static void send_ready(struct broker *broker)
 {
     static const struct { unsigned layer; const char *name; } names[] = {
         {SANDBOX_LAYER_SECCOMP, "seccomp"}, {SANDBOX_LAYER_RLIMITS, "rlimits"},
-        {SANDBOX_LAYER_LANDLOCK, "landlock"}, {SANDBOX_LAYER_NAMESPACES, "namespaces"}};
+        {SANDBOX_LAYER_LANDLOCK, "landlock"}};
     struct value event = {0};
-    unsigned layers = sandbox_available();
+    unsigned layers = sandbox_script_layers();
 
     value_set_map(&event);
     value_put_string(&event, "t", "ready");
@@ -421,7 +421,7 @@ int broker_start(const struct broker_spec *spec, struct sandbox_child *child, in
         close(pair[0]);
         return error_errno(err, saved, "pidfd_open");
     }
-    *child = (struct sandbox_child){.pid = pid, .pidfd = pidfd, .enforced = sandbox_available()};
+    *child = (struct sandbox_child){.pid = pid, .pidfd = pidfd, .enforced = sandbox_script_layers()};
     *event_fd = pair[0];
     return 0;
 }

@@ -191,7 +191,7 @@ static char *delegated_cgroup(void)
     return NULL;
 }
 
-unsigned sandbox_available(void)
+unsigned sandbox_script_layers(void)
 {
     unsigned layers = SANDBOX_LAYER_RLIMITS;
 
@@ -199,6 +199,12 @@ unsigned sandbox_available(void)
         layers |= SANDBOX_LAYER_SECCOMP;
     if (landlock_abi() > 0)
         layers |= SANDBOX_LAYER_LANDLOCK;
+    return layers;
+}
+
+unsigned sandbox_available(void)
+{
+    unsigned layers = sandbox_script_layers();
     const unsigned useful = SANDBOX_NS_PID | SANDBOX_NS_MOUNT;
     if ((namespaces_usable(useful) & useful) == useful)
         layers |= SANDBOX_LAYER_NAMESPACES;

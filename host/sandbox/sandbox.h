@@ -113,6 +113,8 @@ int sandbox_seal(uint64_t memory_limit, struct error *err);
 /* What this kernel and user can enforce, as a map { layer: { available: bool, detail: string } } for doctor. */
 void sandbox_probe(struct value *out);
 unsigned sandbox_available(void); /* SANDBOX_LAYER_* */
+/* Those of them that hold for a script's process; quick, since it has no use for namespaces. */
+unsigned sandbox_script_layers(void);
 /* Compiles the filter of scripts now (0.4 ms), so that later forks of this process find that done. Optional. What commands need is
  * made when the first one is started: most stages start none. */
 void sandbox_warm(void);
