@@ -1,7 +1,7 @@
 --- http: plain requests to hosts that the permission `net` names.
 ---
 ---   local reply = http.get("https://example.org/data.csv", { limit = 1 << 20 })
----   http.post("https://example.org/hook", { json = { text = "done" }, bearer = secret.env "HOOK_TOKEN" })
+---   http.post("https://example.org/hook", { json = { text = "done" }, bearer = secret.get "HOOK_TOKEN" })
 ---   http.get("https://example.org/model.bin", { to = cx.out "model.bin" })
 ---
 --- Options (all optional):
@@ -43,11 +43,13 @@ function http.request(method, url, options)
   return setmetatable(host.http.request(args), Reply)
 end
 
+--- http.get(url, options), http.head(url, options), http.delete(url, options) -> reply
 function http.get(url, options) return http.request("GET", url, options) end
 function http.head(url, options) return http.request("HEAD", url, options) end
+function http.delete(url, options) return http.request("DELETE", url, options) end
+--- http.post(url, options), http.put(url, options), http.patch(url, options) -> reply
 function http.post(url, options) return http.request("POST", url, options) end
 function http.put(url, options) return http.request("PUT", url, options) end
 function http.patch(url, options) return http.request("PATCH", url, options) end
-function http.delete(url, options) return http.request("DELETE", url, options) end
 
 return http

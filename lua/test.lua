@@ -85,6 +85,7 @@ end
 local Skip = {}
 function test.skip(reason) error(setmetatable({ reason = reason }, Skip), 0) end
 
+---@private
 function test.run_all(filter)
   local results = vm.array {}
   for _, case in ipairs(cases) do

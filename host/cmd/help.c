@@ -8,6 +8,8 @@
 #include "cmd/cmd.h"
 #include "cmd/doc.h"
 
+extern const struct command cmd_help;
+
 static void arguments(const char *args, struct buf *out)
 {
     for (const char *at = args; *at;) {
@@ -76,11 +78,22 @@ static int no_such(const char *name)
 
 static int help_run(int argc, char **argv)
 {
+    const char *format = NULL;
+    const struct option_spec options[] = {{"format", OPTION_TEXT, &format}, {0}};
     cleanup_buf struct buf text = BUF_INIT;
-    const char *name = argc > 1 ? argv[1] : "help";
+    int words = options_parse(&cmd_help, options, argc, argv);
 
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
-        name = "help";
+    if (words < 0)
+        return words == -2 ? 0 : 2;
+    if (format) {
+        if (!doc_format(format, &text)) {
+            fprintf(stderr, "mlhost help: unknown format '%s'\n  hint: --format markdown or --format luals\n", format);
+            return 2;
+        }
+        fputs(text.data, stdout);
+        return 0;
+    }
+    const char *name = words > 1 ? argv[1] : "help";
     const struct command *command = command_find(name);
     if (command)
         fputs(command->help, stdout);
@@ -94,8 +107,10 @@ static int help_run(int argc, char **argv)
 const struct command cmd_help = {
     .name = "help",
     .summary = "help on a command or a primitive",
-    .help = "usage: mlhost help [COMMAND | PRIMITIVE | AREA | primitives]\n\n"
+    .help = "usage: mlhost help [COMMAND | PRIMITIVE | AREA | primitives]\n"
+            "       mlhost help --format markdown|luals\n\n"
             "Without a word: the commands. An AREA such as registry lists its primitives.\n\n"
-            "example: mlhost help fs.read\n",
+            "  --format KIND  all primitives: as Markdown, or as annotations for editors with a Lua language server\n\n"
+            "examples:\n  mlhost help fs.read\n  mlhost help --format luals >types/host.lua\n",
     .run = help_run,
 };

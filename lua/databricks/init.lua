@@ -78,6 +78,7 @@ function Run:get()
   return self.data
 end
 
+--- run:cancel(): ends it
 function Run:cancel() api.cancel_run { client = self.workspace.client, run_id = self.id } end
 
 --- run:output() -> { result, error, error_trace }: what the notebook gave to dbutils.notebook.exit, or why it failed

@@ -1,8 +1,8 @@
 -- Kubeflow Pipelines: pipelines as Lua, compiled to what the official SDK and servers read, and a client.
 --
 --   local kf = require "kubeflow"
---   local train = kf.component { name = "train", image = "img:1", command = { "train", "--data", kf.input_path
---   "data" },
+--   local train = kf.component { name = "train", image = "img:1",
+--     command = { "train", "--data", kf.input_path "data" },
 --     inputs = { data = kf.Dataset, epochs = { "int", default = 20 } }, outputs = { model = kf.Model } }
 --   return kf.pipeline "training" { params = { epochs = { "int", default = 20 } }, build = function(p, params)
 --     local prep = kf.load_component "components/preprocess/component.yaml" { run_id = p.run.id }
@@ -10,6 +10,9 @@
 --   end }
 --   kf.compile(pipeline):yaml()
 --
+-- Artifact types: kf.Artifact, Dataset, Model, Metrics, ClassificationMetrics, SlicedClassificationMetrics, HTML, Markdown.
+-- Parameter types: "string", "int", "float", "bool", "list", "dict", kf.final_status. Placeholders of a task's run: kf.run.id,
+-- name, task_id, task_name, root, create_time and so on; kf.executor_input is the whole task as JSON.
 -- Each name is loaded with its module when it is first used.
 
 ---@class kubeflow
@@ -42,7 +45,7 @@ for _, name in ipairs {
   special[name] = function() return require("kubeflow.types").system[name] end
 end
 
---- eq(a, b), ne, lt, le, gt, ge -> condition for when and branch
+--- eq(a, b), likewise ne, lt, le, gt, ge -> condition for when and branch
 for name, operator in pairs { eq = "==", ne = "!=", lt = "<", le = "<=", gt = ">", ge = ">=" } do
   special[name] = function()
     local compare = require("kubeflow.condition").compare

@@ -40,6 +40,8 @@ placeholder.run = {
 --- input_value(name) -> text of the placeholder of an input parameter
 function placeholder.input_value(name) return TEXT.input:format(name) end
 
+--- input(name), output_file(name): of a parameter; input_path(name), input_uri(name), input_metadata(name, key?),
+--- input_list(name), and output_path, output_uri, output_metadata, output_list: of an artifact. Parts of a command line.
 local function simple(kind)
   return function(name, key)
     if type(name) ~= "string" then fail.raise("%s takes the name of an input or output", kind) end

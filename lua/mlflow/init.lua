@@ -259,16 +259,18 @@ function Experiment:runs(options)
   return self.ml:search_runs(all)
 end
 
+--- experiment:rename(name)
 function Experiment:rename(name)
   api.update_experiment { client = self.ml.client, experiment_id = self.id, new_name = name }
   self.name = name
 end
 
+--- experiment:set_tag(name, value)
 function Experiment:set_tag(key, value)
   api.set_experiment_tag { client = self.ml.client, experiment_id = self.id, key = key, value = tostring(value) }
 end
 
---- Deleted experiments can be restored.
+--- experiment:delete(), experiment:restore(): a deleted experiment keeps its name until it is restored
 function Experiment:delete() api.delete_experiment { client = self.ml.client, experiment_id = self.id } end
 function Experiment:restore() api.restore_experiment { client = self.ml.client, experiment_id = self.id } end
 
@@ -418,12 +420,13 @@ function Run:finish(status)
   api.update_run { client = self.ml.client, run_id = self.id, status = self.status, end_time = milliseconds() }
 end
 
+--- run:rename(name)
 function Run:rename(name)
   api.update_run { client = self.ml.client, run_id = self.id, run_name = name }
   self.name = name
 end
 
---- Deleted runs can be restored.
+--- run:delete(), run:restore()
 function Run:delete() api.delete_run { client = self.ml.client, run_id = self.id } end
 function Run:restore() api.restore_run { client = self.ml.client, run_id = self.id } end
 
@@ -573,24 +576,28 @@ function Model:latest(stages)
   return list
 end
 
+--- model:describe(text), version:describe(text): sets the description
 function Model:describe(text)
   api.update_registered_model { client = self.ml.client, name = self.name, description = text }
 end
 
+--- model:set_tag(name, value), version:set_tag(name, value)
 function Model:set_tag(key, value)
   api.set_registered_model_tag { client = self.ml.client, name = self.name, key = key, value = tostring(value) }
 end
 
+--- model:delete_tag(name), version:delete_tag(name)
 function Model:delete_tag(key)
   api.delete_registered_model_tag { client = self.ml.client, name = self.name, key = key }
 end
 
+--- model:rename(name)
 function Model:rename(name)
   api.rename_registered_model { client = self.ml.client, name = self.name, new_name = name }
   self.name = name
 end
 
---- Deletes the model with all its versions, for good.
+--- model:delete(): with all its versions, for good
 function Model:delete() api.delete_registered_model { client = self.ml.client, name = self.name } end
 
 function Version:describe(text)
@@ -617,6 +624,7 @@ function Version:download_uri()
   return api.get_download_uri({ client = self.model.ml.client, name = self.name, version = self.version }).artifact_uri
 end
 
+--- version:delete(): for good
 function Version:delete()
   api.delete_model_version { client = self.model.ml.client, name = self.name, version = self.version }
 end

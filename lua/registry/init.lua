@@ -7,9 +7,8 @@
 ---   return { ref = image:push():ref() }
 ---
 --- References are [host/]name[:tag][@digest]. Without a host they mean the active profile's registry; the embedded one
---- is called
---- mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is this
---- program.
+--- is called mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is
+--- this program.
 local host = require "host"
 
 local api = host.registry
@@ -57,13 +56,10 @@ end
 --- registry.content_tag(context, options?) -> 16 hexadecimal digits, a valid tag
 ---
 --- It changes when, and only when, what goes into the image changes: the files that .dockerignore lets through (paths,
---- contents,
---- executable bits), the Dockerfile, the build arguments, and, on mlhost/base, this program. Times and owners do not
---- count.
+--- contents, executable bits), the Dockerfile, the build arguments, and, on mlhost/base, this program. Times and owners
+--- do not count. `salt` is anything else that shall change the tag, such as the digest of a base image whose tag moves.
 ---@param context string # folder
----@param options { dockerfile: string?, args: table?, salt: string? }? # salt: anything else that shall change the
---- tag, such as the
----   digest of a base image whose tag moves
+---@param options { dockerfile: string?, args: table?, salt: string? }?
 function registry.content_tag(context, options)
   options = options or {}
   check_keys("registry.content_tag", options, { "dockerfile", "args", "salt" })
@@ -82,7 +78,7 @@ function registry.build(options)
   return setmetatable(api.build(options), Image)
 end
 
---- The reference under which push() without `to` sends the image.
+--- image:ref() -> the reference under which push() without `to` sends the image
 function Image:ref()
   if not self.name then error("this image has no name: registry.build { name = ... }, or push { to = ... }", 2) end
   return registry.reference(self.name .. ":" .. (self.tag or "latest"))
@@ -101,11 +97,12 @@ function Image:push(options)
   return setmetatable(result, Pushed)
 end
 
+--- pushed:ref() -> the reference under which it is there now
 function Pushed:ref() return self.ref_text end
 
---- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt? } -> { ref, digest, tag, built,
---- pushed }
+--- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt? } -> image
 ---
+--- image is { ref, digest, tag, built, pushed }.
 --- The image of a context is in the registry afterwards. Its tag is the content tag, so nothing is built when the
 --- registry has it.
 function registry.ensure(options)
@@ -134,8 +131,7 @@ end
 --- registry.base_image{ name? } -> { ref, digest, tag, pushed }
 ---
 --- The image mlhost/base, made of this program, its libraries and the CA certificates, is in the registry afterwards.
---- Its tag is a
---- digest of its content. `ARG BASE` / `FROM ${BASE}` with args = { BASE = base.ref } builds on exactly it.
+--- Its tag is a digest of its content. `ARG BASE` / `FROM ${BASE}` with args = { BASE = base.ref } builds on exactly it.
 ---@param options { name: string? }? # name: another repository for it
 function registry.base_image(options)
   options = options or {}
