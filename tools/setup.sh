@@ -18,38 +18,68 @@ as_root() {
 
 # need_packages build|test: installs what is missing of the list, in one apt call. Quick when all is there.
 need_packages() {
-  local when missing=() name
+  local when name wanted=() missing
   for when in "$@"; do
-    for name in $(sed -n "s/^$when //p" tools/packages.txt); do
-      [ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
-    done
+    while read -r name; do wanted+=("$name"); done < <(sed -n "s/^$when //p" tools/packages.txt)
   done
-  [ ${#missing[@]} -gt 0 ] || return 0
-  echo "mlhost: installing ${missing[*]}"
+  missing=$(comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) \
+    <(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^installed //p' | sort -u))
+  [ -n "$missing" ] || return 0
+  echo "mlhost: installing" $missing
   local log
   log=$(log_of apt)
   if ! { as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
-         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1
-  then
+         as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends $missing; } \
+      >"$log" 2>&1; then
     tail -20 "$log" >&2
     echo "mlhost: apt failed; the whole log is $log" >&2
     return 1
   fi
 }
 
+# configure PRESET DIR [cmake arguments]: once; later changes of CMakeLists.txt are noticed by ninja. A folder that came
+# along with a copy of the tree is made anew.
+configure() {
+  local preset=$1 dir=$2 log
+  shift 2
+  if [ -f "$dir/build.ninja" ] && grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$dir/CMakeCache.txt"; then return 0; fi
+  rm -rf "$dir/CMakeCache.txt" "$dir/CMakeFiles"
+  log=$(log_of "cmake-${dir##*/}")
+  echo "mlhost: building into $dir/"
+  if ! cmake --preset "$preset" -B "$dir" "$@" >"$log" 2>&1; then
+    tail -20 "$log" >&2
+    echo "mlhost: cmake failed; the whole log is $log" >&2
+    return 1
+  fi
+}
+
+# compile DIR TARGETS...: prints errors only.
+compile() {
+  local dir=$1
+  shift
+  (set -o pipefail; ninja -C "$dir" --quiet "$@" | sed '/^ninja: no work to do\.$/d; /^-- /d')
+}
+
+# Our C sources, from a clone and from a tarball.
+c_sources() {
+  find host include tests docs -name '*.[ch]' -not -path '*/build*' | sort
+}
+
 # need_venv NAME REQUIREMENTS: a Python environment outside the tree, made again when its requirements change.
 need_venv() {
-  local dir=$MLHOST_VENVS/venv-$1 python=/usr/bin/python3
-  if [ -f "$dir/.requirements" ] && cmp -s "$2" "$dir/.requirements"; then return 0; fi
-  echo "mlhost: making the Python environment $dir"
+  local dir=$MLHOST_VENVS/venv-$1 log lock
   mkdir -p "$MLHOST_VENVS"
+  exec {lock}>"$dir.lock" && flock "$lock" || return 1
+  if cmp -s "$2" "$dir/.requirements"; then exec {lock}>&-; return 0; fi
+  echo "mlhost: making the Python environment $dir"
   rm -rf "$dir"
-  local log
   log=$(log_of "venv-$1")
-  if ! { "$python" -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-version-check -r "$2"; } >"$log" 2>&1; then
+  if ! { /usr/bin/python3 -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-version-check -r "$2"; } >"$log" 2>&1; then
     tail -20 "$log" >&2
     echo "mlhost: the Python environment $1 failed; the whole log is $log" >&2
+    exec {lock}>&-
     return 1
   fi
   cp "$2" "$dir/.requirements"
+  exec {lock}>&-
 }

@@ -30,7 +30,7 @@ struct stage {
 static inline void stage_open(struct stage *s, const char *mode)
 {
     memset(s, 0, sizeof *s);
-    strcpy(s->folder, "/tmp/mlhost-stage-XXXXXX");
+    memcpy(s->folder, "/tmp/mlhost-stage-XXXXXX", sizeof "/tmp/mlhost-stage-XXXXXX");
     assert_non_null(mkdtemp(s->folder));
     s->config.workspace = s->folder;
     s->config.state = mem_printf("%s/.mlhost", s->folder);
