@@ -184,7 +184,7 @@ def unknown_image():
 
 @dsl.container_component
 def limited(out: dsl.OutputPath(str)):
-    return sh('ulimit -v >"$0"', out)
+    return sh('ulimit -d >"$0"', out)
 
 
 @dsl.pipeline(name="limits")
