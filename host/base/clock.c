@@ -62,8 +62,12 @@ bool deadline_passed(int64_t deadline)
 
 static double unit_ns(const char *unit, size_t len)
 {
-    static const struct { const char *name; double ns; } units[] = {
-        {"ms", 1e6}, {"s", 1e9}, {"sec", 1e9}, {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}, {"d", 86400e9},
+    static const struct {
+        const char *name;
+        double ns;
+    } units[] = {
+        {"ms", 1e6},   {"s", 1e9},    {"sec", 1e9},   {"m", 60e9},
+        {"min", 60e9}, {"h", 3600e9}, {"d", 86400e9},
     };
 
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
@@ -76,7 +80,8 @@ static double unit_ns(const char *unit, size_t len)
 static int bad_duration(const char *text, struct error *err)
 {
     error_set(err, ERR_INVALID, "'%s' is not a duration", text);
-    return error_hint(err, "write \"500ms\", \"30s\", \"5m\", \"1h30m\", \"2d\" or a number of seconds");
+    return error_hint(err,
+                      "write \"500ms\", \"30s\", \"5m\", \"1h30m\", \"2d\" or a number of seconds");
 }
 
 int duration_parse(const char *text, int64_t *ns, struct error *err)
@@ -121,7 +126,8 @@ void duration_print(int64_t ns, struct buf *out)
     else if (seconds < 3600)
         buf_printf(out, "%d min %02d s", (int)(seconds / 60), (int)seconds % 60);
     else
-        buf_printf(out, "%lld h %02d min", (long long)(seconds / 3600), (int)fmod(seconds / 60, 60));
+        buf_printf(out, "%lld h %02d min", (long long)(seconds / 3600),
+                   (int)fmod(seconds / 60, 60));
 }
 
 void time_print(int64_t unix_ms, struct buf *out)

@@ -12,13 +12,15 @@
 #define CONFIG_LIMIT (1u << 20)
 
 static const char *const top_keys[] = {"profile", "profiles", "permissions", "jobs"};
-static const char *const services[] = {"registry", "mlflow", "kubeflow", "azdo", "azureml", "databricks", "seldon",
-                                       "kubernetes"};
-static const char *const service_keys[] = {"url", "auth", "namespace", "ca", "client_cert", "client_key", "insecure",
-                                           "proxy", "headers", "timeout", "experiment", "organization", "project",
-                                           "subscription", "resource_group", "workspace", "repository", "mirrors"};
-static const char *const auth_keys[] = {"type", "token", "token_file", "username", "password", "tenant", "client_id",
-                                        "client_secret", "scope", "authority", "name", "value"};
+static const char *const services[] = {"registry", "mlflow",     "kubeflow", "azdo",
+                                       "azureml",  "databricks", "seldon",   "kubernetes"};
+static const char *const service_keys[] = {
+    "url",      "auth",         "namespace",      "ca",        "client_cert", "client_key",
+    "insecure", "proxy",        "headers",        "timeout",   "experiment",  "organization",
+    "project",  "subscription", "resource_group", "workspace", "repository",  "mirrors"};
+static const char *const auth_keys[] = {"type",     "token",     "token_file", "username",
+                                        "password", "tenant",    "client_id",  "client_secret",
+                                        "scope",    "authority", "name",       "value"};
 static const char *const auth_types[] = {"none", "bearer", "basic", "azure_ad", "header"};
 static const char *const permission_keys[] = {"read", "write", "net", "exec", "env"};
 #define COUNT(list) (sizeof list / sizeof *list)
@@ -38,7 +40,8 @@ static void list_words(const char *const *list, size_t count, struct buf *out)
         buf_printf(out, "%s%s", i ? ", " : "", list[i]);
 }
 
-/* The line on which `key` first stands as a key after line `from`: good enough to find it again in an editor. */
+/* The line on which `key` first stands as a key after line `from`: good enough to find it again in
+ * an editor. */
 static int line_of(const char *text, const char *key)
 {
     int line = 1;
@@ -59,25 +62,27 @@ struct checker {
     struct error *err;
 };
 
-static int refuse(struct checker *c, const char *where, const char *key, const char *const *allowed, size_t count)
+static int refuse(struct checker *c, const char *where, const char *key, const char *const *allowed,
+                  size_t count)
 {
     cleanup_buf struct buf words = BUF_INIT;
     const char *near = near_miss(key, allowed, count);
 
     list_words(allowed, count, &words);
-    error_set(c->err, ERR_INVALID, "%s:%d: unknown key '%s' in %s%s%s%s", c->file, line_of(c->text, key), key, where,
-              near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+    error_set(c->err, ERR_INVALID, "%s:%d: unknown key '%s' in %s%s%s%s", c->file,
+              line_of(c->text, key), key, where, near ? " (did you mean '" : "", near ? near : "",
+              near ? "'?)" : "");
     return error_hint(c->err, "allowed keys: %s", words.data);
 }
 
 static int wrong_kind(struct checker *c, const char *key, const char *wanted, const struct value *v)
 {
-    return error_set(c->err, ERR_INVALID, "%s:%d: '%s' must be %s, not %s", c->file, line_of(c->text, key), key, wanted,
-                     value_kind_name(v));
+    return error_set(c->err, ERR_INVALID, "%s:%d: '%s' must be %s, not %s", c->file,
+                     line_of(c->text, key), key, wanted, value_kind_name(v));
 }
 
-static int check_keys(struct checker *c, const struct value *map, const char *where, const char *const *allowed,
-                      size_t count)
+static int check_keys(struct checker *c, const struct value *map, const char *where,
+                      const char *const *allowed, size_t count)
 {
     if (map->kind != VALUE_MAP)
         return wrong_kind(c, where, "a map", map);
@@ -102,7 +107,8 @@ static int check_service(struct checker *c, const char *name, const struct value
         return -1;
     const char *type = value_get_string(auth, "type", NULL);
     if (!type || !among(type, auth_types, COUNT(auth_types))) {
-        error_set(c->err, ERR_INVALID, "%s:%d: auth of '%s' has %s '%s'", c->file, line_of(c->text, "auth"), name,
+        error_set(c->err, ERR_INVALID, "%s:%d: auth of '%s' has %s '%s'", c->file,
+                  line_of(c->text, "auth"), name,
                   type ? "the unknown type" : "no type:", type ? type : "");
         return error_hint(c->err, "allowed types: none, bearer, basic, azure_ad, header");
     }
@@ -207,18 +213,22 @@ static int choose_profile(struct config *config, const char *override, struct er
     if (strcmp(name, "local") != 0 && !value_get(profiles, name)) {
         cleanup_buf struct buf known = BUF_INIT;
         buf_puts(&known, "local");
-        for (size_t i = 0; profiles && profiles->kind == VALUE_MAP && i < profiles->as.map.count; i++) {
+        for (size_t i = 0; profiles && profiles->kind == VALUE_MAP && i < profiles->as.map.count;
+             i++) {
             if (strcmp(profiles->as.map.pairs[i].key, "local") != 0)
                 buf_printf(&known, ", %s", profiles->as.map.pairs[i].key);
         }
         error_set(err, ERR_INVALID, "unknown profile '%s' (from %s)", name, from);
-        return error_hint(err, "profiles of this workspace: %s; add one under profiles: in mlhost.yaml", known.data);
+        return error_hint(err,
+                          "profiles of this workspace: %s; add one under profiles: in mlhost.yaml",
+                          known.data);
     }
     config->profile = mem_strdup(name);
     return 0;
 }
 
-int config_load(const char *workspace, const char *profile_override, struct config *out, struct error *err)
+int config_load(const char *workspace, const char *profile_override, struct config *out,
+                struct error *err)
 {
     struct config config = {0};
     cleanup_buf struct buf text = BUF_INIT;

@@ -1,4 +1,5 @@
-/* SHA-256 through OpenSSL's EVP. Part of the io module: the program itself does not link OpenSSL. */
+/* SHA-256 through OpenSSL's EVP. Part of the io module: the program itself does not
+ * link OpenSSL. */
 #ifndef MLHOST_BASE_DIGEST_H
 #define MLHOST_BASE_DIGEST_H
 
@@ -9,7 +10,9 @@
 #include "base/error.h"
 
 #define DIGEST_TEXT 72 /* "sha256:" + 64 hex + NUL */
-struct digest { char text[DIGEST_TEXT]; };
+struct digest {
+    char text[DIGEST_TEXT];
+};
 
 struct hasher;
 struct hasher *hasher_new(void);

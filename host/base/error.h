@@ -1,9 +1,10 @@
 /*
  * One kind of error for the whole program.
  *
- * A fallible function takes `struct error *err` last, returns -1 or NULL when it failed, and leaves *err untouched when
- * it did not. An error has no memory of its own, so it can live on a stack, be copied by assignment, and never fails.
- * It crosses to scripts as the table { service, code, status, message, hint, retryable }.
+ * A fallible function takes `struct error *err` last, returns -1 or NULL when it failed, and leaves
+ * *err untouched when it did not. An error has no memory of its own, so it can live on a stack, be
+ * copied by assignment, and never fails. It crosses to scripts as the table { service, code,
+ * status, message, hint, retryable }.
  */
 #ifndef MLHOST_BASE_ERROR_H
 #define MLHOST_BASE_ERROR_H
@@ -13,8 +14,8 @@
 
 enum error_code {
     ERR_NONE = 0,
-    ERR_USAGE,        /* the command line or a primitive's arguments are wrong        */
-    ERR_INVALID,      /* a script, file, document or reply is not what it must be     */
+    ERR_USAGE,   /* the command line or a primitive's arguments are wrong        */
+    ERR_INVALID, /* a script, file, document or reply is not what it must be     */
     ERR_NOT_FOUND,
     ERR_EXISTS,
     ERR_DENIED,       /* our own policy says no; the hint names the line that grants  */
@@ -26,12 +27,12 @@ enum error_code {
     ERR_UNAVAILABLE,  /* nobody answers, or 5xx                                       */
     ERR_RATE_LIMITED, /* 429                                                          */
     ERR_TOO_LARGE,
-    ERR_DIGEST,       /* content does not match its digest                            */
-    ERR_IO,           /* a system call failed                                         */
-    ERR_MEMORY,       /* a budget of memory is used up                                */
-    ERR_UNSUPPORTED,  /* known, and not (yet) done here                               */
-    ERR_FAILED,       /* a script, command or task failed                             */
-    ERR_CRASHED,      /* a process ended by a signal or without a result              */
+    ERR_DIGEST,      /* content does not match its digest                            */
+    ERR_IO,          /* a system call failed                                         */
+    ERR_MEMORY,      /* a budget of memory is used up                                */
+    ERR_UNSUPPORTED, /* known, and not (yet) done here                               */
+    ERR_FAILED,      /* a script, command or task failed                             */
+    ERR_CRASHED,     /* a process ended by a signal or without a result              */
     ERR_INTERNAL,
 };
 
@@ -49,7 +50,8 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 int error_setv(struct error *err, enum error_code code, const char *format, va_list args)
     __attribute__((format(printf, 3, 0)));
-/* As error_set, with ": <strerror(errno_value)>" appended; the code follows errno (ENOENT -> ERR_NOT_FOUND ...). */
+/* As error_set, with ": <strerror(errno_value)>" appended; the code follows errno (ENOENT ->
+ * ERR_NOT_FOUND ...). */
 int error_errno(struct error *err, int errno_value, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Put "context: " before the message, once per layer. Returns -1. */
@@ -57,7 +59,8 @@ int error_wrap(struct error *err, const char *format, ...) __attribute__((format
 /* Say what to do next. Returns -1. */
 int error_hint(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* "not_found" <-> ERR_NOT_FOUND: the names that scripts, journals and --json show. Unknown names give ERR_INTERNAL. */
+/* "not_found" <-> ERR_NOT_FOUND: the names that scripts, journals and --json show. Unknown names
+ * give ERR_INTERNAL. */
 const char *error_code_name(enum error_code code);
 enum error_code error_code_from_name(const char *name);
 /* 0 done, 1 failed, 2 usage or invalid script, 3 timed out, 4 denied, 130 cancelled. */

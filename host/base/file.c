@@ -116,7 +116,8 @@ int dir_make(const char *path, struct error *err)
     return 0;
 }
 
-/* A folder of ours whose mode keeps even us out, such as an overlay's work folder or what a task left behind. */
+/* A folder of ours whose mode keeps even us out, such as an overlay's work folder or what a task
+ * left behind. */
 static int open_closed(int dirfd, const char *name)
 {
     char link[40];
@@ -141,7 +142,9 @@ static int remove_under(int dirfd, const char *name, const char *shown, struct e
         return error_errno(err, errno, "cannot remove %s", shown);
     struct stat st;
     if (fstat(fd, &st) == 0 && !(st.st_mode & S_IWUSR))
-        (void)fchmod(fd, 0700); /* entries of a read-only folder cannot be removed; what fails then says so */
+        (void)fchmod(
+            fd,
+            0700); /* entries of a read-only folder cannot be removed; what fails then says so */
     DIR *dir = fdopendir(fd);
     if (!dir) {
         int why = errno;

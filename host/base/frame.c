@@ -1,10 +1,12 @@
 /*
  * The binary codec of a value, and frames.
  *
- *   nil 'n' | true 't' | false 'f' | int 'i' + 8 bytes | real 'd' + 8 bytes | string 's' + u32 + bytes
- *   array 'a' + u32 count + items | map 'm' + u32 count + (u32 key length, key, value)* | handle 'h' + 16 + 8 bytes
+ *   nil 'n' | true 't' | false 'f' | int 'i' + 8 bytes | real 'd' + 8 bytes | string 's' + u32 +
+ * bytes array 'a' + u32 count + items | map 'm' + u32 count + (u32 key length, key, value)* |
+ * handle 'h' + 16 + 8 bytes
  *
- * Little-endian throughout. Counts are checked against the bytes that are left before anything is allocated.
+ * Little-endian throughout. Counts are checked against the bytes that are left before anything is
+ * allocated.
  */
 #include <endian.h>
 #include <string.h>
@@ -115,7 +117,8 @@ static int decode_items(struct reader *r, struct value *out, bool map, int depth
 
     if (take_u32(r, &count) < 0)
         return -1;
-    /* An item takes at least one byte, a pair five: a count that cannot be true is refused before it costs. */
+    /* An item takes at least one byte, a pair five: a count that cannot be true is refused before
+     * it costs. */
     if (count > (size_t)(r->end - r->at) / (map ? 5 : 1))
         return broken(r, "has a count that its length cannot hold");
     for (uint32_t i = 0; i < count; i++) {
@@ -223,7 +226,8 @@ int frame_take(struct buf *in, struct value *out, struct error *err)
     memcpy(&len, in->data, sizeof len);
     len = le32toh(len);
     if (len > FRAME_MAX)
-        return error_set(err, ERR_INVALID, "frame: %u bytes, at most %u are allowed", len, FRAME_MAX);
+        return error_set(err, ERR_INVALID, "frame: %u bytes, at most %u are allowed", len,
+                         FRAME_MAX);
     if (in->len < sizeof len + len)
         return 0;
     if (value_decode(in->data + sizeof len, len, out, err) < 0)

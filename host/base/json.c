@@ -1,4 +1,5 @@
-/* JSON <-> value, through Jansson. Our own writer: Jansson's would need a copy of the tree first. */
+/* JSON <-> value, through Jansson. Our own writer: Jansson's would need a copy of the
+ * tree first. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +22,8 @@ struct budget {
 static int convert(const json_t *json, struct value *out, struct budget *left, size_t depth)
 {
     if (depth > left->depth)
-        return error_set(left->err, ERR_TOO_LARGE, "%s: nested deeper than %zu", left->source, left->depth);
+        return error_set(left->err, ERR_TOO_LARGE, "%s: nested deeper than %zu", left->source,
+                         left->depth);
     if (left->nodes-- == 0)
         return error_set(left->err, ERR_TOO_LARGE, "%s: too many values", left->source);
     switch (json_typeof(json)) {
@@ -54,8 +56,10 @@ static int convert(const json_t *json, struct value *out, struct budget *left, s
     }
     case JSON_OBJECT: {
         value_set_map(out);
-        for (void *it = json_object_iter((json_t *)json); it; it = json_object_iter_next((json_t *)json, it)) {
-            if (convert(json_object_iter_value(it), value_put(out, json_object_iter_key(it)), left, depth + 1) < 0)
+        for (void *it = json_object_iter((json_t *)json); it;
+             it = json_object_iter_next((json_t *)json, it)) {
+            if (convert(json_object_iter_value(it), value_put(out, json_object_iter_key(it)), left,
+                        depth + 1) < 0)
                 return -1;
         }
         break;
@@ -64,8 +68,8 @@ static int convert(const json_t *json, struct value *out, struct budget *left, s
     return 0;
 }
 
-int value_from_json(const char *text, size_t len, const char *source, const struct text_limits *limits,
-                    struct value *out, struct error *err)
+int value_from_json(const char *text, size_t len, const char *source,
+                    const struct text_limits *limits, struct value *out, struct error *err)
 {
     size_t bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
     struct budget left = {
@@ -78,11 +82,14 @@ int value_from_json(const char *text, size_t len, const char *source, const stru
 
     value_set_nil(out);
     if (len > bytes)
-        return error_set(err, ERR_TOO_LARGE, "%s: %zu bytes of JSON, at most %zu are allowed", left.source, len, bytes);
-    json_t *json = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
+        return error_set(err, ERR_TOO_LARGE, "%s: %zu bytes of JSON, at most %zu are allowed",
+                         left.source, len, bytes);
+    json_t *json =
+        json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
     if (!json)
-        return error_set(err, ERR_INVALID, "%s:%d:%d: not JSON: %s", left.source, where.line > 0 ? where.line : 1,
-                         where.column > 0 ? where.column : 1, where.text);
+        return error_set(err, ERR_INVALID, "%s:%d:%d: not JSON: %s", left.source,
+                         where.line > 0 ? where.line : 1, where.column > 0 ? where.column : 1,
+                         where.text);
     int status = convert(json, out, &left, 0);
     json_decref(json);
     if (status < 0)

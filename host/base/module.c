@@ -43,9 +43,11 @@ char *module_file(enum module module, struct error *err)
             return path;
         mem_cleanup(&path);
     }
-    /* Beside the program in a build folder; in the lib folder of the prefix, multiarch or not, where it is installed. */
-    static const char *const folders[] = {"%s/%s", "%s/../lib/mlhost/%s", "%s/../lib/x86_64-linux-gnu/mlhost/%s",
-                                          "%s/../lib/aarch64-linux-gnu/mlhost/%s", "%s/../lib64/mlhost/%s"};
+    /* Beside the program in a build folder; in the lib folder of the prefix, multiarch or not,
+     * where it is installed. */
+    static const char *const folders[] = {
+        "%s/%s", "%s/../lib/mlhost/%s", "%s/../lib/x86_64-linux-gnu/mlhost/%s",
+        "%s/../lib/aarch64-linux-gnu/mlhost/%s", "%s/../lib64/mlhost/%s"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -59,8 +61,10 @@ char *module_file(enum module module, struct error *err)
     if (access(installed, R_OK) == 0)
         return installed;
     mem_cleanup(&installed);
-    error_set(err, ERR_NOT_FOUND, "%s is neither beside the program (%s) nor in ../lib/mlhost", files[module], program);
-    error_hint(err, "build again with ./dev build, install with cmake --install, or name its folder in MLHOST_MODULE_PATH");
+    error_set(err, ERR_NOT_FOUND, "%s is neither beside the program (%s) nor in ../lib/mlhost",
+              files[module], program);
+    error_hint(err, "build again with ./dev build, install with cmake --install, or name its "
+                    "folder in MLHOST_MODULE_PATH");
     return NULL;
 }
 
@@ -79,7 +83,8 @@ static void *load(enum module module, struct error *err)
             loaded[module] = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
             if (!loaded[module]) {
                 error_set(err, ERR_IO, "cannot load %s: %s", path, dlerror());
-                error_hint(err, "are the libraries that it needs installed? ldd %s lists them", path);
+                error_hint(err, "are the libraries that it needs installed? ldd %s lists them",
+                           path);
             } else {
                 const char *version = dlsym(loaded[module], versions[module]);
                 if (!version || strcmp(version, mlhost_version) != 0) {

@@ -36,7 +36,10 @@ static bool next_argument(const char **at, struct argument *out)
 
 static bool fits(const char *type, const struct value *v)
 {
-    static const struct { const char *type; unsigned kinds; } plain[] = {
+    static const struct {
+        const char *type;
+        unsigned kinds;
+    } plain[] = {
         {"string", 1u << VALUE_STRING},
         {"path", 1u << VALUE_STRING},
         {"int", 1u << VALUE_INT},
@@ -50,10 +53,12 @@ static bool fits(const char *type, const struct value *v)
     if (strcmp(type, "any") == 0)
         return true;
     if (strcmp(type, "secret") == 0)
-        return v->kind == VALUE_STRING || (v->kind == VALUE_HANDLE && strcmp(v->as.handle.type, "secret") == 0);
+        return v->kind == VALUE_STRING ||
+               (v->kind == VALUE_HANDLE && strcmp(v->as.handle.type, "secret") == 0);
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
         if (strcmp(plain[i].type, type) == 0) {
-            /* An empty Lua table has no kind of its own: it is an empty array, or an empty map, as is wanted. */
+            /* An empty Lua table has no kind of its own: it is an empty array, or an empty map, as
+             * is wanted. */
             bool empty = (v->kind == VALUE_MAP || v->kind == VALUE_ARRAY) && value_count(v) == 0 &&
                          plain[i].kinds & (1u << VALUE_MAP | 1u << VALUE_ARRAY);
             return empty || plain[i].kinds & 1u << v->kind;
@@ -72,8 +77,8 @@ static int unknown_argument(const struct signature *signature, const char *name,
     while (count < 32 && next_argument(&at, &argument))
         known[count++] = mem_strdup(argument.name);
     const char *near = near_miss(name, known, count);
-    error_set(err, ERR_USAGE, "%s: unknown argument '%s'%s%s%s", signature->name, name, near ? " (did you mean '" : "",
-              near ? near : "", near ? "'?)" : "");
+    error_set(err, ERR_USAGE, "%s: unknown argument '%s'%s%s%s", signature->name, name,
+              near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
     error_hint(err, "arguments: %s", signature->args[0] ? signature->args : "none");
     for (size_t i = 0; i < count; i++)
         free((void *)known[i]);
@@ -100,13 +105,13 @@ int signature_check(const struct signature *signature, const struct value *args,
         if (!v || v->kind == VALUE_NIL) {
             if (argument.optional)
                 continue;
-            error_set(err, ERR_USAGE, "%s: argument '%s' (%s) is missing", signature->name, argument.name,
-                      argument.type);
+            error_set(err, ERR_USAGE, "%s: argument '%s' (%s) is missing", signature->name,
+                      argument.name, argument.type);
             return error_hint(err, "arguments: %s", signature->args);
         }
         if (!fits(argument.type, v)) {
-            error_set(err, ERR_USAGE, "%s: argument '%s' must be %s, not %s", signature->name, argument.name,
-                      argument.type, value_kind_name(v));
+            error_set(err, ERR_USAGE, "%s: argument '%s' must be %s, not %s", signature->name,
+                      argument.name, argument.type, value_kind_name(v));
             return error_hint(err, "arguments: %s", signature->args);
         }
     }

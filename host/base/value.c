@@ -8,7 +8,8 @@
 
 #include "base/mem.h"
 
-/* Maps up to this many keys are searched one by one; larger ones get an index of slots (open addressing). */
+/* Maps up to this many keys are searched one by one; larger ones get an index of slots (open
+ * addressing). */
 #define LINEAR_KEYS 16
 
 void value_free(struct value *value)
@@ -119,7 +120,8 @@ bool value_equal(const struct value *a, const struct value *b)
         }
         return true;
     case VALUE_HANDLE:
-        return a->as.handle.id == b->as.handle.id && strcmp(a->as.handle.type, b->as.handle.type) == 0;
+        return a->as.handle.id == b->as.handle.id &&
+               strcmp(a->as.handle.type, b->as.handle.type) == 0;
     default:
         return false;
     }
@@ -240,7 +242,8 @@ static uint32_t key_hash(const char *key, size_t len)
     return hash;
 }
 
-/* The index has as many slots as twice the room of pairs, a power of two; a slot is a pair's number + 1. */
+/* The index has as many slots as twice the room of pairs, a power of two; a slot is a pair's number
+ * + 1. */
 static void index_add(struct value *map, size_t number)
 {
     const struct value_pair *pair = &map->as.map.pairs[number];
@@ -276,7 +279,8 @@ static struct value *get_n(const struct value *map, const char *key, size_t len)
         return NULL;
     }
     size_t mask = map->as.map.room * 2 - 1;
-    for (size_t slot = key_hash(key, len) & mask; map->as.map.index[slot]; slot = (slot + 1) & mask) {
+    for (size_t slot = key_hash(key, len) & mask; map->as.map.index[slot];
+         slot = (slot + 1) & mask) {
         struct value_pair *pair = &pairs[map->as.map.index[slot] - 1];
         if (pair->key_len == len && memcmp(pair->key, key, len) == 0)
             return &pair->value;
@@ -300,7 +304,8 @@ struct value *value_put_n(struct value *map, const char *key, size_t key_len)
     }
     if (map->as.map.count == map->as.map.room) {
         map->as.map.room = map->as.map.room ? map->as.map.room * 2 : 4;
-        map->as.map.pairs = mem_array(map->as.map.pairs, map->as.map.room, sizeof(struct value_pair));
+        map->as.map.pairs =
+            mem_array(map->as.map.pairs, map->as.map.room, sizeof(struct value_pair));
         index_rebuild(map);
     }
     struct value_pair *pair = &map->as.map.pairs[map->as.map.count++];

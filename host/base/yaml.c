@@ -1,6 +1,7 @@
 /*
- * YAML -> value through libyaml's event parser: YAML 1.2 core schema for plain scalars, `<<` is an ordinary key. Aliases are
- * expanded by copying, and every copied node counts, so that a "billion laughs" ends at the limit.
+ * YAML -> value through libyaml's event parser: YAML 1.2 core schema for plain scalars, `<<` is an
+ * ordinary key. Aliases are expanded by copying, and every copied node counts, so that a "billion
+ * laughs" ends at the limit.
  */
 #include <errno.h>
 #include <math.h>
@@ -29,21 +30,23 @@ struct reader {
     struct error *err;
 };
 
-static int wrong(struct reader *r, yaml_mark_t at, enum error_code code, const char *what, const char *which)
+static int wrong(struct reader *r, yaml_mark_t at, enum error_code code, const char *what,
+                 const char *which)
 {
-    return error_set(r->err, code, "%s:%zu:%zu: %s%s%s%s", r->source, at.line + 1, at.column + 1, what,
-                     which ? " '" : "", which ? which : "", which ? "'" : "");
+    return error_set(r->err, code, "%s:%zu:%zu: %s%s%s%s", r->source, at.line + 1, at.column + 1,
+                     what, which ? " '" : "", which ? which : "", which ? "'" : "");
 }
 
 static int next(struct reader *r, yaml_event_t *event)
 {
     if (yaml_parser_parse(&r->parser, event))
         return 0;
-    yaml_mark_t at = r->parser.problem_mark.line || r->parser.problem_mark.column ? r->parser.problem_mark
-                                                                                    : r->parser.mark;
-    error_set(r->err, ERR_INVALID, "%s:%zu:%zu: not YAML: %s%s%s", r->source, at.line + 1, at.column + 1,
-              r->parser.problem ? r->parser.problem : "unreadable", r->parser.context ? ", " : "",
-              r->parser.context ? r->parser.context : "");
+    yaml_mark_t at = r->parser.problem_mark.line || r->parser.problem_mark.column
+                         ? r->parser.problem_mark
+                         : r->parser.mark;
+    error_set(r->err, ERR_INVALID, "%s:%zu:%zu: not YAML: %s%s%s", r->source, at.line + 1,
+              at.column + 1, r->parser.problem ? r->parser.problem : "unreadable",
+              r->parser.context ? ", " : "", r->parser.context ? r->parser.context : "");
     return -1;
 }
 
@@ -95,7 +98,8 @@ static void resolve(const char *text, size_t len, struct value *out)
         return;
     }
     int base = strncmp(text, "0x", 2) == 0 ? 16 : strncmp(text, "0o", 2) == 0 ? 8 : 0;
-    if (base && text[2] && text[2 + strspn(text + 2, base == 16 ? "0123456789abcdefABCDEF" : "01234567")] == '\0') {
+    if (base && text[2] &&
+        text[2 + strspn(text + 2, base == 16 ? "0123456789abcdefABCDEF" : "01234567")] == '\0') {
         errno = 0;
         long long number = strtoll(text + 2, &end, base);
         if (errno == 0) {
@@ -103,8 +107,10 @@ static void resolve(const char *text, size_t len, struct value *out)
             return;
         }
     }
-    /* [-+]? ( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )? : strtod alone takes "0x1p3", "inf". */
-    if (strspn(text, "0123456789+-.eE") == len && (count || (digits[0] == '.' && strspn(digits + 1, "0123456789")))) {
+    /* [-+]? ( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )? : strtod alone takes
+     * "0x1p3", "inf". */
+    if (strspn(text, "0123456789+-.eE") == len &&
+        (count || (digits[0] == '.' && strspn(digits + 1, "0123456789")))) {
         double number = strtod(text, &end);
         if (*end == '\0') {
             value_set_real(out, number);
@@ -120,7 +126,8 @@ static void scalar(const yaml_event_t *event, struct value *out)
     const char *tag = (const char *)event->data.scalar.tag;
     size_t len = event->data.scalar.length;
 
-    if (event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !(tag && strcmp(tag, YAML_STR_TAG) == 0))
+    if (event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+        !(tag && strcmp(tag, YAML_STR_TAG) == 0))
         resolve(text, len, out);
     else
         value_set_bytes(out, text, len);
@@ -143,7 +150,8 @@ static size_t node_count(const struct value *v)
 static int spend(struct reader *r, yaml_mark_t at, size_t nodes)
 {
     if (nodes > r->nodes)
-        return wrong(r, at, ERR_TOO_LARGE, "too many values (aliases count as often as they are used)", NULL);
+        return wrong(r, at, ERR_TOO_LARGE,
+                     "too many values (aliases count as often as they are used)", NULL);
     r->nodes -= nodes;
     return 0;
 }
@@ -208,7 +216,8 @@ static int mapping(struct reader *r, struct value *out, size_t depth)
             return -1;
         }
         yaml_mark_t at = event.start_mark;
-        cleanup_free char *key = mem_strndup((const char *)event.data.scalar.value, event.data.scalar.length);
+        cleanup_free char *key =
+            mem_strndup((const char *)event.data.scalar.value, event.data.scalar.length);
         yaml_event_delete(&event);
         if (value_get(out, key))
             return wrong(r, at, ERR_INVALID, "duplicate key", key);
@@ -290,8 +299,9 @@ static int documents(struct reader *r, bool all, struct value *out)
     }
 }
 
-int value_from_yaml(const char *text, size_t len, const char *source, const struct text_limits *limits, bool all,
-                    struct value *out, struct error *err)
+int value_from_yaml(const char *text, size_t len, const char *source,
+                    const struct text_limits *limits, bool all, struct value *out,
+                    struct error *err)
 {
     size_t bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
     struct reader r = {
@@ -303,7 +313,8 @@ int value_from_yaml(const char *text, size_t len, const char *source, const stru
 
     value_set_nil(out);
     if (len > bytes)
-        return error_set(err, ERR_TOO_LARGE, "%s: %zu bytes of YAML, at most %zu are allowed", r.source, len, bytes);
+        return error_set(err, ERR_TOO_LARGE, "%s: %zu bytes of YAML, at most %zu are allowed",
+                         r.source, len, bytes);
     if (!yaml_parser_initialize(&r.parser))
         return error_set(err, ERR_MEMORY, "%s: no memory for the YAML parser", r.source);
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);

@@ -1,4 +1,5 @@
-/* value -> YAML, block style. Quotes whatever any YAML 1.1 or 1.2 reader could take for something else than text. */
+/* value -> YAML, block style. Quotes whatever any YAML 1.1 or 1.2 reader could take for something
+ * else than text. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,8 @@
 
 static bool is_word(const char *text)
 {
-    static const char *const words[] = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
+    static const char *const words[] = {"null", "true", "false", "yes", "no",
+                                        "on",   "off",  "y",     "n"};
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         if (strcasecmp(text, words[i]) == 0)
@@ -20,7 +22,8 @@ static bool is_word(const char *text)
 /* Letters first, then letters, digits and a few harmless signs: everything else is quoted. */
 static bool plain(const char *text, size_t len)
 {
-    if (len == 0 || !isalpha((unsigned char)text[0]) || is_word(text) || strncasecmp(text, "0x", 2) == 0)
+    if (len == 0 || !isalpha((unsigned char)text[0]) || is_word(text) ||
+        strncasecmp(text, "0x", 2) == 0)
         return false;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];

@@ -16,14 +16,16 @@
 #include "sandbox/sandbox.h"
 
 #define GRACE_NS (5 * NS_PER_S)
-#define SLACK_NS (500 * NS_PER_MS) /* the VM reports its own end a little later than the grace period's */
+/* The VM reports its own end a little later than the grace period's. */
+#define SLACK_NS        (500 * NS_PER_MS)
 #define VM_EXIT_OVERRUN 71
 
 static struct broker the_broker;
 
 /* ---- the end ---- */
 
-/* What is left of the stage dies with it: commands, and whatever they have put in the background. */
+/* What is left of the stage dies with it: commands, and whatever they have put in
+ * the background. */
 static _Noreturn void leave(struct broker *broker)
 {
     if (broker->cancel)
@@ -36,10 +38,11 @@ static _Noreturn void leave(struct broker *broker)
     _exit(0);
 }
 
-static void fail(struct broker *broker, enum error_code code, const char *hint, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+static void fail(struct broker *broker, enum error_code code, const char *hint, const char *format,
+                 ...) __attribute__((format(printf, 4, 5)));
 
-static void fail(struct broker *broker, enum error_code code, const char *hint, const char *format, ...)
+static void fail(struct broker *broker, enum error_code code, const char *hint, const char *format,
+                 ...)
 {
     struct error err = {0};
     struct value frame = {0};
@@ -90,7 +93,8 @@ static void timed_out(struct broker *broker, const char *how)
         return;
     }
     duration_print(broker->spec->timeout_ns, &text);
-    fail(broker, ERR_TIMEOUT, "raise `timeout` of the stage or pipeline", "timed out after %s%s", text.data, how);
+    fail(broker, ERR_TIMEOUT, "raise `timeout` of the stage or pipeline", "timed out after %s%s",
+         text.data, how);
 }
 
 /* The VM's process has ended; all it sent has been read. */
@@ -106,8 +110,10 @@ static void conclude(struct broker *broker)
         fail(broker, ERR_CRASHED, "this is an attack, or a fault of mlhost: please report it",
              "the script's process made a system call that it may not make");
     if (WIFSIGNALED(status))
-        fail(broker, ERR_CRASHED, "a crash of the interpreter; memory limits and deep recursion are usual causes",
-             "the script's process was ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        fail(broker, ERR_CRASHED,
+             "a crash of the interpreter; memory limits and deep recursion are usual causes",
+             "the script's process was ended by signal %d (%s)", WTERMSIG(status),
+             strsignal(WTERMSIG(status)));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 70)
         fail(broker, ERR_MEMORY, "keep large data in files, or raise the limit with --memory",
              "the script's process ran out of memory");
@@ -194,8 +200,10 @@ static void stop(struct broker *broker)
     int64_t grace = broker->spec->grace_ns ? broker->spec->grace_ns : GRACE_NS;
     broker->stopping = true;
     broker->hard_deadline = deadline_min(broker->hard_deadline, deadline_in(grace));
-    loop_timer_at(broker->timer, deadline_min(broker->hard_deadline, deadline_in(grace)) + SLACK_NS);
-    kill(broker->vm_pid, SIGUSR1); /* first the signal, so that a call that ends now finds the stop noted */
+    loop_timer_at(broker->timer,
+                  deadline_min(broker->hard_deadline, deadline_in(grace)) + SLACK_NS);
+    /* First the signal, so that a call that ends now finds the stop noted. */
+    kill(broker->vm_pid, SIGUSR1);
     cancel_raise(broker->cancel);
 }
 
@@ -218,7 +226,8 @@ static void on_event_frame(struct broker *broker, const struct value *frame)
     } else if (strcmp(t, "interrupt") == 0) {
         kill(broker->vm_pid, SIGUSR2);
         cancel_raise(broker->cancel);
-        /* The REPL goes on: later calls get a flag of their own. The old one stays with the calls that look at it. */
+        /* The REPL goes on: later calls get a flag of their own. The old one stays with the calls
+         * that look at it. */
         struct cancel *fresh = new_cancel();
         if (fresh)
             broker->cancel = fresh;
@@ -282,7 +291,8 @@ static void grant(struct broker *broker)
     if (broker->script_folder)
         policy_grant(broker->policy, PERM_READ, broker->script_folder);
     if (spec->stage) {
-        cleanup_free char *who = mem_printf("stage '%.*s'", (int)strcspn(spec->stage, "["), spec->stage);
+        cleanup_free char *who =
+            mem_printf("stage '%.*s'", (int)strcspn(spec->stage, "["), spec->stage);
         policy_name(broker->policy, who);
     } else if (strcmp(spec->mode, "component") == 0) {
         policy_name(broker->policy, "the component");
@@ -301,8 +311,9 @@ static int prepare(struct broker *broker, struct error *err)
         broker->deadline == DEADLINE_NONE ? DEADLINE_NONE : deadline_in(spec->timeout_ns + grace);
     if (spec->script) {
         const char *slash = strrchr(spec->script, '/');
-        broker->script_folder = slash && slash != spec->script ? mem_strndup(spec->script, (size_t)(slash - spec->script))
-                                                               : mem_strdup("/");
+        broker->script_folder = slash && slash != spec->script
+                                    ? mem_strndup(spec->script, (size_t)(slash - spec->script))
+                                    : mem_strdup("/");
     }
     pthread_mutex_init(&broker->vm_lock, NULL);
     pthread_mutex_init(&broker->event_lock, NULL);
@@ -343,9 +354,12 @@ static int watch(struct broker *broker, struct error *err)
 
 static void send_ready(struct broker *broker)
 {
-    static const struct { unsigned layer; const char *name; } names[] = {
-        {SANDBOX_LAYER_SECCOMP, "seccomp"}, {SANDBOX_LAYER_RLIMITS, "rlimits"},
-        {SANDBOX_LAYER_LANDLOCK, "landlock"}};
+    static const struct {
+        unsigned layer;
+        const char *name;
+    } names[] = {{SANDBOX_LAYER_SECCOMP, "seccomp"},
+                 {SANDBOX_LAYER_RLIMITS, "rlimits"},
+                 {SANDBOX_LAYER_LANDLOCK, "landlock"}};
     struct value event = {0};
     unsigned layers = sandbox_script_layers();
 
@@ -396,7 +410,8 @@ static _Noreturn void broker_process(const struct broker_spec *spec, int event_f
     leave(broker);
 }
 
-int broker_start(const struct broker_spec *spec, struct sandbox_child *child, int *event_fd, struct error *err)
+int broker_start(const struct broker_spec *spec, struct sandbox_child *child, int *event_fd,
+                 struct error *err)
 {
     int pair[2];
     pid_t parent = getpid();
@@ -421,7 +436,8 @@ int broker_start(const struct broker_spec *spec, struct sandbox_child *child, in
         close(pair[0]);
         return error_errno(err, saved, "pidfd_open");
     }
-    *child = (struct sandbox_child){.pid = pid, .pidfd = pidfd, .enforced = sandbox_script_layers()};
+    *child =
+        (struct sandbox_child){.pid = pid, .pidfd = pidfd, .enforced = sandbox_script_layers()};
     *event_fd = pair[0];
     return 0;
 }

@@ -1,6 +1,7 @@
 /*
- * The process between a VM and the world. Holds credentials and handles, checks policy, runs primitives on worker
- * threads, never runs a line of a script. One broker per stage (also per plan, REPL, component).
+ * The process between a VM and the world. Holds credentials and handles, checks policy, runs
+ * primitives on worker threads, never runs a line of a script. One broker per stage (also per plan,
+ * REPL, component).
  */
 #ifndef MLHOST_BROKER_BROKER_H
 #define MLHOST_BROKER_BROKER_H
@@ -12,23 +13,25 @@
 
 struct broker_spec {
     const struct config *config;
-    const char *mode;             /* "plan" "stage" "always" "check" "repl" "component" "test" */
-    const char *script;           /* path of the main script (absolute); NULL for a bare REPL */
-    const char *stage;            /* stage or cell name ("build_images[component=training]"), or NULL */
+    const char *mode;   /* "plan" "stage" "always" "check" "repl" "component" "test" */
+    const char *script; /* path of the main script (absolute); NULL for a bare REPL */
+    const char *stage;  /* stage or cell name ("build_images[component=training]"), or NULL */
     const char *run_id;
-    const char *out_dir;          /* the stage's output folder, or NULL */
-    const char *local_socket;     /* unix socket of the embedded services, or NULL */
-    struct value context;         /* goes to the VM as cx: params, matrix, needs, attempt ... */
-    struct value permissions;     /* asked: of pipeline and stage merged */
-    const struct value *bound;    /* operator's bound, or NULL */
-    uint64_t memory_limit;        /* of the Lua heap, bytes; 0: 512 MiB */
-    int64_t timeout_ns;           /* 0: none */
-    int64_t grace_ns;             /* for clean-up code after the deadline; 0: 5 s */
+    const char *out_dir;       /* the stage's output folder, or NULL */
+    const char *local_socket;  /* unix socket of the embedded services, or NULL */
+    struct value context;      /* goes to the VM as cx: params, matrix, needs, attempt ... */
+    struct value permissions;  /* asked: of pipeline and stage merged */
+    const struct value *bound; /* operator's bound, or NULL */
+    uint64_t memory_limit;     /* of the Lua heap, bytes; 0: 512 MiB */
+    int64_t timeout_ns;        /* 0: none */
+    int64_t grace_ns;          /* for clean-up code after the deadline; 0: 5 s */
     bool allow_degraded;
 };
 
-/* Forks the broker, which forks its VM. The parent gets the child and its end of the event socket: frames as
- * docs/architecture.md lists them under "Events". The parent may send { t = "cancel" }. */
-int broker_start(const struct broker_spec *spec, struct sandbox_child *child, int *event_fd, struct error *err);
+/* Forks the broker, which forks its VM. The parent gets the child and its end of the event socket:
+ * frames as docs/architecture.md lists them under "Events". The parent may send { t =
+ * "cancel" }. */
+int broker_start(const struct broker_spec *spec, struct sandbox_child *child, int *event_fd,
+                 struct error *err);
 
 #endif

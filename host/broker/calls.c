@@ -60,19 +60,22 @@ static void reply(struct broker *broker, uint64_t id, struct value *ok, const st
 }
 
 /* "timeout" among the arguments bounds any call that has one. */
-static int call_deadline(struct broker *broker, const struct value *args, int64_t *deadline, struct error *err)
+static int call_deadline(struct broker *broker, const struct value *args, int64_t *deadline,
+                         struct error *err)
 {
     const struct value *timeout = value_get(args, "timeout");
     int64_t ns = 0;
 
-    *deadline = broker->stopping || deadline_passed(broker->deadline) ? broker->hard_deadline : broker->deadline;
+    *deadline = broker->stopping || deadline_passed(broker->deadline) ? broker->hard_deadline
+                                                                      : broker->deadline;
     if (!timeout || timeout->kind == VALUE_NIL)
         return 0;
     if (timeout->kind == VALUE_STRING) {
         if (duration_parse(timeout->as.string.data, &ns, err) < 0)
             return error_wrap(err, "timeout");
     } else if (timeout->kind == VALUE_INT && timeout->as.integer >= 0) {
-        ns = timeout->as.integer > INT64_MAX / NS_PER_S ? INT64_MAX : timeout->as.integer * NS_PER_S;
+        ns =
+            timeout->as.integer > INT64_MAX / NS_PER_S ? INT64_MAX : timeout->as.integer * NS_PER_S;
     } else if (timeout->kind == VALUE_REAL && timeout->as.real >= 0 && timeout->as.real < 1e9) {
         ns = (int64_t)(timeout->as.real * (double)NS_PER_S);
     } else {
@@ -82,20 +85,22 @@ static int call_deadline(struct broker *broker, const struct value *args, int64_
     return 0;
 }
 
-static int perform(struct broker *broker, const struct primitive *row, const struct value *args, struct value *out,
-                   struct error *err)
+static int perform(struct broker *broker, const struct primitive *row, const struct value *args,
+                   struct value *out, struct error *err)
 {
     struct call call = {.broker = broker, .row = row};
     primitive_fn *fn = row->fn;
 
     call.cancel = broker->stopping ? broker->late_cancel : broker->cancel;
-    if (signature_check(&row->sign, args, err) < 0 || call_deadline(broker, args, &call.deadline, err) < 0)
+    if (signature_check(&row->sign, args, err) < 0 ||
+        call_deadline(broker, args, &call.deadline, err) < 0)
         return -1;
     if (!fn) {
         void *symbol = module_symbol(row->module, row->symbol, err);
         if (!symbol)
             return -1;
-        memcpy(&fn, &symbol, sizeof fn); /* ISO C knows no cast between object and function pointers */
+        /* ISO C knows no cast between object and function pointers. */
+        memcpy(&fn, &symbol, sizeof fn);
     }
     return fn(&call, args, out, err);
 }

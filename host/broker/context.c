@@ -17,8 +17,9 @@
 /* ---- paths ---- */
 
 /*
- * The longest part that exists is resolved by the kernel, links included; what does not exist yet is appended as it is,
- * and may not go upwards. So the result has no links and no "..", and a prefix of it is a folder above it.
+ * The longest part that exists is resolved by the kernel, links included; what does not exist yet
+ * is appended as it is, and may not go upwards. So the result has no links and no "..", and a
+ * prefix of it is a folder above it.
  */
 char *resolve_path(const char *workspace, const char *path, struct error *err)
 {
@@ -60,12 +61,14 @@ char *resolve_path(const char *workspace, const char *path, struct error *err)
         }
         slash[slash == whole] = '\0';
     }
-    return mem_printf("%s%s", strcmp(resolved, "/") == 0 && rest.len ? "" : resolved, rest.data ? rest.data : "");
+    return mem_printf("%s%s", strcmp(resolved, "/") == 0 && rest.len ? "" : resolved,
+                      rest.data ? rest.data : "");
 }
 
 int open_resolved(const char *path, int flags, unsigned mode, struct error *err)
 {
-    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .mode = flags & O_CREAT ? mode : 0,
+    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
+                           .mode = flags & O_CREAT ? mode : 0,
                            .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 
@@ -85,7 +88,8 @@ char *call_path(struct call *call, const char *path, enum access access, struct 
     char *resolved = resolve_path(broker->spec->config->workspace, path, err);
     if (!resolved)
         return NULL;
-    if (policy_check(broker->policy, access == ACCESS_WRITE ? PERM_WRITE : PERM_READ, resolved, err) < 0) {
+    if (policy_check(broker->policy, access == ACCESS_WRITE ? PERM_WRITE : PERM_READ, resolved,
+                     err) < 0) {
         free(resolved);
         return NULL;
     }
@@ -96,8 +100,9 @@ char *call_path(struct call *call, const char *path, enum access access, struct 
 
 int call_allow_net(struct call *call, const char *host, int port, struct error *err)
 {
-    cleanup_free char *what = strchr(host, ':') && host[0] != '[' ? mem_printf("[%s]:%d", host, port)
-                                                                  : mem_printf("%s:%d", host, port);
+    cleanup_free char *what = strchr(host, ':') && host[0] != '['
+                                  ? mem_printf("[%s]:%d", host, port)
+                                  : mem_printf("%s:%d", host, port);
     return policy_check(call->broker->policy, PERM_NET, what, err);
 }
 
@@ -164,7 +169,8 @@ char *call_config_text(struct call *call, const struct value *v, bool secret, st
     } else if (name) {
         text = mem_strdup(getenv(name));
         if (!text) {
-            error_set(err, ERR_NOT_FOUND, "the environment variable %s, which mlhost.yaml names, is not set", name);
+            error_set(err, ERR_NOT_FOUND,
+                      "the environment variable %s, which mlhost.yaml names, is not set", name);
             error_hint(err, "set it before mlhost is started");
             return NULL;
         }
@@ -175,11 +181,13 @@ char *call_config_text(struct call *call, const struct value *v, bool secret, st
             error_wrap(err, "a file that mlhost.yaml names");
             return NULL;
         }
-        while (content.len && (content.data[content.len - 1] == '\n' || content.data[content.len - 1] == '\r'))
+        while (content.len &&
+               (content.data[content.len - 1] == '\n' || content.data[content.len - 1] == '\r'))
             content.data[--content.len] = '\0';
         text = buf_steal(&content);
     } else {
-        error_set(err, ERR_INVALID, "a value in mlhost.yaml must be a text, { env: NAME } or { file: PATH }, not %s",
+        error_set(err, ERR_INVALID,
+                  "a value in mlhost.yaml must be a text, { env: NAME } or { file: PATH }, not %s",
                   value_kind_name(v));
         return NULL;
     }
@@ -188,17 +196,21 @@ char *call_config_text(struct call *call, const struct value *v, bool secret, st
     return text;
 }
 
-void call_handle_new(struct call *call, const char *type, void *object, void (*drop)(void *), struct value *out)
+void call_handle_new(struct call *call, const char *type, void *object, void (*drop)(void *),
+                     struct value *out)
 {
     value_set_handle(out, type, handle_add(&call->broker->handles, type, object, 0, drop));
 }
 
 void *call_handle(struct call *call, const struct value *v, const char *type, struct error *err)
 {
-    void *object = v && v->kind == VALUE_HANDLE ? handle_get(&call->broker->handles, v->as.handle.id, type, NULL) : NULL;
+    void *object = v && v->kind == VALUE_HANDLE
+                       ? handle_get(&call->broker->handles, v->as.handle.id, type, NULL)
+                       : NULL;
 
     if (!object)
-        error_set(err, ERR_USAGE, "a handle of type '%s' is needed, not %s", type, value_kind_name(v));
+        error_set(err, ERR_USAGE, "a handle of type '%s' is needed, not %s", type,
+                  value_kind_name(v));
     return object;
 }
 
@@ -225,7 +237,8 @@ void call_output(struct call *call, int stream, const char *data, size_t len)
     broker_output(call->broker, stream, data, len);
 }
 
-void call_progress(struct call *call, const char *label, int64_t done, int64_t total, const char *unit)
+void call_progress(struct call *call, const char *label, int64_t done, int64_t total,
+                   const char *unit)
 {
     struct value event = {0};
 
@@ -254,7 +267,8 @@ void call_service(struct call *call, const char *service, struct service_target 
 {
     const struct broker_spec *spec = call->broker->spec;
 
-    *out = (struct service_target){.config = config_service(spec->config, service), .profile = spec->config->profile};
+    *out = (struct service_target){.config = config_service(spec->config, service),
+                                   .profile = spec->config->profile};
     if (config_is_local(spec->config))
         out->unix_socket = spec->local_socket;
 }

@@ -63,7 +63,8 @@ void broker_event(struct broker *broker, struct value *event)
     value_free(event);
 }
 
-void broker_secret_variable(struct broker *broker, struct value *event, const char *text, size_t len)
+void broker_secret_variable(struct broker *broker, struct value *event, const char *text,
+                            size_t len)
 {
     pthread_mutex_lock(&broker->event_lock);
     if (!broker->closed) {

@@ -1,4 +1,5 @@
-/* Objects that live in the broker, by number. A script can make numbers up, so type and existence are checked. */
+/* Objects that live in the broker, by number. A script can make numbers up, so type and existence
+ * are checked. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +8,8 @@
 
 #define HANDLES_MAX 100000
 
-uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len, void (*drop)(void *))
+uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len,
+                    void (*drop)(void *))
 {
     pthread_mutex_lock(&handles->lock);
     if (handles->count >= HANDLES_MAX) {
@@ -16,7 +18,8 @@ uint64_t handle_add(struct handles *handles, const char *type, void *object, siz
     }
     handles->items = mem_array(handles->items, handles->count + 1, sizeof *handles->items);
     struct handle_entry *entry = &handles->items[handles->count++];
-    *entry = (struct handle_entry){.id = ++handles->next_id, .object = object, .len = len, .drop = drop};
+    *entry =
+        (struct handle_entry){.id = ++handles->next_id, .object = object, .len = len, .drop = drop};
     strncpy(entry->type, type, sizeof entry->type - 1);
     uint64_t id = entry->id;
     pthread_mutex_unlock(&handles->lock);

@@ -14,7 +14,7 @@ struct handle_entry {
     uint64_t id;
     char type[16];
     void *object;
-    size_t len;                 /* of a secret's bytes */
+    size_t len; /* of a secret's bytes */
     void (*drop)(void *);
 };
 
@@ -38,7 +38,7 @@ struct broker {
     int vm_fd;
     pid_t vm_pid;
     struct buf vm_in;
-    pthread_mutex_t vm_lock;    /* of writing */
+    pthread_mutex_t vm_lock; /* of writing */
     struct loop_watch *vm_watch, *vm_child;
     bool vm_ended;
     int vm_status;
@@ -48,26 +48,28 @@ struct broker {
     struct buf event_in;
     pthread_mutex_t event_lock; /* of writing, of the tails, and of `closed` */
     struct buf tails[2];
-    bool closed;                /* the result was sent: nothing may follow it */
+    bool closed; /* the result was sent: nothing may follow it */
     struct loop_watch *event_watch;
 
     /* time */
     int64_t deadline, hard_deadline;
-    bool stopping;              /* cancelled: calls get the grace period */
-    struct cancel *cancel, *late_cancel; /* of calls before and after a stop; an interrupt puts a new one in place */
+    bool stopping; /* cancelled: calls get the grace period */
+    struct cancel *cancel,
+        *late_cancel; /* of calls before and after a stop; an interrupt puts a new one in place */
     struct loop_watch *timer;
 
     bool has_done;
     struct value done;
-    char *script_folder;        /* absolute */
+    char *script_folder; /* absolute */
     bool out_dir_made;
     pthread_mutex_t out_lock;
 };
 
 /* ---- events.c ---- */
 /* As broker_event, with a value that is not masked. Takes *event. */
-void broker_secret_variable(struct broker *broker, struct value *event, const char *text, size_t len);
-void broker_event(struct broker *broker, struct value *event);  /* masks, sends; takes *event */
+void broker_secret_variable(struct broker *broker, struct value *event, const char *text,
+                            size_t len);
+void broker_event(struct broker *broker, struct value *event); /* masks, sends; takes *event */
 void broker_output(struct broker *broker, int stream, const char *data, size_t len);
 void broker_result(struct broker *broker, struct value *frame); /* the last event; takes *frame */
 void error_into_value(const struct error *err, struct value *out);
@@ -77,7 +79,8 @@ void error_into_value(const struct error *err, struct value *out);
 void calls_take(struct broker *broker, struct value *frame);
 
 /* ---- handles.c ---- */
-uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len, void (*drop)(void *));
+uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len,
+                    void (*drop)(void *));
 /* NULL when there is no such handle, or one of another type. */
 void *handle_get(struct handles *handles, uint64_t id, const char *type, size_t *len);
 void handles_drop(struct handles *handles);

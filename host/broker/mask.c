@@ -14,7 +14,7 @@ struct masker {
     pthread_rwlock_t lock;
     struct pattern *patterns; /* longest first */
     size_t count;
-    bool first[256];          /* bytes with which a pattern begins */
+    bool first[256]; /* bytes with which a pattern begins */
 };
 
 struct masker *masker_new(void)
@@ -52,17 +52,19 @@ static void add_pattern(struct masker *masker, const char *data, size_t len)
             at = i + 1;
     }
     masker->patterns = mem_array(masker->patterns, masker->count + 1, sizeof *masker->patterns);
-    memmove(masker->patterns + at + 1, masker->patterns + at, (masker->count - at) * sizeof *masker->patterns);
+    memmove(masker->patterns + at + 1, masker->patterns + at,
+            (masker->count - at) * sizeof *masker->patterns);
     masker->patterns[at] = (struct pattern){mem_strndup(data, len), len};
     masker->count++;
     masker->first[(unsigned char)data[0]] = true;
 }
 
 /*
- * Base64 text of anything that holds the secret contains the digits that depend on the secret's bits alone. Which these
- * are depends on how many bytes (modulo 3) stand before it.
+ * Base64 text of anything that holds the secret contains the digits that depend on the secret's
+ * bits alone. Which these are depends on how many bytes (modulo 3) stand before it.
  */
-static void add_base64(struct masker *masker, const unsigned char *secret, size_t len, const char *last_two)
+static void add_base64(struct masker *masker, const unsigned char *secret, size_t len,
+                       const char *last_two)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -71,7 +73,8 @@ static void add_base64(struct masker *masker, const unsigned char *secret, size_
         size_t first = (8 * before + 5) / 6, end = 8 * (before + len) / 6;
         for (size_t digit = first; digit < end; digit++) {
             size_t bit = 6 * digit - 8 * before;
-            unsigned pair = (unsigned)secret[bit / 8] << 8 | (bit / 8 + 1 < len ? secret[bit / 8 + 1] : 0u);
+            unsigned pair =
+                (unsigned)secret[bit / 8] << 8 | (bit / 8 + 1 < len ? secret[bit / 8 + 1] : 0u);
             unsigned value = pair >> (10 - bit % 8) & 63u;
             buf_putc(&text, value < 62 ? digits[value] : last_two[value - 62]);
         }
@@ -81,7 +84,8 @@ static void add_base64(struct masker *masker, const unsigned char *secret, size_
     }
 }
 
-static void add_url(struct masker *masker, const unsigned char *secret, size_t len, const char *hex, bool plus)
+static void add_url(struct masker *masker, const unsigned char *secret, size_t len, const char *hex,
+                    bool plus)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
@@ -215,7 +219,8 @@ void mask_text(struct masker *masker, const char *text, size_t len, struct buf *
     scan(masker, text, len, false, out);
 }
 
-void mask_stream(struct masker *masker, struct buf *tail, const char *data, size_t len, struct buf *out)
+void mask_stream(struct masker *masker, struct buf *tail, const char *data, size_t len,
+                 struct buf *out)
 {
     buf_append(tail, data, len);
     if (tail->len)

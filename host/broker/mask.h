@@ -1,6 +1,7 @@
 /*
- * Secrets in what leaves a broker become "***": as they are, in base64 (each of the three alignments, both alphabets),
- * URL-encoded and JSON-escaped. A bound, not a proof: whoever may read a secret can always disguise it otherwise.
+ * Secrets in what leaves a broker become "***": as they are, in base64 (each of the three
+ * alignments, both alphabets), URL-encoded and JSON-escaped. A bound, not a proof: whoever may read
+ * a secret can always disguise it otherwise.
  */
 #ifndef MLHOST_BROKER_MASK_H
 #define MLHOST_BROKER_MASK_H
@@ -21,8 +22,10 @@ void mask_text(struct masker *masker, const char *text, size_t len, struct buf *
 /* Every string under v, map keys included, is masked in place. */
 void mask_value(struct masker *masker, struct value *v);
 
-/* A stream whose pieces may cut a secret in two: the end of a piece that may begin one stays in *tail. */
-void mask_stream(struct masker *masker, struct buf *tail, const char *data, size_t len, struct buf *out);
+/* A stream whose pieces may cut a secret in two: the end of a piece that may begin one stays in
+ * *tail. */
+void mask_stream(struct masker *masker, struct buf *tail, const char *data, size_t len,
+                 struct buf *out);
 /* What is left, masked; the end of the stream. */
 void mask_stream_end(struct masker *masker, struct buf *tail, struct buf *out);
 

@@ -12,11 +12,12 @@ const char *const permission_names[PERM_COUNT] = {"read", "write", "net", "exec"
 struct policy {
     struct value asked, bound, granted; /* maps kind -> list; bound is nil when there is none */
     char *workspace;
-    char *who;                          /* "stage 'x'" */
+    char *who; /* "stage 'x'" */
 };
 
 /* Paths are kept absolute and without "." parts, so that a prefix is a prefix. */
-static int normalize_path(const char *workspace, const char *pattern, struct value *out, struct error *err)
+static int normalize_path(const char *workspace, const char *pattern, struct value *out,
+                          struct error *err)
 {
     cleanup_buf struct buf path = BUF_INIT;
 
@@ -40,14 +41,15 @@ static int normalize_path(const char *workspace, const char *pattern, struct val
     return 0;
 }
 
-static int take(const struct value *from, const char *workspace, const char *whose, struct value *out,
-                struct error *err)
+static int take(const struct value *from, const char *workspace, const char *whose,
+                struct value *out, struct error *err)
 {
     value_set_map(out);
     if (!from || from->kind == VALUE_NIL || (from->kind == VALUE_ARRAY && value_count(from) == 0))
         return 0;
     if (from->kind != VALUE_MAP)
-        return error_set(err, ERR_INVALID, "%s permissions must be a map, not %s", whose, value_kind_name(from));
+        return error_set(err, ERR_INVALID, "%s permissions must be a map, not %s", whose,
+                         value_kind_name(from));
     for (size_t i = 0; i < from->as.map.count; i++) {
         const struct value_pair *pair = &from->as.map.pairs[i];
         int kind = 0;
@@ -61,13 +63,16 @@ static int take(const struct value *from, const char *workspace, const char *who
         }
         struct value *list = value_put(out, pair->key);
         value_set_array(list);
-        bool empty = pair->value.kind == VALUE_NIL || (pair->value.kind == VALUE_MAP && value_count(&pair->value) == 0);
+        bool empty = pair->value.kind == VALUE_NIL ||
+                     (pair->value.kind == VALUE_MAP && value_count(&pair->value) == 0);
         if (pair->value.kind != VALUE_ARRAY && !empty)
-            return error_set(err, ERR_INVALID, "%s permissions: %s must be a list of texts", whose, pair->key);
+            return error_set(err, ERR_INVALID, "%s permissions: %s must be a list of texts", whose,
+                             pair->key);
         for (size_t k = 0; k < value_count(&pair->value); k++) {
             const char *text = value_text(value_at(&pair->value, k), NULL);
             if (!text || !text[0])
-                return error_set(err, ERR_INVALID, "%s permissions: %s must be a list of texts", whose, pair->key);
+                return error_set(err, ERR_INVALID, "%s permissions: %s must be a list of texts",
+                                 whose, pair->key);
             if (kind > PERM_WRITE)
                 value_push_string(list, text);
             else if (normalize_path(workspace, text, value_push(list), err) < 0)
@@ -77,8 +82,8 @@ static int take(const struct value *from, const char *workspace, const char *who
     return 0;
 }
 
-struct policy *policy_new(const struct value *asked, const struct value *bound, const char *workspace,
-                          struct error *err)
+struct policy *policy_new(const struct value *asked, const struct value *bound,
+                          const char *workspace, struct error *err)
 {
     struct policy *policy = mem_alloc(sizeof *policy);
 
@@ -192,8 +197,9 @@ static bool in_list(const struct value *map, enum permission kind, const char *w
 
 /* ---- the check ---- */
 
-static const char *const verbs[PERM_COUNT] = {
-    "may not read", "may not write", "may not connect to", "may not run the command", "may not see the variable"};
+static const char *const verbs[PERM_COUNT] = {"may not read", "may not write", "may not connect to",
+                                              "may not run the command",
+                                              "may not see the variable"};
 
 /* As a script would write it: paths below the workspace without it, ports left to the reader. */
 static const char *written(const struct policy *policy, enum permission kind, const char *what)
@@ -207,7 +213,8 @@ static const char *written(const struct policy *policy, enum permission kind, co
     return what;
 }
 
-int policy_check(const struct policy *policy, enum permission kind, const char *what, struct error *err)
+int policy_check(const struct policy *policy, enum permission kind, const char *what,
+                 struct error *err)
 {
     bool asked = in_list(&policy->asked, kind, what);
     bool bounded = policy->bound.kind == VALUE_MAP;
@@ -224,13 +231,18 @@ int policy_check(const struct policy *policy, enum permission kind, const char *
     const char *name = permission_names[kind], *shown = written(policy, kind, what);
     error_set(err, ERR_DENIED, "%s %s '%s'", policy->who, verbs[kind], shown);
     if (asked)
-        return error_hint(err, "the script asks for it, the operator's bound does not allow it: add \"%s\" to "
-                               "permissions.%s in mlhost.yaml, or run with --allow-%s %s", shown, name, name, shown);
+        return error_hint(
+            err,
+            "the script asks for it, the operator's bound does not allow it: add \"%s\" to "
+            "permissions.%s in mlhost.yaml, or run with --allow-%s %s",
+            shown, name, name, shown);
     bool allowed = !bounded || in_list(&policy->bound, kind, what);
     if (allowed)
-        return error_hint(err, "add  permissions = { %s = { \"%s\" } }  to %s", name, shown, policy->who);
-    return error_hint(err, "add  permissions = { %s = { \"%s\" } }  to %s, and run with --allow-%s %s", name, shown,
-                      policy->who, name, shown);
+        return error_hint(err, "add  permissions = { %s = { \"%s\" } }  to %s", name, shown,
+                          policy->who);
+    return error_hint(err,
+                      "add  permissions = { %s = { \"%s\" } }  to %s, and run with --allow-%s %s",
+                      name, shown, policy->who, name, shown);
 }
 
 void policy_to_value(const struct policy *policy, struct value *out)

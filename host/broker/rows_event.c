@@ -5,7 +5,8 @@
 #include "broker/internal.h"
 
 /* The arguments are the event. The row's data is its kind. */
-static int pass_on(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int pass_on(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     struct value event = {0};
 
@@ -16,7 +17,8 @@ static int pass_on(struct call *call, const struct value *args, struct value *ou
     return 0;
 }
 
-static int event_log(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int event_log(struct call *call, const struct value *args, struct value *out,
+                     struct error *err)
 {
     static const char *const levels[] = {"debug", "info", "warning", "error"};
     const char *level = value_get_string(args, "level", "");
@@ -25,11 +27,13 @@ static int event_log(struct call *call, const struct value *args, struct value *
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
         known = known || strcmp(levels[i], level) == 0;
     if (!known)
-        return error_set(err, ERR_USAGE, "event.log: level must be debug, info, warning or error, not '%s'", level);
+        return error_set(err, ERR_USAGE,
+                         "event.log: level must be debug, info, warning or error, not '%s'", level);
     return pass_on(call, args, out, err);
 }
 
-static int event_print(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int event_print(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     const struct value *text = value_get(args, "text");
 
@@ -39,9 +43,11 @@ static int event_print(struct call *call, const struct value *args, struct value
     return 0;
 }
 
-/* A secret's value is registered before the event leaves, and leaves in this one field of this one event: a CI system that is to
- * keep it as a secret variable must be told it. Journal and all other renderers write "***". */
-static int event_variable(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* A secret's value is registered before the event leaves, and leaves in this one field of this one
+ * event: a CI system that is to keep it as a secret variable must be told it. Journal and all other
+ * renderers write "***". */
+static int event_variable(struct call *call, const struct value *args, struct value *out,
+                          struct error *err)
 {
     struct value event = {0};
     const struct value *v = value_get(args, "value");
@@ -66,7 +72,8 @@ static int event_variable(struct call *call, const struct value *args, struct va
 }
 
 /* The report's file is named by its resolved path, and must be one that the script may read. */
-static int event_report(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int event_report(struct call *call, const struct value *args, struct value *out,
+                        struct error *err)
 {
     const char *path = value_get_string(args, "path", NULL);
     struct value event = {0};
@@ -87,18 +94,38 @@ static int event_report(struct call *call, const struct value *args, struct valu
 }
 
 const struct primitive event_rows[] = {
-    {.sign = {"event.log", "level:string text:string at:string?", "", "a line with a level in the run's log"},
-     .fn = event_log, .data = "log", .one_way = true},
-    {.sign = {"event.print", "text:string", "", "text on the stage's output"}, .fn = event_print, .one_way = true},
-    {.sign = {"event.progress", "label:string done:int total:int? unit:string?", "", "how far something is"},
-     .fn = pass_on, .data = "progress", .one_way = true},
+    {.sign = {"event.log", "level:string text:string at:string?", "",
+              "a line with a level in the run's log"},
+     .fn = event_log,
+     .data = "log",
+     .one_way = true},
+    {.sign = {"event.print", "text:string", "", "text on the stage's output"},
+     .fn = event_print,
+     .one_way = true},
+    {.sign = {"event.progress", "label:string done:int total:int? unit:string?", "",
+              "how far something is"},
+     .fn = pass_on,
+     .data = "progress",
+     .one_way = true},
     {.sign = {"event.variable", "name:string value:secret secret:bool? output:bool?", "",
-              "a variable for the CI system that runs mlhost"}, .fn = event_variable, .one_way = true},
+              "a variable for the CI system that runs mlhost"},
+     .fn = event_variable,
+     .one_way = true},
     {.sign = {"event.report", "kind:string path:path? text:string? url:string? title:string?", "",
-              "a link, a summary or a JUnit file for the run's report"}, .fn = event_report, .one_way = true},
-    {.sign = {"event.issue", "level:string message:string file:string? line:int? column:int? rule:string? hint:string?",
-              "", "a finding at a place in a file"}, .fn = pass_on, .data = "issue", .one_way = true},
-    {.sign = {"event.effect", "key:string value:any", "", "something outside was made: kept for --resume"},
-     .fn = pass_on, .data = "effect", .one_way = true},
+              "a link, a summary or a JUnit file for the run's report"},
+     .fn = event_report,
+     .one_way = true},
+    {.sign = {"event.issue",
+              "level:string message:string file:string? line:int? column:int? rule:string? "
+              "hint:string?",
+              "", "a finding at a place in a file"},
+     .fn = pass_on,
+     .data = "issue",
+     .one_way = true},
+    {.sign = {"event.effect", "key:string value:any", "",
+              "something outside was made: kept for --resume"},
+     .fn = pass_on,
+     .data = "effect",
+     .one_way = true},
     {.sign = {.name = NULL}},
 };

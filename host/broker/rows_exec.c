@@ -37,7 +37,9 @@ static int take_argv(const struct value *args, struct strings *argv, struct erro
     for (size_t i = 0; i < value_count(list); i++) {
         const struct value *word = value_at(list, i);
         if (word->kind == VALUE_HANDLE) {
-            error_set(err, ERR_USAGE, "exec: argument %zu is a secret; every user of the machine sees arguments", i + 1);
+            error_set(err, ERR_USAGE,
+                      "exec: argument %zu is a secret; every user of the machine sees arguments",
+                      i + 1);
             return error_hint(err, "pass it as env = { NAME = secret } or input = secret");
         }
         if (word->kind == VALUE_INT) {
@@ -45,7 +47,8 @@ static int take_argv(const struct value *args, struct strings *argv, struct erro
             continue;
         }
         if (word->kind != VALUE_STRING)
-            return error_set(err, ERR_USAGE, "exec: argument %zu is a %s, not a text", i + 1, value_kind_name(word));
+            return error_set(err, ERR_USAGE, "exec: argument %zu is a %s, not a text", i + 1,
+                             value_kind_name(word));
         if (strlen(word->as.string.data) != word->as.string.len)
             return error_set(err, ERR_USAGE, "exec: argument %zu has a NUL byte in it", i + 1);
         strings_add(argv, mem_strdup(word->as.string.data));
@@ -56,7 +59,8 @@ static int take_argv(const struct value *args, struct strings *argv, struct erro
 /* Loaders and interpreters read these; a grant of a variable is no grant of code. */
 static bool hijacks(const char *name)
 {
-    static const char *const prefixes[] = {"LD_", "BASH_ENV", "ENV=", "PYTHONSTARTUP", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS"};
+    static const char *const prefixes[] = {"LD_",      "BASH_ENV", "ENV=",        "PYTHONSTARTUP",
+                                           "PERL5OPT", "RUBYOPT",  "NODE_OPTIONS"};
 
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
@@ -66,9 +70,11 @@ static bool hijacks(const char *name)
 }
 
 /* PATH, language, HOME and TMPDIR; what the script was granted; what it gives itself. */
-static int take_env(struct call *call, const struct value *args, const char *tmp, struct strings *env, struct error *err)
+static int take_env(struct call *call, const struct value *args, const char *tmp,
+                    struct strings *env, struct error *err)
 {
-    static const char *const plain[] = {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "USER", "LOGNAME"};
+    static const char *const plain[] = {"PATH", "LANG", "LC_ALL", "LC_CTYPE",
+                                        "TZ",   "TERM", "USER",   "LOGNAME"};
     const struct value *given = value_get(args, "env");
     struct error unused;
 
@@ -97,7 +103,8 @@ static int take_env(struct call *call, const struct value *args, const char *tmp
         if (pair->key[0] == '\0' || strchr(pair->key, '=') || strlen(pair->key) != pair->key_len)
             return error_set(err, ERR_USAGE, "exec: '%s' is not a variable's name", pair->key);
         if (hijacks(pair->key))
-            return error_set(err, ERR_DENIED, "exec: the variable %s makes programs load other code", pair->key);
+            return error_set(err, ERR_DENIED,
+                             "exec: the variable %s makes programs load other code", pair->key);
         const char *text = call_secret(call, &pair->value, &len, err);
         if (!text)
             return error_wrap(err, "exec: env.%s", pair->key);
@@ -107,12 +114,28 @@ static int take_env(struct call *call, const struct value *args, const char *tmp
 }
 
 /* Where commands, libraries and their settings are: readable to every command. */
-static const char *const system_paths[] = {"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc",
-                                           "/proc", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/urandom", "/dev/random",
-                                           "/dev/zero", "/run/systemd/resolve", "/var/lib/ca-certificates"};
-static const char *const system_writes[] = {"/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"};
+static const char *const system_paths[] = {"/usr",
+                                           "/bin",
+                                           "/sbin",
+                                           "/lib",
+                                           "/lib32",
+                                           "/lib64",
+                                           "/libx32",
+                                           "/opt",
+                                           "/etc",
+                                           "/proc",
+                                           "/sys/devices/system/cpu",
+                                           "/sys/fs/cgroup",
+                                           "/dev/urandom",
+                                           "/dev/random",
+                                           "/dev/zero",
+                                           "/run/systemd/resolve",
+                                           "/var/lib/ca-certificates"};
+static const char *const system_writes[] = {"/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts",
+                                            "/dev/shm"};
 
-static void take_paths(struct call *call, const char *tmp, struct strings *reads, struct strings *writes, bool *net)
+static void take_paths(struct call *call, const char *tmp, struct strings *reads,
+                       struct strings *writes, bool *net)
 {
     cleanup_value struct value lists = {0};
     const char *workspace = call_workspace(call);
@@ -138,7 +161,8 @@ static void output(void *ctx, int stream, const char *data, size_t len)
     call_output(ctx, stream, data, len);
 }
 
-static int result(const struct value *args, const char *name, struct exec_result *r, struct value *out, struct error *err)
+static int result(const struct value *args, const char *name, struct exec_result *r,
+                  struct value *out, struct error *err)
 {
     if (r->cancelled)
         return error_set(err, ERR_CANCELLED, "exec %s: cancelled", name);
@@ -150,7 +174,8 @@ static int result(const struct value *args, const char *name, struct exec_result
     if (r->status != 0 && value_get_bool(args, "check", true)) {
         size_t shown = r->err.len < 1000 ? r->err.len : 1000;
         const char *text = r->err.data ? r->err.data + r->err.len - shown : "";
-        error_set(err, ERR_FAILED, "exec %s: ended with status %d%s%s", name, r->status, shown ? ": " : "", text);
+        error_set(err, ERR_FAILED, "exec %s: ended with status %d%s%s", name, r->status,
+                  shown ? ": " : "", text);
         err->status = r->status;
         return error_hint(err, "check = false returns the status instead of failing");
     }
@@ -164,7 +189,8 @@ static int result(const struct value *args, const char *name, struct exec_result
     return 0;
 }
 
-static int exec_row(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int exec_row(struct call *call, const struct value *args, struct value *out,
+                    struct error *err)
 {
     cleanup_strings struct strings argv = {0}, env = {0}, reads = {0}, writes = {0};
     struct sandbox_policy policy = SANDBOX_POLICY_INIT;
@@ -176,7 +202,8 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     struct exec_spec spec = {.policy = &policy, .deadline = call->deadline, .cancel = call->cancel};
     bool net;
 
-    if (take_argv(args, &argv, err) < 0 || call_allow_exec(call, (const char *const *)argv.items, err) < 0)
+    if (take_argv(args, &argv, err) < 0 ||
+        call_allow_exec(call, (const char *const *)argv.items, err) < 0)
         return -1;
     if (tmp && dir_make(tmp, err) < 0)
         return error_wrap(err, "exec");
@@ -192,8 +219,10 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     }
     take_paths(call, tmp, &reads, &writes, &net);
     policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = SANDBOX_NS_USER | SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC | (net ? 0u : SANDBOX_NS_NET);
-    policy.required = call->broker->spec->allow_degraded ? 0u : SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;
+    policy.namespaces = SANDBOX_NS_USER | SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC |
+                        (net ? 0u : SANDBOX_NS_NET);
+    policy.required =
+        call->broker->spec->allow_degraded ? 0u : SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;
     policy.landlock = true;
     policy.read_paths = (const char *const *)reads.items;
     policy.read_count = reads.count;
@@ -215,7 +244,8 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
 }
 
 /* A command that the script may not run is, to it, one that is not there. */
-static int find_row(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int find_row(struct call *call, const struct value *args, struct value *out,
+                    struct error *err)
 {
     const char *name = value_get_string(args, "name", "");
     const char *argv[] = {name, NULL};
@@ -240,11 +270,13 @@ static int find_row(struct call *call, const struct value *args, struct value *o
 
 const struct primitive exec_rows[] = {
     {.sign = {"exec.find", "name:string", "path:string?",
-              "where a command is that the script may run; nil when it is not installed, or not granted"},
+              "where a command is that the script may run; nil when it is not installed, or not "
+              "granted"},
      .fn = find_row},
-    {.sign = {"exec.run",
-              "argv:array env:map? input:secret? timeout:duration? cwd:path? check:bool? quiet:bool?",
-              "result:map", "run a command that the permission exec names; no shell in between"},
+    {.sign =
+         {"exec.run",
+          "argv:array env:map? input:secret? timeout:duration? cwd:path? check:bool? quiet:bool?",
+          "result:map", "run a command that the permission exec names; no shell in between"},
      .fn = exec_row},
     {.sign = {.name = NULL}},
 };

@@ -13,8 +13,8 @@
 #include "broker/internal.h"
 
 #define READ_DEFAULT (16 << 20)
-#define READ_MOST (48 << 20) /* a frame holds 64 MiB */
-#define ENTRIES_MAX 1000000
+#define READ_MOST    (48 << 20) /* a frame holds 64 MiB */
+#define ENTRIES_MAX  1000000
 
 static const char *arg_path(const struct value *args, const char *name)
 {
@@ -27,7 +27,8 @@ static int failed(struct error *err, const char *path)
     return error_errno(err, errno, "%s", path);
 }
 
-static int fs_read(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_read(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     const char *path = arg_path(args, "path");
     int64_t limit = value_get_int(args, "limit", READ_DEFAULT);
@@ -59,7 +60,9 @@ static int fs_read(struct call *call, const struct value *args, struct value *ou
     }
     if (text.len > (size_t)limit) {
         error_set(err, ERR_TOO_LARGE, "%s: larger than %lld bytes", path, (long long)limit);
-        return error_hint(err, "fs.read(path, limit) reads up to %d; larger files are for commands and artifacts", READ_MOST);
+        return error_hint(
+            err, "fs.read(path, limit) reads up to %d; larger files are for commands and artifacts",
+            READ_MOST);
     }
     value_set_bytes(out, text.data ? text.data : "", text.len);
     return 0;
@@ -75,7 +78,8 @@ static int make_parents(const char *resolved, struct error *err)
     return dir_make(folder, err);
 }
 
-static int fs_write(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_write(struct call *call, const struct value *args, struct value *out,
+                    struct error *err)
 {
     const char *path = arg_path(args, "path");
     const struct value *text = value_get(args, "text");
@@ -85,8 +89,10 @@ static int fs_write(struct call *call, const struct value *args, struct value *o
     if (!resolved || make_parents(resolved, err) < 0)
         return -1;
     if (!value_get_bool(args, "append", false))
-        return file_write(AT_FDCWD, resolved, text->as.string.data, text->as.string.len, false, err);
-    cleanup_close int fd = open_resolved(resolved, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0666, NULL);
+        return file_write(AT_FDCWD, resolved, text->as.string.data, text->as.string.len, false,
+                          err);
+    cleanup_close int fd =
+        open_resolved(resolved, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0666, NULL);
     if (fd < 0)
         return failed(err, path);
     return fd_write_all(fd, text->as.string.data, text->as.string.len, err);
@@ -119,7 +125,8 @@ static int list_names(const char *resolved, const char *path, struct value *out,
     return 0;
 }
 
-static int fs_list(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_list(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     const char *path = arg_path(args, "path");
     cleanup_free char *resolved = call_path(call, path, ACCESS_READ, err);
@@ -127,10 +134,10 @@ static int fs_list(struct call *call, const struct value *args, struct value *ou
     return resolved ? list_names(resolved, path, out, err) : -1;
 }
 
-/* One step of a glob: `rest` is matched below `folder`, `prefix` is what the script sees of it. Links to folders are not
- * followed by "**", so a tree is finite. */
-static int glob_step(struct call *call, const char *folder, const char *prefix, const char *rest, struct value *out,
-                     int depth, struct error *err)
+/* One step of a glob: `rest` is matched below `folder`, `prefix` is what the script sees of it.
+ * Links to folders are not followed by "**", so a tree is finite. */
+static int glob_step(struct call *call, const char *folder, const char *prefix, const char *rest,
+                     struct value *out, int depth, struct error *err)
 {
     cleanup_value struct value names = {0};
     size_t len = strcspn(rest, "/");
@@ -146,7 +153,8 @@ static int glob_step(struct call *call, const char *folder, const char *prefix, 
         return 0;
     for (size_t i = 0; i < value_count(&names); i++) {
         const char *name = value_text(value_at(&names, i), "");
-        cleanup_free char *child = mem_printf("%s/%s", strcmp(folder, "/") == 0 ? "" : folder, name);
+        cleanup_free char *child =
+            mem_printf("%s/%s", strcmp(folder, "/") == 0 ? "" : folder, name);
         cleanup_free char *seen = mem_printf("%s%s", prefix, name);
         cleanup_free char *below = mem_printf("%s/", seen);
         struct stat status;
@@ -163,13 +171,15 @@ static int glob_step(struct call *call, const char *folder, const char *prefix, 
         }
         if (!S_ISDIR(status.st_mode))
             continue;
-        if ((deep || next) && glob_step(call, child, below, deep ? rest : next, out, depth + 1, err) < 0)
+        if ((deep || next) &&
+            glob_step(call, child, below, deep ? rest : next, out, depth + 1, err) < 0)
             return -1;
     }
     return 0;
 }
 
-static int fs_glob(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_glob(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     const char *pattern = arg_path(args, "pattern");
     size_t fixed = 0; /* the part without wildcards, up to a slash */
@@ -198,13 +208,15 @@ static int fs_glob(struct call *call, const struct value *args, struct value *ou
             continue;
         }
         value_free(value_at(out, i));
-        memmove(value_at(out, i), value_at(out, i) + 1, (value_count(out) - i - 1) * sizeof(struct value));
+        memmove(value_at(out, i), value_at(out, i) + 1,
+                (value_count(out) - i - 1) * sizeof(struct value));
         out->as.array.count--;
     }
     return 0;
 }
 
-static int fs_exists(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_exists(struct call *call, const struct value *args, struct value *out,
+                     struct error *err)
 {
     struct error inner = {0};
     cleanup_free char *resolved = call_path(call, arg_path(args, "path"), ACCESS_READ, &inner);
@@ -218,7 +230,8 @@ static int fs_exists(struct call *call, const struct value *args, struct value *
     return 0;
 }
 
-static int fs_stat(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_stat(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     const char *path = arg_path(args, "path");
     cleanup_free char *resolved = call_path(call, path, ACCESS_READ, err);
@@ -229,17 +242,19 @@ static int fs_stat(struct call *call, const struct value *args, struct value *ou
     if (lstat(resolved, &status) < 0)
         return failed(err, path);
     value_set_map(out);
-    value_put_string(out, "kind", S_ISREG(status.st_mode)   ? "file"
-                                  : S_ISDIR(status.st_mode) ? "folder"
-                                  : S_ISLNK(status.st_mode) ? "link"
-                                                            : "other");
+    value_put_string(out, "kind",
+                     S_ISREG(status.st_mode)   ? "file"
+                     : S_ISDIR(status.st_mode) ? "folder"
+                     : S_ISLNK(status.st_mode) ? "link"
+                                               : "other");
     value_put_int(out, "size", status.st_size);
     value_put_int(out, "modified", status.st_mtim.tv_sec * 1000 + status.st_mtim.tv_nsec / 1000000);
     value_put_int(out, "mode", status.st_mode & 07777);
     return 0;
 }
 
-static int fs_mkdir(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_mkdir(struct call *call, const struct value *args, struct value *out,
+                    struct error *err)
 {
     cleanup_free char *resolved = call_path(call, arg_path(args, "path"), ACCESS_WRITE, err);
 
@@ -247,7 +262,8 @@ static int fs_mkdir(struct call *call, const struct value *args, struct value *o
     return resolved ? dir_make(resolved, err) : -1;
 }
 
-static int fs_remove(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_remove(struct call *call, const struct value *args, struct value *out,
+                     struct error *err)
 {
     cleanup_free char *resolved = call_path(call, arg_path(args, "path"), ACCESS_WRITE, err);
 
@@ -259,7 +275,8 @@ static int fs_remove(struct call *call, const struct value *args, struct value *
     return dir_remove(resolved, err);
 }
 
-static int fs_copy(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int fs_copy(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     const char *from = arg_path(args, "from"), *to = arg_path(args, "to");
     cleanup_free char *source = call_path(call, from, ACCESS_READ, err);
@@ -274,8 +291,8 @@ static int fs_copy(struct call *call, const struct value *args, struct value *ou
         return failed(err, from);
     if (!S_ISREG(status.st_mode))
         return error_set(err, ERR_INVALID, "%s: is no ordinary file", from);
-    cleanup_close int to_fd =
-        open_resolved(target, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK, status.st_mode & 0777, NULL);
+    cleanup_close int to_fd = open_resolved(target, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK,
+                                            status.st_mode & 0777, NULL);
     if (to_fd < 0)
         return failed(err, to);
     for (;;) {
@@ -292,17 +309,23 @@ static int fs_copy(struct call *call, const struct value *args, struct value *ou
 }
 
 const struct primitive fs_rows[] = {
-    {.sign = {"fs.read", "path:path limit:int?", "text:string", "a file's content, at most limit bytes (16 MiB)"},
+    {.sign = {"fs.read", "path:path limit:int?", "text:string",
+              "a file's content, at most limit bytes (16 MiB)"},
      .fn = fs_read},
-    {.sign = {"fs.write", "path:path text:string append:bool?", "", "write a file, atomically unless it appends"},
+    {.sign = {"fs.write", "path:path text:string append:bool?", "",
+              "write a file, atomically unless it appends"},
      .fn = fs_write},
     {.sign = {"fs.list", "path:path", "names:array", "names in a folder, sorted"}, .fn = fs_list},
-    {.sign = {"fs.glob", "pattern:string", "paths:array", "paths that match * ? [..] and ** over folders, sorted"},
+    {.sign = {"fs.glob", "pattern:string", "paths:array",
+              "paths that match * ? [..] and ** over folders, sorted"},
      .fn = fs_glob},
-    {.sign = {"fs.exists", "path:path", "yes:bool", "is there something at this path?"}, .fn = fs_exists},
-    {.sign = {"fs.stat", "path:path", "info:map", "kind, size, modified (Unix ms), mode"}, .fn = fs_stat},
+    {.sign = {"fs.exists", "path:path", "yes:bool", "is there something at this path?"},
+     .fn = fs_exists},
+    {.sign = {"fs.stat", "path:path", "info:map", "kind, size, modified (Unix ms), mode"},
+     .fn = fs_stat},
     {.sign = {"fs.mkdir", "path:path", "", "make a folder and those above it"}, .fn = fs_mkdir},
-    {.sign = {"fs.remove", "path:path", "", "remove a file, or a folder with all that is in it"}, .fn = fs_remove},
+    {.sign = {"fs.remove", "path:path", "", "remove a file, or a folder with all that is in it"},
+     .fn = fs_remove},
     {.sign = {"fs.copy", "from:path to:path", "", "copy a file"}, .fn = fs_copy},
     {.sign = {.name = NULL}},
 };

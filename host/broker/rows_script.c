@@ -26,7 +26,8 @@ static bool module_name_valid(const char *name)
 }
 
 /* <folder>/<name>.lua or <folder>/<name>/init.lua: 1 found, 0 not there, -1 error. */
-static int find_module(struct call *call, const char *folder, const char *name, struct value *out, struct error *err)
+static int find_module(struct call *call, const char *folder, const char *name, struct value *out,
+                       struct error *err)
 {
     static const char *const endings[] = {".lua", "/init.lua"};
     const char *workspace = call_workspace(call);
@@ -49,7 +50,8 @@ static int find_module(struct call *call, const char *folder, const char *name, 
     return 0;
 }
 
-/* A module of the program, while MLHOST_LUA_PATH names the folder to take them from. That folder is the operator's. */
+/* A module of the program, while MLHOST_LUA_PATH names the folder to take them from. That folder is
+ * the operator's. */
 static int find_builtin(const char *name, struct value *out, struct error *err)
 {
     static const char *const endings[] = {".lua", "/init.lua"};
@@ -70,7 +72,8 @@ static int find_builtin(const char *name, struct value *out, struct error *err)
     return 0;
 }
 
-static int host_module(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int host_module(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     cleanup_free char *name = mem_strdup(value_get_string(args, "name", ""));
     const char *places[3] = {call->broker->script_folder};
@@ -93,12 +96,15 @@ static int host_module(struct call *call, const struct value *args, struct value
             return found < 0 ? -1 : 0;
     }
     error_set(err, ERR_NOT_FOUND, "module '%s' not found", value_get_string(args, "name", ""));
-    return error_hint(err, "looked into the program, beside the script, and in pipelines/ and lua/ of the workspace");
+    return error_hint(
+        err,
+        "looked into the program, beside the script, and in pipelines/ and lua/ of the workspace");
 }
 
 /* ---- environment and secrets ---- */
 
-static int env_get(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int env_get(struct call *call, const struct value *args, struct value *out,
+                   struct error *err)
 {
     const char *name = value_get_string(args, "name", "");
 
@@ -110,7 +116,8 @@ static int env_get(struct call *call, const struct value *args, struct value *ou
     return 0;
 }
 
-static int secret_get(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int secret_get(struct call *call, const struct value *args, struct value *out,
+                      struct error *err)
 {
     const char *name = value_get_string(args, "name", "");
 
@@ -122,7 +129,8 @@ static int secret_get(struct call *call, const struct value *args, struct value 
     return 0;
 }
 
-static int secret_format(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int secret_format(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
 {
     const struct value *values = value_get(args, "values");
     cleanup_buf struct buf text = BUF_INIT;
@@ -137,7 +145,8 @@ static int secret_format(struct call *call, const struct value *args, struct val
             size_t len;
             const struct value *v = value_at(values, next++);
             if (!v)
-                return error_set(err, ERR_USAGE, "secret.format: fewer values than %%s in the format");
+                return error_set(err, ERR_USAGE,
+                                 "secret.format: fewer values than %%s in the format");
             const char *bytes = call_secret(call, v, &len, err);
             if (!bytes)
                 return error_wrap(err, "secret.format");
@@ -155,7 +164,8 @@ static int secret_format(struct call *call, const struct value *args, struct val
 
 /* ---- time ---- */
 
-static int time_now(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int time_now(struct call *call, const struct value *args, struct value *out,
+                    struct error *err)
 {
     (void)call;
     (void)args;
@@ -164,7 +174,8 @@ static int time_now(struct call *call, const struct value *args, struct value *o
     return 0;
 }
 
-static int time_sleep(struct call *call, const struct value *args, struct value *out, struct error *err)
+static int time_sleep(struct call *call, const struct value *args, struct value *out,
+                      struct error *err)
 {
     const struct value *duration = value_get(args, "duration");
     int64_t ns = 0;
@@ -174,7 +185,8 @@ static int time_sleep(struct call *call, const struct value *args, struct value 
         if (duration_parse(duration->as.string.data, &ns, err) < 0)
             return error_wrap(err, "sleep");
     } else {
-        double seconds = duration->kind == VALUE_INT ? (double)duration->as.integer : duration->as.real;
+        double seconds =
+            duration->kind == VALUE_INT ? (double)duration->as.integer : duration->as.real;
         if (!(seconds >= 0 && seconds < 1e9))
             return error_set(err, ERR_USAGE, "sleep: %g seconds are not possible", seconds);
         ns = (int64_t)(seconds * (double)NS_PER_S);
@@ -193,15 +205,20 @@ static int time_sleep(struct call *call, const struct value *args, struct value 
 }
 
 const struct primitive script_rows[] = {
-    {.sign = {"host.module", "name:string builtin:bool?", "module:map?", "the text of a module, for require"},
+    {.sign = {"host.module", "name:string builtin:bool?", "module:map?",
+              "the text of a module, for require"},
      .fn = host_module},
-    {.sign = {"env.get", "name:string", "value:string?", "an environment variable that was granted; nil when not set"},
+    {.sign = {"env.get", "name:string", "value:string?",
+              "an environment variable that was granted; nil when not set"},
      .fn = env_get},
-    {.sign = {"secret.get", "name:string", "handle:secret?", "a secret from an environment variable that was granted"},
+    {.sign = {"secret.get", "name:string", "handle:secret?",
+              "a secret from an environment variable that was granted"},
      .fn = secret_get},
-    {.sign = {"secret.format", "format:string values:array", "handle:secret", "a new secret of texts and secrets"},
+    {.sign = {"secret.format", "format:string values:array", "handle:secret",
+              "a new secret of texts and secrets"},
      .fn = secret_format},
     {.sign = {"time.now", "", "ms:int", "Unix time in milliseconds"}, .fn = time_now},
-    {.sign = {"time.sleep", "duration:duration", "", "wait; ends early when the stage does"}, .fn = time_sleep},
+    {.sign = {"time.sleep", "duration:duration", "", "wait; ends early when the stage does"},
+     .fn = time_sleep},
     {.sign = {.name = NULL}},
 };

@@ -29,13 +29,16 @@ static void wipe(struct value *v)
     }
 }
 
-/* Never returns. Everything of the broker that the script's process needs not have is closed or wiped. */
+/* Never returns. Everything of the broker that the script's process needs not have is closed or
+ * wiped. */
 static _Noreturn void vm_process(struct broker *broker, int fd)
 {
     size_t count;
     const struct primitive *const *rows = primitive_table(&count);
     const struct signature **signatures = mem_array(NULL, count, sizeof *signatures);
-    struct vm_spec spec = {.fd = 3, .signatures = signatures, .signature_count = count,
+    struct vm_spec spec = {.fd = 3,
+                           .signatures = signatures,
+                           .signature_count = count,
                            .memory_limit = broker->spec->memory_limit};
 
     for (size_t i = 0; i < count; i++)

@@ -7,13 +7,12 @@
 #include "broker/primitive.h"
 
 extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[];
-extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[], azureml_rows[],
-    databricks_rows[], registry_rows[];
+extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[],
+    azureml_rows[], databricks_rows[], registry_rows[];
 
 static const struct primitive *const areas[] = {
-    event_rows, fs_rows,     exec_rows,    script_rows, http_rows,       hash_rows,
-    mlflow_rows, kubeflow_rows, azdo_rows, azureml_rows, databricks_rows,
-    registry_rows,
+    event_rows,  fs_rows,       exec_rows, script_rows,  http_rows,       hash_rows,
+    mlflow_rows, kubeflow_rows, azdo_rows, azureml_rows, databricks_rows, registry_rows,
 };
 
 static const struct primitive **table;
@@ -48,7 +47,8 @@ int primitive_add(const struct primitive *row, struct error *err)
     bool taken = false;
 
     if (filled)
-        return error_set(err, ERR_USAGE, "primitive '%s' comes too late: the table is in use", row->sign.name);
+        return error_set(err, ERR_USAGE, "primitive '%s' comes too late: the table is in use",
+                         row->sign.name);
     for (size_t i = 0; i < sizeof areas / sizeof *areas; i++) {
         for (const struct primitive *other = areas[i]; other->sign.name; other++)
             taken = taken || strcmp(other->sign.name, row->sign.name) == 0;

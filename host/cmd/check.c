@@ -61,7 +61,8 @@ static int check_one(struct loop *loop, const struct config *config, const char 
     }
     wrong = (struct error){0};
     if (plan_load(loop, config, script, degraded, &plan, &wrong) < 0) {
-        if (wrong.code != ERR_UNSUPPORTED) /* a component's file: there is no plan, and no mistake */
+        if (wrong.code !=
+            ERR_UNSUPPORTED) /* a component's file: there is no plan, and no mistake */
             finding(findings, script, &wrong);
     } else {
         (void)graph_build(&plan.doc, script, &graph, findings, NULL);

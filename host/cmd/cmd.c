@@ -15,20 +15,8 @@ extern const struct command cmd_version;
 
 /* In the order in which `mlhost help` lists them. */
 const struct command *const commands[] = {
-    &cmd_run,
-    &cmd_plan,
-    &cmd_check,
-    &cmd_runs,
-    &cmd_logs,
-    &cmd_doctor,
-    &cmd_serve,
-    &cmd_task_runner,
-    &cmd_component,
-    &cmd_repl,
-    &cmd_test,
-    &cmd_help,
-    &cmd_version,
-    NULL,
+    &cmd_run,         &cmd_plan,      &cmd_check, &cmd_runs, &cmd_logs, &cmd_doctor,  &cmd_serve,
+    &cmd_task_runner, &cmd_component, &cmd_repl,  &cmd_test, &cmd_help, &cmd_version, NULL,
 };
 
 const struct command *command_find(const char *name)
@@ -87,7 +75,8 @@ static void set(const struct option_spec *spec, const char *text)
     list->items[list->count++] = text;
 }
 
-int options_parse(const struct command *command, const struct option_spec *specs, int argc, char **argv)
+int options_parse(const struct command *command, const struct option_spec *specs, int argc,
+                  char **argv)
 {
     int words = 1;
     bool only_words = false;
@@ -116,7 +105,8 @@ int options_parse(const struct command *command, const struct option_spec *specs
             return unknown(command, specs, word);
         if (spec->kind == OPTION_FLAG) {
             if (equals) {
-                fprintf(stderr, "mlhost %s: --%.*s takes no value\n", command->name, (int)len, name);
+                fprintf(stderr, "mlhost %s: --%.*s takes no value\n", command->name, (int)len,
+                        name);
                 return -1;
             }
             *(bool *)spec->to = true;

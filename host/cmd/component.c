@@ -1,7 +1,9 @@
 /*
- * mlhost component FILE.lua: runs a component written in Lua, as a step of a Kubeflow pipeline does or by hand.
+ * mlhost component FILE.lua: runs a component written in Lua, as a step of a Kubeflow pipeline does
+ * or by hand.
  *
- * Two short VMs: the first gives the declaration, which says what the words of the command line are; the second runs.
+ * Two short VMs: the first gives the declaration, which says what the words of the command line
+ * are; the second runs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,20 +17,22 @@
 #include "cmd/cmd.h"
 #include "run/worker.h"
 
-static const char help[] =
-    "usage: mlhost component FILE.lua [--NAME VALUE]...\n"
-    "       mlhost component FILE.lua --executor_input JSON\n"
-    "\n"
-    "Runs the component that FILE.lua declares. --NAME gives an input its value, and an output the path to write to;\n"
-    "NAME as in the component's inputs and outputs. With --executor_input all of them come from Kubeflow's JSON.\n"
-    "\n"
-    "  --memory BYTES         of the script's heap (default 2 GiB)\n"
-    "  --describe             print the declaration as JSON\n"
-    "\n"
-    "example: mlhost component pipelines/components/training/main.lua --train train.csv --validation val.csv \\\n"
-    "           --run_id demo --model model.json --metrics metrics.json\n"
-    "\n"
-    "exit status: 0 done, 1 failed, 2 usage, 4 permission denied\n";
+static const char help[] = "usage: mlhost component FILE.lua [--NAME VALUE]...\n"
+                           "       mlhost component FILE.lua --executor_input JSON\n"
+                           "\n"
+                           "Runs the component that FILE.lua declares. --NAME gives an input its "
+                           "value, and an output the path to write to;\n"
+                           "NAME as in the component's inputs and outputs. With --executor_input "
+                           "all of them come from Kubeflow's JSON.\n"
+                           "\n"
+                           "  --memory BYTES         of the script's heap (default 2 GiB)\n"
+                           "  --describe             print the declaration as JSON\n"
+                           "\n"
+                           "example: mlhost component pipelines/components/training/main.lua "
+                           "--train train.csv --validation val.csv \\\n"
+                           "           --run_id demo --model model.json --metrics metrics.json\n"
+                           "\n"
+                           "exit status: 0 done, 1 failed, 2 usage, 4 permission denied\n";
 
 #define FILE_INPUT_MAX (64u << 20)
 
@@ -37,10 +41,10 @@ struct component {
     struct loop *loop;
     char *script;
     struct value declaration;
-    struct value inputs;          /* name -> typed value */
-    struct value outputs;         /* name -> path */
-    struct value artifacts;       /* name -> { name, uri, metadata } of the executor input */
-    char *output_file;            /* of the executor input, or NULL */
+    struct value inputs;    /* name -> typed value */
+    struct value outputs;   /* name -> path */
+    struct value artifacts; /* name -> { name, uri, metadata } of the executor input */
+    char *output_file;      /* of the executor input, or NULL */
     uint64_t memory;
 };
 
@@ -48,7 +52,8 @@ struct component {
 
 static int unknown(const struct component *c, const char *name, struct error *err)
 {
-    const struct value *maps[] = {value_get(&c->declaration, "inputs"), value_get(&c->declaration, "outputs")};
+    const struct value *maps[] = {value_get(&c->declaration, "inputs"),
+                                  value_get(&c->declaration, "outputs")};
     const char *known[128];
     size_t count = 0;
 
@@ -58,12 +63,13 @@ static int unknown(const struct component *c, const char *name, struct error *er
     }
     const char *near = near_miss(name, known, count);
     error_set(err, ERR_USAGE, "component '%s' has no input or output '%s'%s%s%s",
-              value_get_string(&c->declaration, "name", "?"), name, near ? " (did you mean '" : "", near ? near : "",
-              near ? "'?)" : "");
+              value_get_string(&c->declaration, "name", "?"), name, near ? " (did you mean '" : "",
+              near ? near : "", near ? "'?)" : "");
     return error_hint(err, "mlhost component %s --describe lists them", c->script);
 }
 
-static int typed(const char *name, const char *type, const char *text, struct value *out, struct error *err)
+static int typed(const char *name, const char *type, const char *text, struct value *out,
+                 struct error *err)
 {
     char *end;
 
@@ -76,7 +82,8 @@ static int typed(const char *name, const char *type, const char *text, struct va
         }
         /* Kubeflow's numbers are doubles: 5 may come as 5.0. */
         double d = strtod(text, &end);
-        if (*text && !*end && d >= -9007199254740992.0 && d <= 9007199254740992.0 && d == (double)(long long)d) {
+        if (*text && !*end && d >= -9007199254740992.0 && d <= 9007199254740992.0 &&
+            d == (double)(long long)d) {
             value_set_int(out, (long long)d);
             return 0;
         }
@@ -131,8 +138,9 @@ static int give(struct component *c, const char *name, const char *text, struct 
 /* Where the platform mounts a bucket: gs://bucket/key -> /gcs/bucket/key. */
 static char *path_of_uri(const char *uri)
 {
-    static const struct { const char *scheme, *folder; } mounts[] = {
-        {"gs://", "/gcs/"}, {"s3://", "/s3/"}, {"minio://", "/minio/"}, {"file://", ""}};
+    static const struct {
+        const char *scheme, *folder;
+    } mounts[] = {{"gs://", "/gcs/"}, {"s3://", "/s3/"}, {"minio://", "/minio/"}, {"file://", ""}};
 
     for (size_t i = 0; i < sizeof mounts / sizeof *mounts; i++) {
         size_t len = strlen(mounts[i].scheme);
@@ -149,14 +157,15 @@ static const struct value *first_artifact(const struct value *entry)
 
 static int take_inputs(struct component *c, const struct value *from, struct error *err)
 {
-    const struct value *given[] = {value_get(from, "parameterValues"), value_get(from, "parameters"),
-                                   value_get(from, "artifacts")};
+    const struct value *given[] = {value_get(from, "parameterValues"),
+                                   value_get(from, "parameters"), value_get(from, "artifacts")};
     const struct value *declared = value_get(&c->declaration, "inputs");
 
     for (size_t i = 0; i < value_count(declared); i++) {
         const char *name = declared->as.map.pairs[i].key;
         const char *type = value_get_string(&declared->as.map.pairs[i].value, "type", "string");
-        const struct value *v = value_get(given[0], name) ? value_get(given[0], name) : value_get(given[1], name);
+        const struct value *v =
+            value_get(given[0], name) ? value_get(given[0], name) : value_get(given[1], name);
         const struct value *artifact = first_artifact(value_get(given[2], name));
         if (artifact) {
             char *path = path_of_uri(value_get_string(artifact, "uri", ""));
@@ -183,15 +192,18 @@ static int executor_input(struct component *c, const char *text, struct error *e
         return error_set(err, ERR_USAGE, "--executor_input is not a JSON object");
     if (take_inputs(c, value_get(&doc, "inputs"), err) < 0)
         return -1;
-    const struct value *to = value_get(&doc, "outputs"), *declared = value_get(&c->declaration, "outputs");
+    const struct value *to = value_get(&doc, "outputs"),
+                       *declared = value_get(&c->declaration, "outputs");
     for (size_t i = 0; i < value_count(declared); i++) {
         const char *name = declared->as.map.pairs[i].key;
-        const char *file = value_get_string(value_get(value_get(to, "parameters"), name), "outputFile", NULL);
+        const char *file =
+            value_get_string(value_get(value_get(to, "parameters"), name), "outputFile", NULL);
         const struct value *artifact = first_artifact(value_get(value_get(to, "artifacts"), name));
         if (file) {
             value_put_string(&c->outputs, name, file);
         } else if (artifact) {
-            value_take_string(value_put(&c->outputs, name), path_of_uri(value_get_string(artifact, "uri", "")));
+            value_take_string(value_put(&c->outputs, name),
+                              path_of_uri(value_get_string(artifact, "uri", "")));
             value_copy(value_put(&c->artifacts, name), artifact);
         }
     }
@@ -204,7 +216,8 @@ static int executor_input(struct component *c, const char *text, struct error *e
 
 static void on_event(void *ctx, struct value *event)
 {
-    const char *t = value_get_string(event, "t", ""), *level = value_get_string(event, "level", "info");
+    const char *t = value_get_string(event, "t", ""),
+               *level = value_get_string(event, "level", "info");
 
     (void)ctx;
     if (strcmp(t, "output") == 0) {
@@ -218,7 +231,8 @@ static void on_event(void *ctx, struct value *event)
         FILE *to = bad ? stderr : stdout;
         if (strcmp(level, "debug") == 0)
             return;
-        fprintf(to, "%s%s%s\n", bad ? level : "", bad ? ": " : "", value_get_string(event, "text", ""));
+        fprintf(to, "%s%s%s\n", bad ? level : "", bad ? ": " : "",
+                value_get_string(event, "text", ""));
         fflush(to);
     }
 }
@@ -237,7 +251,8 @@ static void permit(struct value *permissions, const char *kind, const char *path
 /* The paths that the caller gave are granted: reading inputs, writing outputs. */
 static void permit_paths(const struct component *c, struct value *permissions)
 {
-    const struct value *declared[] = {value_get(&c->declaration, "inputs"), value_get(&c->declaration, "outputs")};
+    const struct value *declared[] = {value_get(&c->declaration, "inputs"),
+                                      value_get(&c->declaration, "outputs")};
     const struct value *given[] = {&c->inputs, &c->outputs};
 
     for (int m = 0; m < 2; m++) {
@@ -255,7 +270,10 @@ static void permit_paths(const struct component *c, struct value *permissions)
 
 static int ask(struct component *c, const char *phase, struct value *result, struct error *err)
 {
-    struct broker_spec spec = {.config = &c->config, .mode = "component", .script = c->script, .run_id = "component",
+    struct broker_spec spec = {.config = &c->config,
+                               .mode = "component",
+                               .script = c->script,
+                               .run_id = "component",
                                .memory_limit = c->memory};
     bool declare = strcmp(phase, "declare") == 0;
 
@@ -285,8 +303,9 @@ static int check_inputs(const struct component *c, struct error *err)
     for (size_t i = 0; i < value_count(declared); i++) {
         const struct value_pair *pair = &declared->as.map.pairs[i];
         if (!value_get(&c->inputs, pair->key) && !value_get_bool(&pair->value, "optional", false)) {
-            error_set(err, ERR_USAGE, "component '%s' needs --%s (%s)", value_get_string(&c->declaration, "name", "?"),
-                      pair->key, value_get_string(&pair->value, "type", "string"));
+            error_set(err, ERR_USAGE, "component '%s' needs --%s (%s)",
+                      value_get_string(&c->declaration, "name", "?"), pair->key,
+                      value_get_string(&pair->value, "type", "string"));
             return error_hint(err, "mlhost component %s --describe lists its inputs", c->script);
         }
     }
@@ -305,7 +324,8 @@ static int write_text(const char *path, const struct buf *text, struct error *er
     return file_write(AT_FDCWD, path, text->data ? text->data : "", text->len, false, err);
 }
 
-/* Texts as they are, everything else as JSON: what Kubeflow reads from an output parameter's file. */
+/* Texts as they are, everything else as JSON: what Kubeflow reads from an output
+ * parameter's file. */
 static int write_outputs(const struct component *c, const struct value *result, struct error *err)
 {
     const struct value *values = value_get(result, "outputs");
@@ -351,20 +371,24 @@ static int words(struct component *c, int argc, char **argv, bool *describe, str
     for (int i = 2; i < argc; i++) {
         const char *word = argv[i];
         if (strncmp(word, "--", 2) != 0)
-            return error_set(err, ERR_USAGE, "unexpected word '%s'; inputs and outputs are given as --NAME VALUE", word);
+            return error_set(err, ERR_USAGE,
+                             "unexpected word '%s'; inputs and outputs are given as --NAME VALUE",
+                             word);
         if (strcmp(word, "--describe") == 0) {
             *describe = true;
             continue;
         }
         const char *equals = strchr(word, '=');
-        cleanup_free char *name = equals ? mem_strndup(word + 2, (size_t)(equals - word - 2)) : mem_strdup(word + 2);
+        cleanup_free char *name =
+            equals ? mem_strndup(word + 2, (size_t)(equals - word - 2)) : mem_strdup(word + 2);
         if (!equals && i + 1 >= argc)
             return error_set(err, ERR_USAGE, "--%s needs a value", name);
         const char *text = equals ? equals + 1 : argv[++i];
         if (strcmp(name, "executor_input") == 0 || strcmp(name, "executor-input") == 0) {
             if (executor_input(c, text, err) < 0)
                 return -1;
-        } else if (strcmp(name, "memory") == 0 && !value_get(value_get(&c->declaration, "inputs"), "memory")) {
+        } else if (strcmp(name, "memory") == 0 &&
+                   !value_get(value_get(&c->declaration, "inputs"), "memory")) {
             c->memory = strtoull(text, NULL, 10);
         } else if (give(c, name, text, err) < 0) {
             return -1;

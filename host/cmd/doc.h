@@ -8,7 +8,8 @@
 
 /* A primitive, or all of an area ("" for all). False when there is none. */
 bool doc_print(const char *name, struct buf *out);
-/* All primitives as "markdown" (tables of docs/api.md) or "luals" (lua/types/host.lua). False for another format. */
+/* All primitives as "markdown" (tables of docs/api.md) or "luals" (lua/types/host.lua). False for
+ * another format. */
 bool doc_format(const char *format, struct buf *out);
 
 #endif

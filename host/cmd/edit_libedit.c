@@ -71,7 +71,8 @@ static size_t word_length(const char *before)
 {
     size_t len = strlen(before), start = len;
 
-    while (start && (strchr("_.:", before[start - 1]) || (before[start - 1] >= '0' && before[start - 1] <= '9') ||
+    while (start && (strchr("_.:", before[start - 1]) ||
+                     (before[start - 1] >= '0' && before[start - 1] <= '9') ||
                      (before[start - 1] >= 'a' && before[start - 1] <= 'z') ||
                      (before[start - 1] >= 'A' && before[start - 1] <= 'Z')))
         start--;

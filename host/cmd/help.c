@@ -19,7 +19,8 @@ static void arguments(const char *args, struct buf *out)
             break;
         bool optional = at[len - 1] == '?';
         size_t type = len > name ? len - name - 1 - optional : 0;
-        buf_printf(out, "  %-16.*s %.*s%s\n", (int)name, at, (int)type, at + name + (type != 0), optional ? " (optional)" : "");
+        buf_printf(out, "  %-16.*s %.*s%s\n", (int)name, at, (int)type, at + name + (type != 0),
+                   optional ? " (optional)" : "");
         at += len;
     }
 }
@@ -29,7 +30,8 @@ static void one(const struct primitive *row, struct buf *out)
     const struct signature *s = &row->sign;
 
     buf_printf(out, "host.%s", s->name);
-    buf_printf(out, "%s%s\n  %s\n", s->returns && s->returns[0] ? " -> " : "", s->returns ? s->returns : "", s->doc);
+    buf_printf(out, "%s%s\n  %s\n", s->returns && s->returns[0] ? " -> " : "",
+               s->returns ? s->returns : "", s->doc);
     if (s->args[0]) {
         buf_puts(out, "\narguments, in this order or as one table by name:\n");
         arguments(s->args, out);
@@ -50,7 +52,8 @@ bool doc_print(const char *name, struct buf *out)
     }
     len = strlen(name);
     for (size_t i = 0; i < count; i++) {
-        bool inside = strncmp(rows[i]->sign.name, name, len) == 0 && (len == 0 || rows[i]->sign.name[len] == '.');
+        bool inside = strncmp(rows[i]->sign.name, name, len) == 0 &&
+                      (len == 0 || rows[i]->sign.name[len] == '.');
         if (inside && ++found)
             buf_printf(out, "  %-32s %s\n", rows[i]->sign.name, rows[i]->sign.doc);
     }
@@ -71,7 +74,8 @@ static int no_such(const char *name)
     fprintf(stderr, "mlhost: no command or primitive '%s'", name);
     if (near)
         fprintf(stderr, " (did you mean '%s'?)", near);
-    fputs("\n  hint: mlhost help lists the commands, mlhost help primitives the primitives\n", stderr);
+    fputs("\n  hint: mlhost help lists the commands, mlhost help primitives the primitives\n",
+          stderr);
     mem_cleanup(&known);
     return 2;
 }
@@ -87,7 +91,10 @@ static int help_run(int argc, char **argv)
         return words == -2 ? 0 : 2;
     if (format) {
         if (!doc_format(format, &text)) {
-            fprintf(stderr, "mlhost help: unknown format '%s'\n  hint: --format markdown or --format luals\n", format);
+            fprintf(
+                stderr,
+                "mlhost help: unknown format '%s'\n  hint: --format markdown or --format luals\n",
+                format);
             return 2;
         }
         fputs(text.data, stdout);
@@ -110,7 +117,8 @@ const struct command cmd_help = {
     .help = "usage: mlhost help [COMMAND | PRIMITIVE | AREA | primitives]\n"
             "       mlhost help --format markdown|luals\n\n"
             "Without a word: the commands. An AREA such as registry lists its primitives.\n\n"
-            "  --format KIND  all primitives: as Markdown, or as annotations for editors with a Lua language server\n\n"
+            "  --format KIND  all primitives: as Markdown, or as annotations for editors with a "
+            "Lua language server\n\n"
             "examples:\n  mlhost help fs.read\n  mlhost help --format luals >types/host.lua\n",
     .run = help_run,
 };

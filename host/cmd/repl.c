@@ -1,4 +1,5 @@
-/* mlhost repl: the terminal's side. What is typed runs in a sealed VM behind a broker, as a stage does. */
+/* mlhost repl: the terminal's side. What is typed runs in a sealed VM behind a broker, as a stage
+ * does. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,17 +20,17 @@
 #include "cmd/operator.h"
 #include "run/text.h"
 
-static const char help[] =
-    "usage: mlhost repl [FILE.lua] [options]\n"
-    "\n"
-    "Evaluates Lua in the sandbox that stages run in. The modules (fs, kubeflow, mlflow, registry ...) are there without\n"
-    "require. FILE.lua is run first, so that its functions can be tried.\n"
-    "\n" OPERATOR_HELP
-    "\n"
-    "  :help  :quit  :globals  :doc NAME      Tab completes, Ctrl-C interrupts, twice restarts the sandbox\n"
-    "\n"
-    "example: mlhost repl --allow-exec git\n"
-    "  > exec { \"git\", \"status\" }\n";
+static const char help[] = "usage: mlhost repl [FILE.lua] [options]\n"
+                           "\n"
+                           "Evaluates Lua in the sandbox that stages run in. The modules (fs, "
+                           "kubeflow, mlflow, registry ...) are there without\n"
+                           "require. FILE.lua is run first, so that its functions can be tried.\n"
+                           "\n" OPERATOR_HELP "\n"
+                           "  :help  :quit  :globals  :doc NAME      Tab completes, Ctrl-C "
+                           "interrupts, twice restarts the sandbox\n"
+                           "\n"
+                           "example: mlhost repl --allow-exec git\n"
+                           "  > exec { \"git\", \"status\" }\n";
 
 extern const struct command cmd_repl;
 
@@ -42,7 +43,7 @@ struct repl {
     bool alive, tty, colour;
     struct buf in;
     struct edit *edit;
-    struct value items;        /* of the last completion */
+    struct value items; /* of the last completion */
 };
 
 static volatile sig_atomic_t interrupts;
@@ -99,8 +100,11 @@ static void show(const struct repl *r, const char *text, size_t len)
         if (!mark || mark + 1 >= end)
             break;
         if (r->colour)
-            buf_puts(&out, mark[1] == 'k' ? "\033[36m" : mark[1] == 's' ? "\033[32m" : mark[1] == 'n' ? "\033[33m"
-                           : mark[1] == 'w' ? "\033[35m" : "\033[0m");
+            buf_puts(&out, mark[1] == 'k'   ? "\033[36m"
+                           : mark[1] == 's' ? "\033[32m"
+                           : mark[1] == 'n' ? "\033[33m"
+                           : mark[1] == 'w' ? "\033[35m"
+                                            : "\033[0m");
         text = mark + 2;
     }
     if (out.len)
@@ -116,7 +120,8 @@ static void show_event(const struct repl *r, const struct value *event)
     if (strcmp(t, "output") == 0 && text && text->kind == VALUE_STRING) {
         show(r, text->as.string.data, text->as.string.len);
     } else if (strcmp(t, "log") == 0) {
-        cleanup_free char *line = mem_printf("%s: %s\n", value_get_string(event, "level", ""), value_text(text, ""));
+        cleanup_free char *line =
+            mem_printf("%s: %s\n", value_get_string(event, "level", ""), value_text(text, ""));
         show(r, line, strlen(line));
     } else if (strcmp(t, "issue") == 0) {
         cleanup_free char *line = mem_printf("%s:%lld: %s\n", value_get_string(event, "file", "?"),
@@ -138,7 +143,8 @@ static int wait_for(struct repl *r, const char *wanted, struct value *out)
             if (strcmp(t, wanted) == 0)
                 return 0;
             if (strcmp(t, "result") == 0) {
-                printf("the sandbox ended: %s\n", value_get_string(value_get(out, "error"), "message", "done"));
+                printf("the sandbox ended: %s\n",
+                       value_get_string(value_get(out, "error"), "message", "done"));
                 value_free(out);
                 return -1;
             }
@@ -185,7 +191,8 @@ static int start(struct repl *r, struct error *err)
 
 /* ---- lines ---- */
 
-static void complete(void *ctx, const char *before, void (*add)(void *list, const char *word), void *list)
+static void complete(void *ctx, const char *before, void (*add)(void *list, const char *word),
+                     void *list)
 {
     struct repl *r = ctx;
     struct value reply = {0};
@@ -279,8 +286,10 @@ static bool command(const char *line, bool *quit)
         else
             printf("no primitive '%s'; :doc lists them all\n", name);
     } else {
-        fputs(":help           this\n:doc NAME       what a primitive does; an area lists its primitives\n"
-              ":globals        what is there\n:quit           or Ctrl-D\n", stdout);
+        fputs(":help           this\n:doc NAME       what a primitive does; an area lists its "
+              "primitives\n"
+              ":globals        what is there\n:quit           or Ctrl-D\n",
+              stdout);
     }
     return true;
 }
@@ -368,8 +377,12 @@ static int run(struct repl *r, const char *file, struct error *err)
     r->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     r->colour = r->tty && !getenv("NO_COLOR");
     /* Who types is the operator: what the bound allows is what holds. */
-    r->spec = (struct broker_spec){.config = &r->config, .mode = "repl", .script = script, .run_id = "repl",
-                                   .bound = has_bound ? &bound : NULL, .allow_degraded = r->operator_.allow_degraded};
+    r->spec = (struct broker_spec){.config = &r->config,
+                                   .mode = "repl",
+                                   .script = script,
+                                   .run_id = "repl",
+                                   .bound = has_bound ? &bound : NULL,
+                                   .allow_degraded = r->operator_.allow_degraded};
     value_set_map(&r->spec.context);
     value_put_bool(&r->spec.context, "colour", r->colour);
     if (has_bound)

@@ -18,15 +18,15 @@
 static const char help[] =
     "usage: mlhost test [options] PATH...\n"
     "\n"
-    "Runs tests written in Lua (local t = require \"test\"; t.case(\"name\", function() t.eq(1 + 1, 2) end)). A folder stands\n"
-    "for all its .lua files whose names begin with test_ or end in _test.lua. Each file runs in a sandbox of its own.\n"
+    "Runs tests written in Lua (local t = require \"test\"; t.case(\"name\", function() t.eq(1 + "
+    "1, 2) end)). A folder stands\n"
+    "for all its .lua files whose names begin with test_ or end in _test.lua. Each file runs in a "
+    "sandbox of its own.\n"
     "\n"
     "  --filter TEXT          only cases whose name holds TEXT\n"
     "  --timeout DURATION     per file (default 60s)\n"
     "  --json                 results as JSON lines\n"
-    "  --junit FILE           results as JUnit XML too\n"
-    OPERATOR_HELP
-    "\n"
+    "  --junit FILE           results as JUnit XML too\n" OPERATOR_HELP "\n"
     "A file reads its workspace and writes below .mlhost/test; --allow-* gives more.\n"
     "\n"
     "example: mlhost test tests/lua\n"
@@ -43,8 +43,8 @@ struct suite {
     const char *filter, *timeout, *junit;
     int64_t timeout_ns;
     bool json;
-    struct value files;        /* array of paths */
-    struct value report;       /* array of { file, name, ok, message, ... } */
+    struct value files;  /* array of paths */
+    struct value report; /* array of { file, name, ok, message, ... } */
     int passed, failed, skipped;
 };
 
@@ -53,7 +53,8 @@ static bool is_test(const char *name)
     size_t len = strlen(name);
 
     return len > 4 && strcmp(name + len - 4, ".lua") == 0 &&
-           (strncmp(name, "test_", 5) == 0 || (len > 9 && strcmp(name + len - 9, "_test.lua") == 0));
+           (strncmp(name, "test_", 5) == 0 ||
+            (len > 9 && strcmp(name + len - 9, "_test.lua") == 0));
 }
 
 static int collect(struct suite *s, const char *path, bool given, int depth, struct error *err)
@@ -93,7 +94,8 @@ static void on_event(void *ctx, struct value *event)
     const char *t = value_get_string(event, "t", "");
     const struct value *text = value_get(event, "text");
 
-    if ((strcmp(t, "output") == 0 || strcmp(t, "log") == 0) && text && text->kind == VALUE_STRING && told->out.len < 1u << 20) {
+    if ((strcmp(t, "output") == 0 || strcmp(t, "log") == 0) && text && text->kind == VALUE_STRING &&
+        told->out.len < 1u << 20) {
         text_harmless_lines(text->as.string.data, text->as.string.len, &told->out);
         buf_putc(&told->out, '\n');
     }
@@ -111,7 +113,8 @@ static void show_failure(const struct value *entry)
 {
     const char *file = value_get_string(entry, "place", NULL);
 
-    printf("FAILED %s: %s\n", value_get_string(entry, "file", ""), value_get_string(entry, "name", ""));
+    printf("FAILED %s: %s\n", value_get_string(entry, "file", ""),
+           value_get_string(entry, "name", ""));
     if (file)
         printf("  %s:%lld: ", file, (long long)value_get_int(entry, "line", 0));
     else
@@ -153,8 +156,12 @@ static void note(struct suite *s, const char *file, const struct value *result)
 
 static void run_file(struct suite *s, const char *file)
 {
-    struct broker_spec spec = {.config = &s->config, .mode = "test", .run_id = "test", .timeout_ns = s->timeout_ns,
-                               .grace_ns = NS_PER_S, .allow_degraded = s->operator_.allow_degraded};
+    struct broker_spec spec = {.config = &s->config,
+                               .mode = "test",
+                               .run_id = "test",
+                               .timeout_ns = s->timeout_ns,
+                               .grace_ns = NS_PER_S,
+                               .allow_degraded = s->operator_.allow_degraded};
     struct told told = {.suite = s};
     struct value result = {0};
     struct error err = {0};
@@ -194,9 +201,12 @@ static int write_junit(const struct suite *s, struct error *err)
 {
     cleanup_buf struct buf out = BUF_INIT;
 
-    buf_printf(&out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"%d\" failures=\"%d\">\n"
-                     "<testsuite name=\"mlhost test\" tests=\"%d\" failures=\"%d\" skipped=\"%d\">\n",
-               s->passed + s->failed + s->skipped, s->failed, s->passed + s->failed + s->skipped, s->failed, s->skipped);
+    buf_printf(
+        &out,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"%d\" failures=\"%d\">\n"
+        "<testsuite name=\"mlhost test\" tests=\"%d\" failures=\"%d\" skipped=\"%d\">\n",
+        s->passed + s->failed + s->skipped, s->failed, s->passed + s->failed + s->skipped,
+        s->failed, s->skipped);
     for (size_t i = 0; i < value_count(&s->report); i++) {
         const struct value *entry = value_at(&s->report, i);
         buf_puts(&out, "<testcase classname=\"");
@@ -238,7 +248,8 @@ static int run(struct suite *s, int argc, char **argv, struct error *err)
             return -1;
     }
     if (value_count(&s->files) == 0)
-        return error_set(err, ERR_USAGE, "no test files; their names begin with test_ or end in _test.lua");
+        return error_set(err, ERR_USAGE,
+                         "no test files; their names begin with test_ or end in _test.lua");
     for (size_t i = 0; i < value_count(&s->files); i++)
         run_file(s, value_text(value_at(&s->files, i), ""));
     return s->junit ? write_junit(s, err) : 0;
@@ -249,8 +260,9 @@ static int test_run(int argc, char **argv)
     struct suite s = {.timeout = "60s"};
     struct error err = {0};
     const struct option_spec specs[] = {
-        {"filter", OPTION_TEXT, &s.filter}, {"timeout", OPTION_TEXT, &s.timeout}, {"json", OPTION_FLAG, &s.json},
-        {"junit", OPTION_TEXT, &s.junit},   OPERATOR_OPTIONS(s.operator_),        {.name = NULL}};
+        {"filter", OPTION_TEXT, &s.filter}, {"timeout", OPTION_TEXT, &s.timeout},
+        {"json", OPTION_FLAG, &s.json},     {"junit", OPTION_TEXT, &s.junit},
+        OPERATOR_OPTIONS(s.operator_),      {.name = NULL}};
     int words = options_parse(&cmd_test, specs, argc, argv);
 
     if (words < 0)

@@ -14,6 +14,7 @@ static int run(int argc, char **argv)
 const struct command cmd_version = {
     .name = "version",
     .summary = "print the version",
-    .help = "usage: mlhost version\n\nPrints the version of the program.\n\nexample:\n  mlhost version\n",
+    .help = "usage: mlhost version\n\nPrints the version of the program.\n\nexample:\n  mlhost "
+            "version\n",
     .run = run,
 };

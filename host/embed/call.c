@@ -38,7 +38,8 @@ int embed_perform(struct call *call, const struct value *args, struct value *out
     if (view.error.code == ERR_NONE)
         error_set(&view.error, ERR_INTERNAL, "%s failed without saying why", name);
     if (!view.error.service[0])
-        snprintf(view.error.service, sizeof view.error.service, "%.*s", (int)strcspn(name, "."), name);
+        snprintf(view.error.service, sizeof view.error.service, "%.*s", (int)strcspn(name, "."),
+                 name);
     *err = view.error;
     return -1;
 }
@@ -98,7 +99,8 @@ int mlhost_fail(struct mlhost_call *call, enum mlhost_code code, const char *for
 
     call->error = (struct error){0};
     va_start(args, format);
-    error_setv(&call->error, at > 0 && at < sizeof codes / sizeof *codes ? codes[at] : ERR_INTERNAL, format, args);
+    error_setv(&call->error, at > 0 && at < sizeof codes / sizeof *codes ? codes[at] : ERR_INTERNAL,
+               format, args);
     va_end(args);
     return -1;
 }
@@ -156,7 +158,8 @@ struct mlhost_value *mlhost_result(struct mlhost_call *call)
     return (struct mlhost_value *)call->result;
 }
 
-void mlhost_set_secret(struct mlhost_call *call, struct mlhost_value *value, const char *bytes, size_t len)
+void mlhost_set_secret(struct mlhost_call *call, struct mlhost_value *value, const char *bytes,
+                       size_t len)
 {
     value_free((struct value *)value);
     call_secret_new(call->call, bytes, len, (struct value *)value);
@@ -194,7 +197,8 @@ void mlhost_log(struct mlhost_call *call, const char *level, const char *format,
     call_log(call->call, known, "%s", text);
 }
 
-void mlhost_progress(struct mlhost_call *call, const char *label, int64_t done, int64_t total, const char *unit)
+void mlhost_progress(struct mlhost_call *call, const char *label, int64_t done, int64_t total,
+                     const char *unit)
 {
     call_progress(call->call, label, done, total, unit ? unit : "");
 }

@@ -12,7 +12,9 @@ struct mlhost_call {
     struct error error; /* why it fails, should it fail */
 };
 
-/* The function of every row that mlhost_register makes; the row's data is its struct mlhost_primitive. */
-int embed_perform(struct call *call, const struct value *args, struct value *out, struct error *err);
+/* The function of every row that mlhost_register makes; the row's data is its struct
+ * mlhost_primitive. */
+int embed_perform(struct call *call, const struct value *args, struct value *out,
+                  struct error *err);
 
 #endif

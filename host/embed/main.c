@@ -16,7 +16,9 @@ const char *mlhost_version_text(void)
 
 static void overview(FILE *to)
 {
-    fputs("mlhost: pipelines of machine-learning projects, written in Lua\n\nusage: mlhost <command> ...\n\n", to);
+    fputs("mlhost: pipelines of machine-learning projects, written in Lua\n\nusage: mlhost "
+          "<command> ...\n\n",
+          to);
     for (const struct command *const *c = commands; *c; c++) {
         if (!(*c)->internal)
             fprintf(to, "  %-12s %s\n", (*c)->name, (*c)->summary);

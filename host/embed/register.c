@@ -43,9 +43,11 @@ static int args_check(const char *name, const char *args, struct error *err)
             known = known || strcmp(type + 1, types[i]) == 0;
         if (!known || name_len == 0 || name_len >= 48) {
             const char *near = type_len ? near_miss(type + 1, types, count) : NULL;
-            error_set(err, ERR_USAGE, "primitive '%s': '%.*s' is no argument%s%s%s", name, (int)len, at,
-                      near ? " (did you mean the type '" : "", near ? near : "", near ? "'?)" : "");
-            return error_hint(err, "arguments are words name:type or name:type?; types: string int number bool map array "
+            error_set(err, ERR_USAGE, "primitive '%s': '%.*s' is no argument%s%s%s", name, (int)len,
+                      at, near ? " (did you mean the type '" : "", near ? near : "",
+                      near ? "'?)" : "");
+            return error_hint(err, "arguments are words name:type or name:type?; types: string int "
+                                   "number bool map array "
                                    "path duration secret any");
         }
         at += len;
@@ -57,7 +59,9 @@ static int check(const struct mlhost_primitive *p, struct error *err)
 {
     if (!p->name || !name_valid(p->name)) {
         error_set(err, ERR_USAGE, "'%s' is no name of a primitive", p->name ? p->name : "");
-        return error_hint(err, "it has an area and a name of lower-case letters, digits and _: \"example.greet\"");
+        return error_hint(
+            err,
+            "it has an area and a name of lower-case letters, digits and _: \"example.greet\"");
     }
     if (!p->fn)
         return error_set(err, ERR_USAGE, "primitive '%s' has no function", p->name);
@@ -74,12 +78,13 @@ int mlhost_register(const struct mlhost_primitive *primitive)
         /* Rows live as long as the program. */
         struct primitive *row = mem_alloc(sizeof *row);
         struct mlhost_primitive *own = mem_alloc(sizeof *own);
-        *own = (struct mlhost_primitive){.name = mem_strdup(primitive->name),
-                                         .args = mem_strdup(primitive->args ? primitive->args : ""),
-                                         .returns = mem_strdup(primitive->returns ? primitive->returns : ""),
-                                         .doc = mem_strdup(primitive->doc),
-                                         .fn = primitive->fn,
-                                         .data = primitive->data};
+        *own = (struct mlhost_primitive){
+            .name = mem_strdup(primitive->name),
+            .args = mem_strdup(primitive->args ? primitive->args : ""),
+            .returns = mem_strdup(primitive->returns ? primitive->returns : ""),
+            .doc = mem_strdup(primitive->doc),
+            .fn = primitive->fn,
+            .data = primitive->data};
         *row = (struct primitive){.sign = {own->name, own->args, own->returns, own->doc},
                                   .fn = embed_perform,
                                   .data = own};

@@ -8,8 +8,9 @@
 
 static_assert((int)MLHOST_NIL == (int)VALUE_NIL && (int)MLHOST_BOOL == (int)VALUE_BOOL &&
                   (int)MLHOST_INT == (int)VALUE_INT && (int)MLHOST_REAL == (int)VALUE_REAL &&
-                  (int)MLHOST_STRING == (int)VALUE_STRING && (int)MLHOST_ARRAY == (int)VALUE_ARRAY &&
-                  (int)MLHOST_MAP == (int)VALUE_MAP && (int)MLHOST_HANDLE == (int)VALUE_HANDLE,
+                  (int)MLHOST_STRING == (int)VALUE_STRING &&
+                  (int)MLHOST_ARRAY == (int)VALUE_ARRAY && (int)MLHOST_MAP == (int)VALUE_MAP &&
+                  (int)MLHOST_HANDLE == (int)VALUE_HANDLE,
               "the kinds are the same");
 
 static const struct value *in(const struct mlhost_value *value)
@@ -74,7 +75,9 @@ const struct mlhost_value *mlhost_at(const struct mlhost_value *value, size_t in
 
 const char *mlhost_key_at(const struct mlhost_value *map, size_t index)
 {
-    return mlhost_kind(map) == MLHOST_MAP && index < mlhost_count(map) ? in(map)->as.map.pairs[index].key : NULL;
+    return mlhost_kind(map) == MLHOST_MAP && index < mlhost_count(map)
+               ? in(map)->as.map.pairs[index].key
+               : NULL;
 }
 
 const struct mlhost_value *mlhost_get(const struct mlhost_value *map, const char *key)

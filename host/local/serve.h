@@ -1,17 +1,19 @@
-/* The embedded services over HTTP (part of the serve module). See docs/architecture.md, "The embedded default". */
+/* The embedded services over HTTP (part of the serve module). See docs/architecture.md, "The
+ * embedded default". */
 #ifndef MLHOST_LOCAL_SERVE_H
 #define MLHOST_LOCAL_SERVE_H
 
 #include "base/config.h"
 
 struct serve_spec {
-    const struct config *config;  /* state dir: <config->state>/local */
-    int unix_fd;                  /* listening unix socket handed over (socket activation), or -1 */
-    int port;                     /* loopback TCP port: 0 any free one, -1 none */
-    int ready_fd;                 /* gets one line "http://127.0.0.1:PORT\n" when all is listening; -1 none */
+    const struct config *config; /* state dir: <config->state>/local */
+    int unix_fd;                 /* listening unix socket handed over (socket activation), or -1 */
+    int port;                    /* loopback TCP port: 0 any free one, -1 none */
+    int ready_fd; /* gets one line "http://127.0.0.1:PORT\n" when all is listening; -1 none */
     bool quiet;
 };
-/* Serves until SIGTERM or SIGINT, then drains and returns 0. Exported by the serve module as "mlh_serve_main". */
+/* Serves until SIGTERM or SIGINT, then drains and returns 0. Exported by the serve module as
+ * "mlh_serve_main". */
 int mlh_serve_main(const struct serve_spec *spec, struct error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* A flag that ends waiting: every blocking call of the host takes a deadline and one of these (or NULL). */
+/* A flag that ends waiting: every blocking call of the host takes a deadline and one of these (or
+ * NULL). */
 #ifndef MLHOST_LOOP_CANCEL_H
 #define MLHOST_LOOP_CANCEL_H
 

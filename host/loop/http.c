@@ -1,4 +1,5 @@
-/* The I/O thread: every attempt of every caller on one curl multi handle, so that connections are shared. */
+/* The I/O thread: every attempt of every caller on one curl multi handle, so that connections are
+ * shared. */
 #include "loop/http.h"
 
 #include "base/mem.h"
@@ -9,12 +10,12 @@
 
 struct http {
     pthread_mutex_t lock;
-    pthread_cond_t changed;    /* an attempt is done */
+    pthread_cond_t changed; /* an attempt is done */
     CURLM *multi;
     pthread_t thread;
     bool running, stopping;
-    struct attempt *incoming;  /* handed over, not yet seen by the thread */
-    struct attempt *active;    /* the thread's own */
+    struct attempt *incoming; /* handed over, not yet seen by the thread */
+    struct attempt *active;   /* the thread's own */
 };
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
@@ -29,7 +30,8 @@ struct http *http_new(struct error *err)
 {
     pthread_once(&curl_once, start_curl);
     if (curl_started != CURLE_OK) {
-        error_set(err, ERR_INTERNAL, "libcurl does not start: %s", curl_easy_strerror(curl_started));
+        error_set(err, ERR_INTERNAL, "libcurl does not start: %s",
+                  curl_easy_strerror(curl_started));
         return NULL;
     }
     struct http *http = mem_alloc(sizeof(*http));
@@ -46,7 +48,8 @@ struct http *http_new(struct error *err)
 }
 
 /* Takes the attempt out of the multi handle and wakes whoever waits for it. */
-static void finish(struct http *http, struct attempt *attempt, CURLcode code, enum attempt_end ended)
+static void finish(struct http *http, struct attempt *attempt, CURLcode code,
+                   enum attempt_end ended)
 {
     for (struct attempt **link = &http->active; *link; link = &(*link)->next) {
         if (*link == attempt) {
@@ -114,11 +117,13 @@ static void wait_events(struct http *http)
     bool unwatched = false;
 
     for (struct attempt *attempt = http->active; attempt; attempt = attempt->next) {
-        until = deadline_min(until, deadline_min(attempt->request->deadline, stall_deadline(attempt)));
+        until =
+            deadline_min(until, deadline_min(attempt->request->deadline, stall_deadline(attempt)));
         if (!attempt->request->cancel)
             continue;
         if (count < sizeof(fds) / sizeof(fds[0]))
-            fds[count++] = (struct curl_waitfd){.fd = attempt->request->cancel->fd, .events = CURL_WAIT_POLLIN};
+            fds[count++] = (struct curl_waitfd){.fd = attempt->request->cancel->fd,
+                                                .events = CURL_WAIT_POLLIN};
         else
             unwatched = true;
     }

@@ -1,4 +1,5 @@
-/* One exchange: a request turned into curl options, the callbacks that move its bytes, and what came of it. */
+/* One exchange: a request turned into curl options, the callbacks that move its bytes, and what
+ * came of it. */
 #include "loop/http_internal.h"
 
 #include "base/mem.h"
@@ -45,7 +46,8 @@ static size_t on_read(char *data, size_t size, size_t count, void *ctx)
         if (got < 0)
             error_errno(&attempt->failure, errno, "cannot read the file that is being sent");
         else
-            error_set(&attempt->failure, ERR_IO, "the file that is being sent became shorter meanwhile");
+            error_set(&attempt->failure, ERR_IO,
+                      "the file that is being sent became shorter meanwhile");
         return CURL_READFUNC_ABORT;
     }
     attempt->body_at += (uint64_t)got;
@@ -137,7 +139,8 @@ static size_t on_write(char *data, size_t size, size_t count, void *ctx)
     return len;
 }
 
-static int on_progress(void *ctx, curl_off_t get_total, curl_off_t got, curl_off_t send_total, curl_off_t sent)
+static int on_progress(void *ctx, curl_off_t get_total, curl_off_t got, curl_off_t send_total,
+                       curl_off_t sent)
 {
     struct attempt *attempt = ctx;
     int64_t now = clock_now();
@@ -145,14 +148,16 @@ static int on_progress(void *ctx, curl_off_t get_total, curl_off_t got, curl_off
     if (now - attempt->progress_at < 100 * NS_PER_MS && !(got == get_total && sent == send_total))
         return 0;
     attempt->progress_at = now;
-    attempt->request->progress(attempt->request->progress_ctx, sent, send_total > 0 ? send_total : -1, got,
+    attempt->request->progress(attempt->request->progress_ctx, sent,
+                               send_total > 0 ? send_total : -1, got,
                                get_total > 0 ? get_total : -1);
     return 0;
 }
 
 /* ---- the connection ---- */
 
-/* The last word on where bytes go: the address that the name resolved to, so that a name cannot smuggle one in. */
+/* The last word on where bytes go: the address that the name resolved to, so that a name cannot
+ * smuggle one in. */
 static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct attempt *attempt = ctx;
@@ -170,7 +175,8 @@ static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sock
             memcpy(&in, &address->addr, sizeof(in));
             inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
         }
-        if (request->allow(request->allow_ctx, attempt->host, attempt->port, text, &attempt->failure) != 0) {
+        if (request->allow(request->allow_ctx, attempt->host, attempt->port, text,
+                           &attempt->failure) != 0) {
             if (!attempt->failure.code)
                 error_set(&attempt->failure, ERR_DENIED, "%s:%d (%s) is not allowed", attempt->host,
                           attempt->port, text);
@@ -195,12 +201,13 @@ static int on_connected(void *ctx, char *peer, char *local, int peer_port, int l
 
 /* ---- set-up ---- */
 
-/* Headers that say nothing about who asks; all others stay with the origin that the caller named. */
+/* Headers that say nothing about who asks; all others stay with the origin that the
+ * caller named. */
 static bool header_may_cross(const char *name)
 {
-    static const char *const harmless[] = {"Accept",       "Accept-Encoding", "Accept-Language", "Content-Type",
-                                           "Content-Range", "Range",           "If-Match",        "If-None-Match",
-                                           "User-Agent"};
+    static const char *const harmless[] = {"Accept",       "Accept-Encoding", "Accept-Language",
+                                           "Content-Type", "Content-Range",   "Range",
+                                           "If-Match",     "If-None-Match",   "User-Agent"};
 
     for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
         if (strcasecmp(name, harmless[i]) == 0)
@@ -220,8 +227,10 @@ static int add_headers(struct attempt *attempt, struct error *err)
         if (!attempt->with_body && strcasecmp(header->name, "Content-Type") == 0)
             continue;
         if (strpbrk(header->name, "\r\n: ") || strpbrk(header->value, "\r\n"))
-            return error_set(err, ERR_USAGE, "the HTTP header '%s' holds a line break or another forbidden character",
-                             header->name);
+            return error_set(
+                err, ERR_USAGE,
+                "the HTTP header '%s' holds a line break or another forbidden character",
+                header->name);
         buf_clear(&line);
         /* curl's spelling of a header without a value is a semicolon */
         buf_printf(&line, *header->value ? "%s: %s" : "%s;%s", header->name, header->value);
@@ -245,11 +254,13 @@ static void set_body(struct attempt *attempt)
             curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
         } else if (strcmp(attempt->method, "POST") == 0 || strcmp(attempt->method, "PUT") == 0 ||
                    strcmp(attempt->method, "PATCH") == 0) {
-            curl_easy_setopt(easy, CURLOPT_POSTFIELDS, ""); /* says Content-Length: 0, which servers insist on */
+            curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
+                             ""); /* says Content-Length: 0, which servers insist on */
             curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)0);
         }
     } else if (request->source || request->body_fd >= 0) {
-        curl_off_t size = request->source ? (curl_off_t)request->source_size : (curl_off_t)request->body_size;
+        curl_off_t size =
+            request->source ? (curl_off_t)request->source_size : (curl_off_t)request->body_size;
         curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
         curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
         curl_easy_setopt(easy, CURLOPT_READDATA, attempt);
@@ -272,16 +283,19 @@ static int set_tls(struct attempt *attempt, struct error *err)
     bool verify = !(request->insecure && attempt->trusted_peer);
 
     if (request->ca_file) {
-        /* CAINFO replaces the system's bundle file; the system's certificates still count through CAPATH. */
+        /* CAINFO replaces the system's bundle file; the system's certificates still count through
+         * CAPATH. */
         if (access(request->ca_file, R_OK) != 0)
             return error_errno(err, errno, "cannot read the CA file '%s'", request->ca_file);
         curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file);
     }
     if (attempt->trusted_peer && request->client_cert) {
         if (access(request->client_cert, R_OK) != 0)
-            return error_errno(err, errno, "cannot read the client certificate '%s'", request->client_cert);
+            return error_errno(err, errno, "cannot read the client certificate '%s'",
+                               request->client_cert);
         curl_easy_setopt(easy, CURLOPT_SSLCERT, request->client_cert);
-        curl_easy_setopt(easy, CURLOPT_SSLKEY, request->client_key ? request->client_key : request->client_cert);
+        curl_easy_setopt(easy, CURLOPT_SSLKEY,
+                         request->client_key ? request->client_key : request->client_cert);
     }
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, verify ? 2L : 0L);
@@ -301,18 +315,21 @@ static int set_target(struct attempt *attempt, struct error *err)
 
     url_print_safe(attempt->url, &shown);
     const char *shown_url = shown.len ? shown.data : "";
-    if (!url || curl_url_set(url, CURLUPART_URL, attempt->url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
+    if (!url ||
+        curl_url_set(url, CURLUPART_URL, attempt->url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
         curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK) {
         error_set(err, ERR_USAGE, "'%s' is not a URL", shown_url);
         error_hint(err, "write http://host[:port]/path or https://host[:port]/path");
         goto out;
     }
     if (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0) {
-        error_set(err, ERR_USAGE, "'%s': only http and https are spoken here, not %s", shown_url, scheme);
+        error_set(err, ERR_USAGE, "'%s': only http and https are spoken here, not %s", shown_url,
+                  scheme);
         goto out;
     }
     if (curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
-        curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK || strlen(host) > 255) {
+        curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK ||
+        strlen(host) > 255) {
         error_set(err, ERR_USAGE, "'%s' names no host", shown_url);
         goto out;
     }
@@ -323,7 +340,8 @@ static int set_target(struct attempt *attempt, struct error *err)
             request->proxy ? mem_strdup(request->proxy) : proxy_from_environment(scheme, host);
         attempt->proxied = *proxy != '\0';
         curl_easy_setopt(attempt->easy, CURLOPT_PROXY, proxy);
-        if (request->allow && request->allow(request->allow_ctx, attempt->host, attempt->port, NULL, err) != 0) {
+        if (request->allow &&
+            request->allow(request->allow_ctx, attempt->host, attempt->port, NULL, err) != 0) {
             if (err && !err->code)
                 error_set(err, ERR_DENIED, "%s:%d is not allowed", attempt->host, attempt->port);
             goto out;
@@ -334,7 +352,8 @@ static int set_target(struct attempt *attempt, struct error *err)
     }
     curl_easy_setopt(attempt->easy, CURLOPT_NOPROXY, "");
     if (strcmp(scheme, "https") == 0)
-        curl_easy_setopt(attempt->easy, CURLOPT_PIPEWAIT, 1L); /* rather share an HTTP/2 connection than open one */
+        curl_easy_setopt(attempt->easy, CURLOPT_PIPEWAIT,
+                         1L); /* rather share an HTTP/2 connection than open one */
     result = 0;
 out:
     curl_free(scheme);
@@ -366,13 +385,18 @@ int attempt_prepare(struct attempt *attempt, struct error *err)
     set_body(attempt);
     if (add_headers(attempt, err) != 0)
         return -1;
-    /* Decoding changes what Range and digests of streamed content mean, so only replies kept in memory ask for it. */
+    /* Decoding changes what Range and digests of streamed content mean, so only replies kept in
+     * memory ask for it. */
     if (!request->sink && request->reply_fd < 0 && !http_header_get(&request->headers, "Range") &&
         !http_header_get(&request->headers, "Accept-Encoding"))
         curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(request->connect_ms ? request->connect_ms : 10000));
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                     (long)(request->connect_ms ? request->connect_ms : 10000));
     if (left != INT64_MAX)
-        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, left > INT32_MAX ? (long)INT32_MAX : left < 1 ? 1L : (long)left);
+        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+                         left > INT32_MAX ? (long)INT32_MAX
+                         : left < 1       ? 1L
+                                          : (long)left);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, attempt);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
@@ -404,17 +428,20 @@ static int unreachable(const struct attempt *attempt, const char *what, struct e
 {
     const struct http_request *request = attempt->request;
     cleanup_buf struct buf url = BUF_INIT;
-    const char *detail = *attempt->error_text ? attempt->error_text : curl_easy_strerror(attempt->code);
+    const char *detail =
+        *attempt->error_text ? attempt->error_text : curl_easy_strerror(attempt->code);
 
     url_print_safe(attempt->url, &url);
     error_set(err, ERR_UNAVAILABLE, "%s %s: %s: %s", attempt->method, url.data, what, detail);
     if (err)
         err->retryable = true;
     if (attempt->unix_socket)
-        return error_hint(err, "the embedded services should answer at the socket %s; look at `mlhost doctor`",
-                          attempt->unix_socket);
+        return error_hint(
+            err, "the embedded services should answer at the socket %s; look at `mlhost doctor`",
+            attempt->unix_socket);
     if (attempt->code == CURLE_COULDNT_RESOLVE_HOST)
-        return error_hint(err, "is the host name '%s' right, and does this machine's DNS know it?", attempt->host);
+        return error_hint(err, "is the host name '%s' right, and does this machine's DNS know it?",
+                          attempt->host);
     return error_hint(err, "is a server listening at %s:%d?%s", attempt->host, attempt->port,
                       request->proxy || attempt->proxied ? " (a proxy is in use)" : "");
 }
@@ -431,7 +458,8 @@ int attempt_result(const struct attempt *attempt, bool *repeatable, struct error
     if (attempt->ended == END_CANCEL)
         return error_set(err, ERR_CANCELLED, "%s %s: cancelled", attempt->method, url.data);
     if (attempt->ended == END_CLOSED)
-        return error_set(err, ERR_CANCELLED, "%s %s: the HTTP client was shut down", attempt->method, url.data);
+        return error_set(err, ERR_CANCELLED, "%s %s: the HTTP client was shut down",
+                         attempt->method, url.data);
     if (attempt->failure.code) {
         if (err)
             *err = attempt->failure;
@@ -439,16 +467,19 @@ int attempt_result(const struct attempt *attempt, bool *repeatable, struct error
     }
     if (attempt->ended == END_DEADLINE ||
         (attempt->code == CURLE_OPERATION_TIMEDOUT && deadline_passed(request->deadline))) {
-        error_set(err, ERR_TIMEOUT, "%s %s: no complete reply before the deadline", attempt->method, url.data);
-        return error_hint(err, "give the call or its stage a longer `timeout`, or look why the service is slow");
+        error_set(err, ERR_TIMEOUT, "%s %s: no complete reply before the deadline", attempt->method,
+                  url.data);
+        return error_hint(
+            err, "give the call or its stage a longer `timeout`, or look why the service is slow");
     }
     *repeatable = true;
     if (attempt->ended == END_STALL) {
-        error_set(err, ERR_TIMEOUT, "%s %s: no byte moved for %lld seconds", attempt->method, url.data,
-                  (long long)((request->stall_ms ? request->stall_ms : 60000) / 1000));
+        error_set(err, ERR_TIMEOUT, "%s %s: no byte moved for %lld seconds", attempt->method,
+                  url.data, (long long)((request->stall_ms ? request->stall_ms : 60000) / 1000));
         if (err)
             err->retryable = true;
-        return error_hint(err, "the service accepted the connection and fell silent; look at its log");
+        return error_hint(err,
+                          "the service accepted the connection and fell silent; look at its log");
     }
     switch (attempt->code) {
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -461,13 +492,15 @@ int attempt_result(const struct attempt *attempt, bool *repeatable, struct error
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_ISSUER_ERROR:
         *repeatable = false;
-        error_set(err, ERR_UNAUTHORIZED, "%s %s: the server's certificate is not trusted: %s", attempt->method,
-                  url.data, attempt->error_text);
-        return error_hint(err, "put the issuing authority's PEM file into `ca` of this service in mlhost.yaml");
+        error_set(err, ERR_UNAUTHORIZED, "%s %s: the server's certificate is not trusted: %s",
+                  attempt->method, url.data, attempt->error_text);
+        return error_hint(
+            err, "put the issuing authority's PEM file into `ca` of this service in mlhost.yaml");
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_CERTPROBLEM:
         *repeatable = false;
-        return error_set(err, ERR_INVALID, "%s %s: %s", attempt->method, url.data, attempt->error_text);
+        return error_set(err, ERR_INVALID, "%s %s: %s", attempt->method, url.data,
+                         attempt->error_text);
     case CURLE_PARTIAL_FILE:
     case CURLE_GOT_NOTHING:
     case CURLE_RECV_ERROR:
@@ -479,7 +512,8 @@ int attempt_result(const struct attempt *attempt, bool *repeatable, struct error
     case CURLE_URL_MALFORMAT:
         *repeatable = false;
         return error_set(err, ERR_INVALID, "%s %s: %s", attempt->method, url.data,
-                         *attempt->error_text ? attempt->error_text : curl_easy_strerror(attempt->code));
+                         *attempt->error_text ? attempt->error_text
+                                              : curl_easy_strerror(attempt->code));
     default:
         return unreachable(attempt, "failed", err);
     }

@@ -13,9 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_REDIRECTS 10
-#define BACKOFF_BASE_MS 300
-#define BACKOFF_CAP_MS 20000
+#define MAX_REDIRECTS      10
+#define BACKOFF_BASE_MS    300
+#define BACKOFF_CAP_MS     20000
 #define RETRY_AFTER_CAP_MS (10 * 60 * 1000)
 
 /* Where a request stands: redirects change all of it, repeats none. */
@@ -34,7 +34,8 @@ static bool has_body(const struct http_request *request)
 }
 
 /* May this request go out twice? `unsent`: the server cannot have seen it. */
-static bool may_repeat(const struct http_request *request, const char *method, bool unsent, int status)
+static bool may_repeat(const struct http_request *request, const char *method, bool unsent,
+                       int status)
 {
     static const char *const safe[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"};
 
@@ -79,7 +80,8 @@ static int64_t retry_after_ms(const struct http_response *response)
     return wait < 0 ? 0 : wait;
 }
 
-/* Full jitter: anything between nothing and the exponential step, so that many clients do not come back together. */
+/* Full jitter: anything between nothing and the exponential step, so that many clients do not come
+ * back together. */
 static int64_t backoff_ms(int attempt)
 {
     uint32_t random = 0;
@@ -94,7 +96,8 @@ static int64_t backoff_ms(int attempt)
     return (int64_t)(random % (uint32_t)(step + 1));
 }
 
-/* Waits, unless the deadline comes first (then it does not wait at all and says false) or it is cancelled. */
+/* Waits, unless the deadline comes first (then it does not wait at all and says false) or it is
+ * cancelled. */
 static bool pause_for(const struct http_request *request, int64_t ms)
 {
     int64_t until = deadline_in(ms * NS_PER_MS);
@@ -121,8 +124,8 @@ static bool rewind_reply(const struct http_request *request, off_t start)
 }
 
 /* The next hop of a redirect. 1 follow, 0 the reply is to be returned as it is, -1 error. */
-static int redirect(const struct http_request *request, struct http_response *response, struct hop *hop,
-                    struct error *err)
+static int redirect(const struct http_request *request, struct http_response *response,
+                    struct hop *hop, struct error *err)
 {
     int status = response->status;
     const char *location = http_header_get(&response->headers, "Location");
@@ -136,33 +139,37 @@ static int redirect(const struct http_request *request, struct http_response *re
         return 0;
     url_print_safe(hop->url, &from);
     if (++hop->redirects > MAX_REDIRECTS)
-        return error_set(err, ERR_INVALID, "%s %s: more than %d redirects", hop->method, from.data, MAX_REDIRECTS);
+        return error_set(err, ERR_INVALID, "%s %s: more than %d redirects", hop->method, from.data,
+                         MAX_REDIRECTS);
     url = curl_url();
     if (!url || curl_url_set(url, CURLUPART_URL, hop->url, 0) != CURLUE_OK ||
         curl_url_set(url, CURLUPART_URL, location, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
         curl_url_get(url, CURLUPART_URL, &next, 0) != CURLUE_OK) {
         curl_url_cleanup(url);
-        return error_set(err, ERR_INVALID, "%s %s redirects to something that is no URL", hop->method, from.data);
+        return error_set(err, ERR_INVALID, "%s %s redirects to something that is no URL",
+                         hop->method, from.data);
     }
     curl_url_cleanup(url);
     cleanup_free char *target = mem_strdup(next);
     curl_free(next);
     url_print_safe(target, &to);
     if (strncasecmp(hop->url, "https:", 6) == 0 && strncasecmp(target, "https:", 6) != 0)
-        return error_set(err, ERR_DENIED, "%s %s redirects to %s: leaving https is refused", hop->method, from.data,
-                         to.data);
+        return error_set(err, ERR_DENIED, "%s %s redirects to %s: leaving https is refused",
+                         hop->method, from.data, to.data);
     if (!url_same_origin(hop->url, target)) {
         hop->unix_socket = NULL;
         hop->trusted_peer = false;
     }
-    bool to_get = status == 303 ? strcmp(hop->method, "HEAD") != 0
-                                : (status == 301 || status == 302) && strcmp(hop->method, "POST") == 0;
+    bool to_get = status == 303
+                      ? strcmp(hop->method, "HEAD") != 0
+                      : (status == 301 || status == 302) && strcmp(hop->method, "POST") == 0;
     if (to_get) {
         hop->method = "GET";
         hop->with_body = false;
     } else if (hop->with_body && request->source) {
-        return error_set(err, ERR_UNSUPPORTED, "%s %s redirects to %s, but its body can be sent only once",
-                         hop->method, from.data, to.data);
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s %s redirects to %s, but its body can be sent only once", hop->method,
+                         from.data, to.data);
     }
     free(hop->url);
     hop->url = steal_ptr(&target);
@@ -176,9 +183,11 @@ static void response_reset(struct http_response *response)
     response->status = 0;
 }
 
-/* One exchange at the present hop. 0 with a reply, else -1; *again: a repeat may help and is allowed. */
-static int exchange(struct http *http, const struct http_request *request, const struct hop *hop, off_t reply_start,
-                    struct http_response *response, bool *again, struct error *err)
+/* One exchange at the present hop. 0 with a reply, else -1; *again: a repeat may help and is
+ * allowed. */
+static int exchange(struct http *http, const struct http_request *request, const struct hop *hop,
+                    off_t reply_start, struct http_response *response, bool *again,
+                    struct error *err)
 {
     struct attempt attempt = {.request = request,
                               .response = response,
@@ -198,7 +207,8 @@ static int exchange(struct http *http, const struct http_request *request, const
         curl_easy_getinfo(attempt.easy, CURLINFO_RESPONSE_CODE, &status);
         response->status = (int)status;
         if (result == 0)
-            *again = status_passes((int)status) && may_repeat(request, hop->method, false, (int)status);
+            *again =
+                status_passes((int)status) && may_repeat(request, hop->method, false, (int)status);
         else
             *again = repeatable && may_repeat(request, hop->method, !attempt.request_sent, 0) &&
                      (!attempt.body_started || rewind_reply(request, reply_start));
@@ -207,8 +217,8 @@ static int exchange(struct http *http, const struct http_request *request, const
     return result;
 }
 
-int http_perform(struct http *http, const struct http_request *request, struct http_response *response,
-                 struct error *err)
+int http_perform(struct http *http, const struct http_request *request,
+                 struct http_response *response, struct error *err)
 {
     struct hop hop = {.url = mem_strdup(request->url),
                       .method = request->method ? request->method : "GET",

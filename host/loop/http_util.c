@@ -118,7 +118,8 @@ bool url_same_origin(const char *a, const char *b)
     return same;
 }
 
-/* host is covered by one entry of a no_proxy list: "*", "name", ".suffix", each also matching subdomains. */
+/* host is covered by one entry of a no_proxy list: "*", "name", ".suffix", each also matching
+ * subdomains. */
 static bool host_listed(const char *list, const char *host)
 {
     size_t host_len = strlen(host);
@@ -154,16 +155,19 @@ static const char *first_variable(const char *const *names)
 
 char *proxy_from_environment(const char *scheme, const char *host)
 {
-    /* HTTP_PROXY in capitals is not read: a CGI-like parent sets it from a request header (httpoxy). */
+    /* HTTP_PROXY in capitals is not read: a CGI-like parent sets it from a request header
+     * (httpoxy). */
     static const char *const for_http[] = {"http_proxy", "all_proxy", "ALL_PROXY", NULL};
-    static const char *const for_https[] = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", NULL};
+    static const char *const for_https[] = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
+                                            NULL};
     static const char *const without[] = {"no_proxy", "NO_PROXY", NULL};
     const char *proxy = first_variable(strcmp(scheme, "https") == 0 ? for_https : for_http);
     const char *list = first_variable(without);
 
     if (!proxy || (list && host_listed(list, host)))
         return mem_strdup("");
-    if (strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "[::1]") == 0)
+    if (strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
+        strcmp(host, "[::1]") == 0)
         return mem_strdup("");
     return mem_strdup(proxy);
 }
@@ -202,25 +206,41 @@ static enum error_code status_code(int status)
 static const char *status_words(int status)
 {
     switch (status) {
-    case 400: return "bad request";
-    case 401: return "not authenticated";
-    case 403: return "forbidden";
-    case 404: return "not found";
-    case 405: return "method not allowed";
-    case 408: return "request timed out";
-    case 409: return "conflict";
-    case 413: return "too large";
-    case 429: return "too many requests";
-    case 500: return "internal server error";
-    case 501: return "not implemented";
-    case 502: return "bad gateway";
-    case 503: return "service unavailable";
-    case 504: return "gateway timed out";
-    default: return "";
+    case 400:
+        return "bad request";
+    case 401:
+        return "not authenticated";
+    case 403:
+        return "forbidden";
+    case 404:
+        return "not found";
+    case 405:
+        return "method not allowed";
+    case 408:
+        return "request timed out";
+    case 409:
+        return "conflict";
+    case 413:
+        return "too large";
+    case 429:
+        return "too many requests";
+    case 500:
+        return "internal server error";
+    case 501:
+        return "not implemented";
+    case 502:
+        return "bad gateway";
+    case 503:
+        return "service unavailable";
+    case 504:
+        return "gateway timed out";
+    default:
+        return "";
     }
 }
 
-/* The start of a body as one readable line: tags of an HTML page and control characters left out. */
+/* The start of a body as one readable line: tags of an HTML page and control characters
+ * left out. */
 static void quote_body(const struct buf *body, struct buf *out)
 {
     bool in_tag = false;
@@ -246,8 +266,8 @@ static void quote_body(const struct buf *body, struct buf *out)
     }
 }
 
-int http_status_error(const struct http_request *request, const struct http_response *response, const char *detail,
-                      struct error *err)
+int http_status_error(const struct http_request *request, const struct http_response *response,
+                      const char *detail, struct error *err)
 {
     cleanup_buf struct buf url = BUF_INIT;
     cleanup_buf struct buf quoted = BUF_INIT;
@@ -259,16 +279,19 @@ int http_status_error(const struct http_request *request, const struct http_resp
         detail = quoted.len ? quoted.data : NULL;
     }
     url_print_safe(response->url ? response->url : request->url, &url);
-    error_set(err, status_code(status), "%s %s answered %d%s%s%s%s", request->method ? request->method : "GET",
-              url.len ? url.data : "", status, *words ? " " : "", words, detail ? ": " : "", detail ? detail : "");
+    error_set(err, status_code(status), "%s %s answered %d%s%s%s%s",
+              request->method ? request->method : "GET", url.len ? url.data : "", status,
+              *words ? " " : "", words, detail ? ": " : "", detail ? detail : "");
     if (!err)
         return -1;
     err->status = status;
     err->retryable = status == 408 || status == 425 || status == 429 || status >= 500;
     if (status == 401)
-        error_hint(err, "give this service credentials: `auth` in the active profile of mlhost.yaml, or its variables");
+        error_hint(err, "give this service credentials: `auth` in the active profile of "
+                        "mlhost.yaml, or its variables");
     else if (status == 403)
-        error_hint(err, "the credentials are known but not allowed to do this; ask for the role, or use others");
+        error_hint(err, "the credentials are known but not allowed to do this; ask for the role, "
+                        "or use others");
     else if (status == 429) {
         const char *after = http_header_get(&response->headers, "Retry-After");
         error_hint(err, "tried %d times; the service asks to slow down%s%s", response->attempts,

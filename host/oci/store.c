@@ -16,10 +16,10 @@
 #include "base/mem.h"
 #include "oci/store_internal.h"
 
-#define ID_LEN           32
-#define UPLOAD_MAX_AGE_S (24 * 3600) /* an upload that nobody took up again is removed after that  \
-                                      */
-#define PARKED_MAX 64
+#define ID_LEN 32
+/* An upload that nobody took up again is removed after that. */
+#define UPLOAD_MAX_AGE_S (24 * 3600)
+#define PARKED_MAX       64
 
 /* The running digest of a parked upload, so that the next request of the same process need not read
  * it again. */

@@ -326,7 +326,8 @@ struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
     worker->timeout_ns = spec->timeout_ns;
     worker->grace_ns = spec->grace_ns ? spec->grace_ns : WORKER_GRACE_NS;
     worker->kill_at = DEADLINE_NONE;
-    (void)sandbox_script_layers(); /* probed once here, known to every broker that is forked from us */
+    (void)sandbox_script_layers(); /* probed once here, known to every broker that is forked
+                                    * from us */
     if (broker_start(spec, &worker->child, &worker->fd, err) < 0) {
         free(worker);
         return NULL;

@@ -131,8 +131,8 @@ static int fill_arguments(scmp_filter_ctx ctx, bool online)
     for (unsigned bit = 6; bit < 32 && rc == 0; bit++)
         rc = add_if(ctx, deny, "socket",
                     SCMP_A0(SCMP_CMP_MASKED_EQ, UINT64_C(1) << bit, UINT64_C(1) << bit));
-    /* Landlock does not see sockets in the file system before ABI 9: /run/docker.sock and its like.
-     */
+    /* Landlock does not see sockets in the file system before ABI 9: /run/docker.sock and
+     * its like. */
     if (rc == 0 && !online)
         rc = add(ctx, deny, "connect");
     if (rc == 0) /* keystrokes into the terminal of whoever started us */
@@ -179,7 +179,8 @@ static int fill(scmp_filter_ctx ctx, enum filter filter)
 /* The program's bytes, by way of a memory file: libseccomp writes to descriptors only. */
 static int export_program(scmp_filter_ctx ctx, struct sock_fprog *program)
 {
-    /* Sealed against execution: the only kind that a program inside our own command filter may make. */
+    /* Sealed against execution: the only kind that a program inside our own command filter may
+     * make. */
     cleanup_close int fd = memfd_create("filter", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
     struct stat st;
 

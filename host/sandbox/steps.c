@@ -180,7 +180,8 @@ static int step_limits(struct plan *plan)
     if (policy->fn) /* terabytes of shadow memory */
         return 0;
 #endif
-    /* Private writable memory, not address space: what a library maps and never touches costs nothing in a container, either. */
+    /* Private writable memory, not address space: what a library maps and never touches costs
+     * nothing in a container, either. */
     return policy->memory ? limit_set(RLIMIT_DATA, policy->memory, policy->memory) : 0;
 }
 

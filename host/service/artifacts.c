@@ -1,9 +1,10 @@
 /*
  * MLflow artifacts, streamed between a file and the server.
  *
- * A run's artifact_uri says where they are. "mlflow-artifacts:/<path>" means the tracking server's proxy (PUT and GET
- * under /api/2.0/mlflow-artifacts/artifacts/<path>); a folder of this machine ("file:///...", "/...") is used directly,
- * within the script's permissions; anything else is readable through the server's /get-artifact.
+ * A run's artifact_uri says where they are. "mlflow-artifacts:/<path>" means the tracking server's
+ * proxy (PUT and GET under /api/2.0/mlflow-artifacts/artifacts/<path>); a folder of this machine
+ * ("file:///...", "/...") is used directly, within the script's permissions; anything else is
+ * readable through the server's /get-artifact.
  */
 #include "service/rest.h"
 
@@ -20,16 +21,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PROXY "/api/2.0/mlflow-artifacts/artifacts/"
+#define PROXY     "/api/2.0/mlflow-artifacts/artifacts/"
 #define MAX_DEPTH 32
 #define MAX_FILES 100000
 
 struct transfer {
     struct call *call;
     struct rest_client *client;
-    const char *root;      /* artifact_uri */
-    const char *label;     /* for progress */
-    int64_t base;          /* bytes of the files before this one */
+    const char *root;  /* artifact_uri */
+    const char *label; /* for progress */
+    int64_t base;      /* bytes of the files before this one */
     int64_t bytes;
     int64_t files;
 };
@@ -55,21 +56,24 @@ static int check_artifact_path(const char *path, struct error *err)
     for (const char *p = path; *p;) {
         size_t len = strcspn(p, "/");
         if ((len == 2 && strncmp(p, "..", 2) == 0) || (len == 1 && *p == '.') || len == 0)
-            return error_set(err, ERR_USAGE, "the artifact path '%s' may not hold '.', '..' or '//'", path);
+            return error_set(err, ERR_USAGE,
+                             "the artifact path '%s' may not hold '.', '..' or '//'", path);
         p += len + (p[len] == '/');
     }
     return 0;
 }
 
 /* The URL path of an artifact behind the proxy. 1: proxied, 0: not. */
-static int proxy_path(const struct transfer *t, const char *path, struct buf *out, struct error *err)
+static int proxy_path(const struct transfer *t, const char *path, struct buf *out,
+                      struct error *err)
 {
     const char *root = t->root;
 
     if (strncmp(root, "mlflow-artifacts:", 17) != 0)
         return 0;
     root += 17;
-    if (strncmp(root, "//", 2) == 0) { /* mlflow-artifacts://host:port/path names a host; ours or none */
+    if (strncmp(root, "//", 2) ==
+        0) { /* mlflow-artifacts://host:port/path names a host; ours or none */
         const char *slash = strchr(root + 2, '/');
         size_t len = slash ? (size_t)(slash - root - 2) : strlen(root + 2);
         size_t host = strlen(t->client->host ? t->client->host : "");
@@ -104,8 +108,8 @@ static void on_progress(void *ctx, int64_t sent, int64_t send_total, int64_t got
     struct transfer *t = ctx;
     int64_t total = send_total > 0 ? send_total : get_total;
 
-    call_progress(t->call, t->label, t->base + (send_total > 0 ? sent : got), total < 0 ? -1 : t->base + total,
-                  "bytes");
+    call_progress(t->call, t->label, t->base + (send_total > 0 ? sent : got),
+                  total < 0 ? -1 : t->base + total, "bytes");
 }
 
 static int copy_file(int from, int to, int64_t *bytes, struct error *err)
@@ -150,7 +154,8 @@ static int place_part(const char *part, const char *path, int result, struct err
     return result;
 }
 
-static int upload_file(struct transfer *t, int fd, uint64_t size, const char *path, struct error *err)
+static int upload_file(struct transfer *t, int fd, uint64_t size, const char *path,
+                       struct error *err)
 {
     cleanup_buf struct buf url = BUF_INIT;
     cleanup_response struct http_response response = {0};
@@ -173,8 +178,9 @@ static int upload_file(struct transfer *t, int fd, uint64_t size, const char *pa
     }
     if (!proxied) {
         error_set(err, ERR_UNSUPPORTED, "artifacts under %s cannot be written from here", t->root);
-        return error_hint(err, "start the server with --artifacts-destination and --default-artifact-root "
-                          "mlflow-artifacts:/, so that it stores them itself");
+        return error_hint(
+            err, "start the server with --artifacts-destination and --default-artifact-root "
+                 "mlflow-artifacts:/, so that it stores them itself");
     }
     request.method = "PUT";
     request.url = url.data;
@@ -189,13 +195,15 @@ static int upload_file(struct transfer *t, int fd, uint64_t size, const char *pa
     return result;
 }
 
-static int upload_tree(struct transfer *t, int dirfd, const char *name, const char *path, int depth, struct error *err)
+static int upload_tree(struct transfer *t, int dirfd, const char *name, const char *path, int depth,
+                       struct error *err)
 {
     cleanup_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     struct stat st;
 
     if (fd < 0 && errno == ELOOP && depth > 0)
-        return 0; /* links inside a folder are not followed: they may lead out of what was permitted */
+        return 0; /* links inside a folder are not followed: they may lead out of what
+                   * was permitted */
     if (fd < 0 || fstat(fd, &st) != 0)
         return error_errno(err, errno, "cannot read '%s'", name);
     if (S_ISREG(st.st_mode)) {
@@ -216,7 +224,8 @@ static int upload_tree(struct transfer *t, int dirfd, const char *name, const ch
     while (result == 0 && (entry = readdir(dir))) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        cleanup_free char *below = *path ? mem_printf("%s/%s", path, entry->d_name) : mem_strdup(entry->d_name);
+        cleanup_free char *below =
+            *path ? mem_printf("%s/%s", path, entry->d_name) : mem_strdup(entry->d_name);
         result = upload_tree(t, fd, entry->d_name, below, depth + 1, err);
     }
     closedir(dir);
@@ -228,10 +237,12 @@ static int upload_tree(struct transfer *t, int dirfd, const char *name, const ch
  *
  *   artifact_uri  string  of the run: run.info.artifact_uri
  *   from          path    a file, or a folder with everything below it       [permission: read]
- *   path          string  where below the root: the file's name there, or the folder that the tree goes to
- *   errors        not_found, denied, unsupported (the root is a store that only the server reaches)
+ *   path          string  where below the root: the file's name there, or the folder that the tree
+ * goes to errors        not_found, denied, unsupported (the root is a store that only the server
+ * reaches)
  */
-int prim_mlflow_upload(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_mlflow_upload(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     struct rest_client *client = rest_client_arg(call, args, err);
     const char *path = value_get_string(args, "path", "");
@@ -242,7 +253,9 @@ int prim_mlflow_upload(struct call *call, const struct value *args, struct value
     if (!from || check_artifact_path(path, err) != 0)
         return error_wrap(err, "mlflow.upload_artifact");
     const char *slash = strrchr(from, '/');
-    struct transfer t = {.call = call, .client = client, .root = value_get_string(args, "artifact_uri", ""),
+    struct transfer t = {.call = call,
+                         .client = client,
+                         .root = value_get_string(args, "artifact_uri", ""),
                          .label = slash ? slash + 1 : from};
     if (upload_tree(&t, AT_FDCWD, from, path, 0, err) != 0)
         return error_wrap(err, "mlflow.upload_artifact");
@@ -256,9 +269,10 @@ int prim_mlflow_upload(struct call *call, const struct value *args, struct value
  * mlflow.download_artifact(client, run_id, artifact_uri, path, to) -> { path, bytes }
  *
  *   path     string  the artifact, relative to the run's root
- *   to       path    the file to write; it appears when it is complete      [permission: write]
- */
-int prim_mlflow_download(struct call *call, const struct value *args, struct value *out, struct error *err)
+ *   to       path    the file to write; it appears when it is complete
+ * [permission: write] */
+int prim_mlflow_download(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
 {
     struct rest_client *client = rest_client_arg(call, args, err);
     const char *path = value_get_string(args, "path", "");
@@ -271,7 +285,9 @@ int prim_mlflow_download(struct call *call, const struct value *args, struct val
     if (!to || check_artifact_path(path, err) != 0)
         return error_wrap(err, "mlflow.download_artifact");
     const char *slash = strrchr(path, '/');
-    struct transfer t = {.call = call, .client = client, .root = value_get_string(args, "artifact_uri", ""),
+    struct transfer t = {.call = call,
+                         .client = client,
+                         .root = value_get_string(args, "artifact_uri", ""),
                          .label = slash ? slash + 1 : path};
     int proxied = proxy_path(&t, path, &url, err);
     if (proxied < 0)

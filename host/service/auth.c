@@ -1,4 +1,5 @@
-/* Credentials: from a profile, from the usual variables, from a script; and the header that comes of them. */
+/* Credentials: from a profile, from the usual variables, from a script; and the header that comes
+ * of them. */
 #include "service/client.h"
 
 #include "base/mem.h"
@@ -11,7 +12,8 @@
 #include <string.h>
 
 #define TOKEN_FILE_LIMIT (1u << 20)
-#define TOKEN_MARGIN_NS (120 * NS_PER_S) /* an Azure AD token is renewed this long before it ends */
+/* An Azure AD token is renewed this long before it ends. */
+#define TOKEN_MARGIN_NS (120 * NS_PER_S)
 
 const char *variable(const char *name)
 {
@@ -21,7 +23,8 @@ const char *variable(const char *name)
         size_t len = strcspn(at, "|");
         snprintf(one, sizeof(one), "%.*s", (int)len, at);
         const char *text = getenv(one);
-        /* Azure DevOps leaves "$(NAME)" in the environment when a pipeline maps a variable that does not exist. */
+        /* Azure DevOps leaves "$(NAME)" in the environment when a pipeline maps a variable that
+         * does not exist. */
         if (text && *text && strncmp(text, "$(", 2) != 0)
             return text;
         at += len + (at[len] == '|');
@@ -61,8 +64,8 @@ static char *secret_copy(struct call *call, const char *text)
 }
 
 /* One field of an auth map. NULL with err->code untouched when absent. */
-static int field(struct call *call, const struct value *map, const char *key, bool secret, bool from_script, char **out,
-                 struct error *err)
+static int field(struct call *call, const struct value *map, const char *key, bool secret,
+                 bool from_script, char **out, struct error *err)
 {
     const struct value *v = value_get(map, key);
     struct error problem = {0};
@@ -89,7 +92,8 @@ static int field(struct call *call, const struct value *map, const char *key, bo
         return 0;
     }
     if (v->kind != VALUE_STRING) {
-        error_set(err, ERR_USAGE, "auth.%s must be a string or a secret, not %s", key, value_kind_name(v));
+        error_set(err, ERR_USAGE, "auth.%s must be a string or a secret, not %s", key,
+                  value_kind_name(v));
         return error_hint(err, "secret.env \"NAME\" makes a secret of an environment variable");
     }
     *out = mem_strdup(v->as.string.data);
@@ -101,13 +105,16 @@ static int need(const char *type, const char *key, const void *have, struct erro
     return have ? 0 : error_set(err, ERR_INVALID, "auth of type %s needs '%s'", type, key);
 }
 
-int auth_from_value(struct call *call, const struct value *map, bool from_script, struct auth *out, struct error *err)
+int auth_from_value(struct call *call, const struct value *map, bool from_script, struct auth *out,
+                    struct error *err)
 {
     const char *type = value_get_string(map, "type", value_get(map, "token") ? "bearer" : NULL);
 
-    *out = (struct auth){.from_script = from_script, .origin = from_script ? "the script's auth" : "mlhost.yaml"};
+    *out = (struct auth){.from_script = from_script,
+                         .origin = from_script ? "the script's auth" : "mlhost.yaml"};
     if (!type)
-        return error_set(err, ERR_INVALID, "auth has no type: none, bearer, basic, azure_ad or header");
+        return error_set(err, ERR_INVALID,
+                         "auth has no type: none, bearer, basic, azure_ad or header");
     if (field(call, map, "token", true, from_script, &out->token, err) != 0 ||
         field(call, map, "username", false, from_script, &out->user, err) != 0 ||
         field(call, map, "password", true, from_script, &out->password, err) != 0 ||
@@ -125,7 +132,8 @@ int auth_from_value(struct call *call, const struct value *map, bool from_script
         const char *path = value_get_string(map, "token_file", NULL);
         if (!path && !from_script)
             path = value_get_string(value_get(map, "token"), "file", NULL);
-        if (path) /* a file is read again for each request: kubelets and agents rotate what is in it */
+        if (path) /* a file is read again for each request: kubelets and agents rotate what is
+                   * in it */
             out->token_file = from_script ? call_path(call, path, ACCESS_READ, err)
                                           : path_join(call_workspace(call), path);
         if (path && !out->token_file)
@@ -138,8 +146,10 @@ int auth_from_value(struct call *call, const struct value *map, bool from_script
             goto fail;
     } else if (strcmp(type, "azure_ad") == 0) {
         out->kind = AUTH_AZURE_AD;
-        if (need(type, "tenant", out->tenant, err) != 0 || need(type, "client_id", out->client_id, err) != 0 ||
-            need(type, "client_secret", out->client_secret, err) != 0 || need(type, "scope", out->scope, err) != 0)
+        if (need(type, "tenant", out->tenant, err) != 0 ||
+            need(type, "client_id", out->client_id, err) != 0 ||
+            need(type, "client_secret", out->client_secret, err) != 0 ||
+            need(type, "scope", out->scope, err) != 0)
             goto fail;
     } else if (strcmp(type, "header") == 0) {
         out->kind = AUTH_HEADER;
@@ -157,14 +167,16 @@ fail:
     return -1;
 }
 
-int auth_from_variables(struct call *call, const struct service *service, struct auth *out, struct error *err)
+int auth_from_variables(struct call *call, const struct service *service, struct auth *out,
+                        struct error *err)
 {
     const char *text;
 
     (void)err;
     *out = (struct auth){0};
     if ((text = variable(service->token))) {
-        *out = (struct auth){.kind = AUTH_BEARER, .token = secret_copy(call, text), .origin = service->token};
+        *out = (struct auth){
+            .kind = AUTH_BEARER, .token = secret_copy(call, text), .origin = service->token};
     } else if (variable(service->user) && (text = variable(service->password))) {
         *out = (struct auth){.kind = AUTH_BASIC, .origin = service->user};
         out->user = mem_strdup(variable(service->user));
@@ -174,8 +186,10 @@ int auth_from_variables(struct call *call, const struct service *service, struct
         out->user = mem_strdup("");
         out->password = secret_copy(call, text);
     } else if ((text = variable(service->token_file))) {
-        *out = (struct auth){.kind = AUTH_BEARER, .token_file = mem_strdup(text), .origin = service->token_file};
-    } else if (variable(service->tenant) && variable(service->client_id) && (text = variable(service->client_secret))) {
+        *out = (struct auth){
+            .kind = AUTH_BEARER, .token_file = mem_strdup(text), .origin = service->token_file};
+    } else if (variable(service->tenant) && variable(service->client_id) &&
+               (text = variable(service->client_secret))) {
         *out = (struct auth){.kind = AUTH_AZURE_AD, .origin = service->client_secret};
         out->tenant = mem_strdup(variable(service->tenant));
         out->client_id = mem_strdup(variable(service->client_id));
@@ -218,11 +232,11 @@ static void form_field(struct buf *form, const char *name, const char *value)
 }
 
 /*
- * OAuth 2.0 client credentials (RFC 6749 section 4.4) at Microsoft's v2.0 end point: tenant, client id, secret
- * and scope in, a bearer token with its lifetime out.
+ * OAuth 2.0 client credentials (RFC 6749 section 4.4) at Microsoft's v2.0 end point: tenant, client
+ * id, secret and scope in, a bearer token with its lifetime out.
  */
-static char *fetch_azure_token(struct call *call, struct rest_client *client, const char *scope, int64_t *until,
-                               struct error *err)
+static char *fetch_azure_token(struct call *call, struct rest_client *client, const char *scope,
+                               int64_t *until, struct error *err)
 {
     struct auth *auth = &client->auth;
     const char *authority = auth->authority ? auth->authority : "https://login.microsoftonline.com";
@@ -275,7 +289,8 @@ static char *fetch_azure_token(struct call *call, struct rest_client *client, co
         error_hint(err, "check tenant, client_id, client_secret and scope (from %s)", auth->origin);
         return NULL;
     }
-    if (value_from_json(response.body.data, response.body.len, "the token reply", NULL, &reply, err) != 0) {
+    if (value_from_json(response.body.data, response.body.len, "the token reply", NULL, &reply,
+                        err) != 0) {
         error_wrap(err, "Azure AD sign-in");
         return NULL;
     }
@@ -286,21 +301,23 @@ static char *fetch_azure_token(struct call *call, struct rest_client *client, co
     }
     /* the v1 end point gives numbers as strings */
     const struct value *expires = value_get(&reply, "expires_in");
-    int64_t seconds = expires && expires->kind == VALUE_STRING ? strtoll(expires->as.string.data, NULL, 10)
-                                                               : value_get_int(&reply, "expires_in", 300);
+    int64_t seconds = expires && expires->kind == VALUE_STRING
+                          ? strtoll(expires->as.string.data, NULL, 10)
+                          : value_get_int(&reply, "expires_in", 300);
     *until = deadline_in(seconds * NS_PER_S) - TOKEN_MARGIN_NS;
     return secret_copy(call, token);
 }
 
 /* With client->lock held. */
-static char *token_locked(struct call *call, struct rest_client *client, const char *scope, bool fresh,
-                          struct error *err)
+static char *token_locked(struct call *call, struct rest_client *client, const char *scope,
+                          bool fresh, struct error *err)
 {
     struct auth *auth = &client->auth;
     int64_t until;
 
     if (auth->kind == AUTH_BEARER)
-        return auth->token_file ? read_token_file(call, auth->token_file, err) : mem_strdup(auth->token);
+        return auth->token_file ? read_token_file(call, auth->token_file, err)
+                                : mem_strdup(auth->token);
     if (auth->kind == AUTH_AZURE_AD && scope)
         return fetch_azure_token(call, client, scope, &until, err);
     if (auth->kind == AUTH_AZURE_AD) {
@@ -314,12 +331,14 @@ static char *token_locked(struct call *call, struct rest_client *client, const c
         }
         return mem_strdup(auth->cached);
     }
-    error_set(err, ERR_UNSUPPORTED, "%s is not used with a bearer token here", client->service->name);
+    error_set(err, ERR_UNSUPPORTED, "%s is not used with a bearer token here",
+              client->service->name);
     error_hint(err, "use auth of type bearer or azure_ad");
     return NULL;
 }
 
-char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh, struct error *err)
+char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh,
+                 struct error *err)
 {
     pthread_mutex_lock(&client->lock);
     char *token = token_locked(call, client, scope, fresh, err);
@@ -339,8 +358,8 @@ static void basic_header(struct call *call, const struct auth *auth, struct http
     http_header_add(headers, "Authorization", line);
 }
 
-int auth_apply(struct call *call, struct rest_client *client, bool fresh, struct http_headers *headers,
-               struct error *err)
+int auth_apply(struct call *call, struct rest_client *client, bool fresh,
+               struct http_headers *headers, struct error *err)
 {
     switch (client->auth.kind) {
     case AUTH_NONE:

@@ -1,9 +1,10 @@
 /*
  * <service>.connect{ endpoint, auth, ... }: which server, and as whom.
  *
- * Address: the script's endpoint, else the service's usual variable, else the active profile, else (profile local) the
- * embedded service. Credentials: the script's, else the variables', else the profile's. Credentials of variables and
- * profile are the operator's: they go to an address that a script named only when it is the operator's own.
+ * Address: the script's endpoint, else the service's usual variable, else the active profile, else
+ * (profile local) the embedded service. Credentials: the script's, else the variables', else the
+ * profile's. Credentials of variables and profile are the operator's: they go to an address that a
+ * script named only when it is the operator's own.
  */
 #include "service/client.h"
 
@@ -16,20 +17,36 @@
 
 static const struct service services[] = {
     /* https://mlflow.org/docs/latest/api_reference/python_api/mlflow.environment_variables.html */
-    {.name = "mlflow", .url = "MLFLOW_TRACKING_URI", .embedded = true, .token = "MLFLOW_TRACKING_TOKEN",
-     .user = "MLFLOW_TRACKING_USERNAME", .password = "MLFLOW_TRACKING_PASSWORD",
-     .insecure = "MLFLOW_TRACKING_INSECURE_TLS", .ca = "MLFLOW_TRACKING_SERVER_CERT_PATH",
-     .client_cert = "MLFLOW_TRACKING_CLIENT_CERT_PATH", .experiment = "MLFLOW_EXPERIMENT_NAME",
-     .header = "X-MLFLOW-WORKSPACE", .header_variable = "MLFLOW_WORKSPACE"},
+    {.name = "mlflow",
+     .url = "MLFLOW_TRACKING_URI",
+     .embedded = true,
+     .token = "MLFLOW_TRACKING_TOKEN",
+     .user = "MLFLOW_TRACKING_USERNAME",
+     .password = "MLFLOW_TRACKING_PASSWORD",
+     .insecure = "MLFLOW_TRACKING_INSECURE_TLS",
+     .ca = "MLFLOW_TRACKING_SERVER_CERT_PATH",
+     .client_cert = "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+     .experiment = "MLFLOW_EXPERIMENT_NAME",
+     .header = "X-MLFLOW-WORKSPACE",
+     .header_variable = "MLFLOW_WORKSPACE"},
     /* the SDK's own: kfp/client/client.py, kfp/client/set_volume_credentials.py */
-    {.name = "kubeflow", .url = "KF_PIPELINES_ENDPOINT", .embedded = true,
-     .token_file = "KF_PIPELINES_SA_TOKEN_PATH", .experiment = "KF_PIPELINES_DEFAULT_EXPERIMENT_NAME"},
-    /* https://learn.microsoft.com/azure/devops/pipelines/build/variables; PAT: the Azure CLI extension's variable */
-    {.name = "azdo", .url = "SYSTEM_COLLECTIONURI", .token = "SYSTEM_ACCESSTOKEN",
+    {.name = "kubeflow",
+     .url = "KF_PIPELINES_ENDPOINT",
+     .embedded = true,
+     .token_file = "KF_PIPELINES_SA_TOKEN_PATH",
+     .experiment = "KF_PIPELINES_DEFAULT_EXPERIMENT_NAME"},
+    /* https://learn.microsoft.com/azure/devops/pipelines/build/variables; PAT: the Azure CLI
+       extension's variable */
+    {.name = "azdo",
+     .url = "SYSTEM_COLLECTIONURI",
+     .token = "SYSTEM_ACCESSTOKEN",
      .pat = "AZURE_DEVOPS_EXT_PAT|AZDO_PAT"},
     /* the names that Azure's own SDKs read (EnvironmentCredential) */
-    {.name = "azureml", .default_url = "https://management.azure.com", .tenant = "AZURE_TENANT_ID|AZ_TENANT_ID",
-     .client_id = "AZURE_CLIENT_ID|AZ_CLIENT_ID", .client_secret = "AZURE_CLIENT_SECRET|AZ_CLIENT_SECRET",
+    {.name = "azureml",
+     .default_url = "https://management.azure.com",
+     .tenant = "AZURE_TENANT_ID|AZ_TENANT_ID",
+     .client_id = "AZURE_CLIENT_ID|AZ_CLIENT_ID",
+     .client_secret = "AZURE_CLIENT_SECRET|AZ_CLIENT_SECRET",
      .subscription = "AZURE_SUBSCRIPTION_ID|AZ_SUBSCRIPTION_ID",
      .scope = "https://management.azure.com/.default"},
     /* https://docs.databricks.com/dev-tools/auth: unified authentication's variables */
@@ -75,7 +92,8 @@ const char *rest_client_url(const struct rest_client *client)
 
 /* ---- the address ---- */
 
-/* http://host/path/ -> http://host/path; a bare host gets https. Allocated; NULL with an error for other schemes. */
+/* http://host/path/ -> http://host/path; a bare host gets https. Allocated; NULL with an error for
+ * other schemes. */
 static char *normal_url(const char *text, const char *origin, struct error *err)
 {
     size_t len = strlen(text);
@@ -86,24 +104,31 @@ static char *normal_url(const char *text, const char *origin, struct error *err)
         return mem_strndup(text, len);
     if (len && !strchr(text, ':'))
         return mem_printf("https://%.*s", (int)len, text);
-    if (len && !strstr(text, "://") && strchr(text, ':') && strspn(strchr(text, ':') + 1, "0123456789/") > 0)
+    if (len && !strstr(text, "://") && strchr(text, ':') &&
+        strspn(strchr(text, ':') + 1, "0123456789/") > 0)
         return mem_printf("http://%.*s", (int)len, text);
     cleanup_buf struct buf shown = BUF_INIT;
     url_print_safe(text, &shown);
-    error_set(err, ERR_INVALID, "%s: '%s' is not an http:// or https:// address", origin, shown.len ? shown.data : "");
+    error_set(err, ERR_INVALID, "%s: '%s' is not an http:// or https:// address", origin,
+              shown.len ? shown.data : "");
     if (strncmp(text, "sqlite:", 7) == 0 || strncmp(text, "file:", 5) == 0 || *text == '/')
-        error_hint(err, "mlhost talks to a server: run `mlflow server --backend-store-uri %s`, or unset %s to use the "
-                   "embedded service", text, origin);
+        error_hint(err,
+                   "mlhost talks to a server: run `mlflow server --backend-store-uri %s`, or unset "
+                   "%s to use the "
+                   "embedded service",
+                   text, origin);
     return NULL;
 }
 
-/* The address of what operator and environment say, without the script. NULL: not configured (err untouched). */
-static char *operator_url(const struct service *service, const struct service_target *target, char **origin,
-                          bool *configured_badly, struct error *err)
+/* The address of what operator and environment say, without the script. NULL: not configured (err
+ * untouched). */
+static char *operator_url(const struct service *service, const struct service_target *target,
+                          char **origin, bool *configured_badly, struct error *err)
 {
     const char *text = variable(service->url);
     const char *from = service->url;
-    cleanup_free char *profile_key = mem_printf("profiles.%s.%s.url", target->profile, service->name);
+    cleanup_free char *profile_key =
+        mem_printf("profiles.%s.%s.url", target->profile, service->name);
 
     *configured_badly = false;
     if (text && strcmp(text, "databricks") == 0 && variable("DATABRICKS_HOST")) {
@@ -127,14 +152,16 @@ static char *operator_url(const struct service *service, const struct service_ta
     return url;
 }
 
-static int not_configured(const struct service *service, const struct service_target *target, struct error *err)
+static int not_configured(const struct service *service, const struct service_target *target,
+                          struct error *err)
 {
-    error_set(err, ERR_NOT_FOUND, "the service '%s' is not configured in the profile '%s'", service->name,
-              target->profile);
+    error_set(err, ERR_NOT_FOUND, "the service '%s' is not configured in the profile '%s'",
+              service->name, target->profile);
     if (err)
         snprintf(err->service, sizeof(err->service), "%s", service->name);
-    return error_hint(err, "add profiles.%s.%s.url to mlhost.yaml%s%s%s", target->profile, service->name,
-                      service->url ? ", or set " : "", service->url ? service->url : "",
+    return error_hint(err, "add profiles.%s.%s.url to mlhost.yaml%s%s%s", target->profile,
+                      service->name, service->url ? ", or set " : "",
+                      service->url ? service->url : "",
                       service->embedded ? ", or use the profile local" : "");
 }
 
@@ -155,8 +182,8 @@ static void set_host(struct rest_client *client)
     curl_url_cleanup(url);
 }
 
-static int set_address(struct rest_client *client, const struct value *args, const struct service_target *target,
-                       char **own_url, struct error *err)
+static int set_address(struct rest_client *client, const struct value *args,
+                       const struct service_target *target, char **own_url, struct error *err)
 {
     const char *asked = value_get_string(args, "endpoint", NULL);
     bool bad = false;
@@ -202,8 +229,8 @@ static int set_auth(struct call *call, struct rest_client *client, const struct 
         const char *bytes = call_secret(call, token, &len, err);
         if (!bytes)
             return -1;
-        client->auth = (struct auth){.kind = AUTH_BEARER, .token = mem_strndup(bytes, len),
-                                     .origin = "the script's token"};
+        client->auth = (struct auth){
+            .kind = AUTH_BEARER, .token = mem_strndup(bytes, len), .origin = "the script's token"};
         return 0;
     }
     if (!client->trusted || client->unix_socket)
@@ -228,8 +255,8 @@ static char *profile_path(struct call *call, const struct value *config, const c
     return text ? path_join(call_workspace(call), text) : NULL;
 }
 
-static int set_transport(struct call *call, struct rest_client *client, const struct service_target *target,
-                         struct error *err)
+static int set_transport(struct call *call, struct rest_client *client,
+                         const struct service_target *target, struct error *err)
 {
     const struct service *service = client->service;
     const struct value *config = client->trusted ? target->config : NULL;
@@ -241,17 +268,21 @@ static int set_transport(struct call *call, struct rest_client *client, const st
         return error_wrap(err, "profiles.%s.%s.timeout", target->profile, service->name);
     if (!client->trusted)
         return 0;
-    client->ca = variable(service->ca) ? mem_strdup(variable(service->ca)) : profile_path(call, config, "ca");
-    client->client_cert = variable(service->client_cert) ? mem_strdup(variable(service->client_cert))
-                                                         : profile_path(call, config, "client_cert");
+    client->ca = variable(service->ca) ? mem_strdup(variable(service->ca))
+                                       : profile_path(call, config, "ca");
+    client->client_cert = variable(service->client_cert)
+                              ? mem_strdup(variable(service->client_cert))
+                              : profile_path(call, config, "client_cert");
     client->client_key = profile_path(call, config, "client_key");
-    client->insecure = truth(variable(service->insecure)) || value_get_bool(config, "insecure", false);
+    client->insecure =
+        truth(variable(service->insecure)) || value_get_bool(config, "insecure", false);
     client->proxy = mem_strdup(value_get_string(config, "proxy", NULL));
     if (variable(service->header_variable))
         http_header_add(&client->headers, service->header, variable(service->header_variable));
     for (size_t i = 0; headers && headers->kind == VALUE_MAP && i < value_count(headers); i++) {
         struct error problem = {0};
-        cleanup_free char *text = call_config_text(call, &headers->as.map.pairs[i].value, false, &problem);
+        cleanup_free char *text =
+            call_config_text(call, &headers->as.map.pairs[i].value, false, &problem);
         if (!text && problem.code) {
             if (err)
                 *err = problem;
@@ -265,11 +296,12 @@ static int set_transport(struct call *call, struct rest_client *client, const st
 }
 
 /* What a script may know: names, never credentials. */
-static void describe(struct call *call, const struct rest_client *client, const struct service_target *target,
-                     struct value *out)
+static void describe(struct call *call, const struct rest_client *client,
+                     const struct service_target *target, struct value *out)
 {
-    static const char *const names[] = {"namespace",      "experiment", "organization", "project",
-                                        "subscription",   "resource_group", "workspace", "repository"};
+    static const char *const names[] = {"namespace", "experiment",   "organization",
+                                        "project",   "subscription", "resource_group",
+                                        "workspace", "repository"};
     cleanup_buf struct buf url = BUF_INIT;
 
     url_print_safe(client->url, &url);
@@ -289,15 +321,17 @@ static void describe(struct call *call, const struct rest_client *client, const 
 }
 
 /*
- * <service>.connect(endpoint?, auth?, token?) -> { client, url, origin, profile, embedded, namespace, ... }
+ * <service>.connect(endpoint?, auth?, token?) -> { client, url, origin, profile, embedded,
+ * namespace, ... }
  *
- *   endpoint  string        base URL; a host that is not the operator's needs the permission net and own credentials
- *   auth      map           { type = "none" | "bearer" | "basic" | "azure_ad" | "header", ... }
- *   token     secret        short for auth = { type = "bearer", token = ... }
- *   returns   map           client: the handle that the service's other primitives take
- *   errors    not_found (not configured), invalid (the configuration), denied
+ *   endpoint  string        base URL; a host that is not the operator's needs the permission net
+ * and own credentials auth      map           { type = "none" | "bearer" | "basic" | "azure_ad" |
+ * "header", ... } token     secret        short for auth = { type = "bearer", token = ... } returns
+ * map           client: the handle that the service's other primitives take errors    not_found
+ * (not configured), invalid (the configuration), denied
  */
-int prim_service_connect(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_service_connect(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
 {
     const struct service *service = service_find(call->row->data);
     struct service_target target = {0};
@@ -308,7 +342,8 @@ int prim_service_connect(struct call *call, const struct value *args, struct val
     client->service = service;
     client->profile = mem_strdup(target.profile);
     pthread_mutex_init(&client->lock, NULL);
-    if (set_address(client, args, &target, &own_url, err) != 0 || set_auth(call, client, args, &target, err) != 0 ||
+    if (set_address(client, args, &target, &own_url, err) != 0 ||
+        set_auth(call, client, args, &target, err) != 0 ||
         set_transport(call, client, &target, err) != 0) {
         client_free(client);
         error_wrap(err, "%s.connect", service->name);
@@ -322,34 +357,43 @@ int prim_service_connect(struct call *call, const struct value *args, struct val
     return 0;
 }
 
-/* service.configured(service) -> bool: would <service>.connect() without arguments find an address? */
-int prim_service_configured(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* service.configured(service) -> bool: would <service>.connect() without arguments find
+ * an address? */
+int prim_service_configured(struct call *call, const struct value *args, struct value *out,
+                            struct error *err)
 {
     const char *name = value_get_string(args, "service", "");
     const struct service *service = service_find(name);
     struct service_target target = {0};
 
     if (!service)
-        return error_set(err, ERR_USAGE, "unknown service '%s': mlflow, kubeflow, azdo, azureml or databricks", name);
+        return error_set(err, ERR_USAGE,
+                         "unknown service '%s': mlflow, kubeflow, azdo, azureml or databricks",
+                         name);
     call_service(call, name, &target);
-    value_set_bool(out, variable(service->url) || value_get_string(target.config, "url", NULL) ||
-                            (service->default_url && (target.config || variable(service->client_secret))) ||
-                            (service->embedded && target.unix_socket));
+    value_set_bool(
+        out, variable(service->url) || value_get_string(target.config, "url", NULL) ||
+                 (service->default_url && (target.config || variable(service->client_secret))) ||
+                 (service->embedded && target.unix_socket));
     return 0;
 }
 
 /*
- * <service>.token(client, scope?) -> { token = secret }: the bearer token that requests carry, for another program.
+ * <service>.token(client, scope?) -> { token = secret }: the bearer token that requests carry, for
+ * another program.
  *
- *   scope  string  with auth of type azure_ad: a token for another resource, by the same credentials
+ *   scope  string  with auth of type azure_ad: a token for another resource, by the same
+ * credentials
  */
-int prim_service_token(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_service_token(struct call *call, const struct value *args, struct value *out,
+                       struct error *err)
 {
     struct rest_client *client = rest_client_arg(call, args, err);
 
     if (!client)
         return -1;
-    cleanup_free char *token = auth_token(call, client, value_get_string(args, "scope", NULL), false, err);
+    cleanup_free char *token =
+        auth_token(call, client, value_get_string(args, "scope", NULL), false, err);
     if (!token)
         return error_wrap(err, "%s", call->row->sign.name);
     value_set_map(out);

@@ -6,21 +6,23 @@
 
 #include "service/rest.h"
 
-/* What the program knows about a service before any configuration. Names of variables ("A|B": the first that is set);
- * NULL where there is none. */
+/* What the program knows about a service before any configuration. Names of variables ("A|B": the
+ * first that is set); NULL where there is none. */
 struct service {
-    const char *name;             /* key in a profile, `service` of errors */
-    const char *url;              /* variable with the address */
-    const char *default_url;      /* where the service is without one */
-    bool embedded;                /* the local profile has it */
-    const char *token;            /* variable: bearer token */
-    const char *pat;              /* variable: password of basic authentication with an empty user */
-    const char *user, *password;  /* variables: basic */
-    const char *token_file;       /* variable: path of a bearer token that is read again for each request */
-    const char *tenant, *client_id, *client_secret, *scope; /* variables: Azure AD; scope is the value itself */
-    const char *insecure, *ca, *client_cert;                /* variables: TLS */
-    const char *experiment, *subscription;                  /* variables: told to the script */
-    const char *header, *header_variable;                   /* a header sent when the variable is set */
+    const char *name;            /* key in a profile, `service` of errors */
+    const char *url;             /* variable with the address */
+    const char *default_url;     /* where the service is without one */
+    bool embedded;               /* the local profile has it */
+    const char *token;           /* variable: bearer token */
+    const char *pat;             /* variable: password of basic authentication with an empty user */
+    const char *user, *password; /* variables: basic */
+    const char
+        *token_file; /* variable: path of a bearer token that is read again for each request */
+    const char *tenant, *client_id, *client_secret,
+        *scope;                              /* variables: Azure AD; scope is the value itself */
+    const char *insecure, *ca, *client_cert; /* variables: TLS */
+    const char *experiment, *subscription;   /* variables: told to the script */
+    const char *header, *header_variable;    /* a header sent when the variable is set */
 };
 const struct service *service_find(const char *name);
 
@@ -28,48 +30,53 @@ enum auth_kind { AUTH_NONE, AUTH_BEARER, AUTH_BASIC, AUTH_AZURE_AD, AUTH_HEADER 
 
 struct auth {
     enum auth_kind kind;
-    char *token;                  /* bearer; header's value */
-    char *token_file;             /* bearer from a file, read per request */
+    char *token;      /* bearer; header's value */
+    char *token_file; /* bearer from a file, read per request */
     char *user, *password;
     char *tenant, *client_id, *client_secret, *scope, *authority;
-    char *name;                   /* header */
-    bool from_script;             /* its Azure authority must be permitted like any other host */
-    char *cached;                 /* Azure AD token */
+    char *name;       /* header */
+    bool from_script; /* its Azure authority must be permitted like any other host */
+    char *cached;     /* Azure AD token */
     int64_t cached_until;
-    const char *origin;           /* for messages: "MLFLOW_TRACKING_TOKEN", "mlhost.yaml" */
+    const char *origin; /* for messages: "MLFLOW_TRACKING_TOKEN", "mlhost.yaml" */
 };
 
 struct rest_client {
     const struct service *service;
-    char *url;                    /* without a trailing slash */
-    char *url_origin;             /* for messages: where the URL came from */
+    char *url;        /* without a trailing slash */
+    char *url_origin; /* for messages: where the URL came from */
     char *unix_socket;
     char *profile;
-    bool trusted;                 /* the operator named the URL, not the script */
-    char *host;                   /* of the URL, with port, for the permission check */
+    bool trusted; /* the operator named the URL, not the script */
+    char *host;   /* of the URL, with port, for the permission check */
     int port;
     char *ca, *client_cert, *client_key, *proxy;
     bool insecure;
-    int64_t timeout_ns;           /* of one call, bodies of files aside */
-    struct http_headers headers;  /* sent with each request */
-    pthread_mutex_t lock;         /* guards auth */
+    int64_t timeout_ns;          /* of one call, bodies of files aside */
+    struct http_headers headers; /* sent with each request */
+    pthread_mutex_t lock;        /* guards auth */
     struct auth auth;
 };
 
-/* auth.c. `map` is { type = ..., ... } of a profile (texts, { env }, { file }) or of a script (texts, secrets). */
-int auth_from_value(struct call *call, const struct value *map, bool from_script, struct auth *out, struct error *err);
+/* auth.c. `map` is { type = ..., ... } of a profile (texts, { env }, { file }) or of a script
+ * (texts, secrets). */
+int auth_from_value(struct call *call, const struct value *map, bool from_script, struct auth *out,
+                    struct error *err);
 /* From the service's variables; kind stays AUTH_NONE when none is set. */
-int auth_from_variables(struct call *call, const struct service *service, struct auth *out, struct error *err);
+int auth_from_variables(struct call *call, const struct service *service, struct auth *out,
+                        struct error *err);
 void auth_free(struct auth *auth);
 /* Adds the header that says who asks; `fresh`: a cached token has been refused. */
-int auth_apply(struct call *call, struct rest_client *client, bool fresh, struct http_headers *headers,
-               struct error *err);
-/* The bearer token itself (Azure AD: for another scope, when given); ERR_UNSUPPORTED for other kinds. Allocated. */
-char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh, struct error *err);
+int auth_apply(struct call *call, struct rest_client *client, bool fresh,
+               struct http_headers *headers, struct error *err);
+/* The bearer token itself (Azure AD: for another scope, when given); ERR_UNSUPPORTED for other
+ * kinds. Allocated. */
+char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh,
+                 struct error *err);
 bool auth_can_refresh(const struct auth *auth);
 
-/* A variable's text, of the first of "A|B" that has one; NULL when unset, empty, or an Azure DevOps "$(NAME)" that
- * nobody replaced. */
+/* A variable's text, of the first of "A|B" that has one; NULL when unset, empty, or an Azure DevOps
+ * "$(NAME)" that nobody replaced. */
 const char *variable(const char *name);
 
 #endif

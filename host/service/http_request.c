@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int add_headers(struct call *call, const struct value *map, struct http_headers *headers, struct error *err)
+static int add_headers(struct call *call, const struct value *map, struct http_headers *headers,
+                       struct error *err)
 {
     for (size_t i = 0; map && map->kind == VALUE_MAP && i < value_count(map); i++) {
         const struct value_pair *pair = &map->as.map.pairs[i];
@@ -30,8 +31,10 @@ static int add_headers(struct call *call, const struct value *map, struct http_h
     return 0;
 }
 
-/* A bearer token as a header: the prefix goes before the secret, which the script cannot do itself. */
-static int add_bearer(struct call *call, const struct value *token, struct http_headers *headers, struct error *err)
+/* A bearer token as a header: the prefix goes before the secret, which the script cannot
+ * do itself. */
+static int add_bearer(struct call *call, const struct value *token, struct http_headers *headers,
+                      struct error *err)
 {
     size_t len;
 
@@ -45,8 +48,8 @@ static int add_bearer(struct call *call, const struct value *token, struct http_
     return 0;
 }
 
-static int open_body(struct call *call, const struct value *args, struct http_request *request, int *fd,
-                     struct error *err)
+static int open_body(struct call *call, const struct value *args, struct http_request *request,
+                     int *fd, struct error *err)
 {
     const char *from = value_get_string(args, "from", NULL);
     const struct value *body = value_get(args, "body");
@@ -79,7 +82,8 @@ static void answer(const struct http_response *response, struct value *out)
     value_set_map(out);
     value_put_int(out, "status", response->status);
     value_put_string(out, "url", response->url);
-    value_set_bytes(value_put(out, "body"), response->body.len ? response->body.data : "", response->body.len);
+    value_set_bytes(value_put(out, "body"), response->body.len ? response->body.data : "",
+                    response->body.len);
     headers = value_put(out, "headers");
     value_set_map(headers);
     for (size_t i = 0; i < response->headers.count; i++) {
@@ -92,7 +96,8 @@ static void answer(const struct http_response *response, struct value *out)
 }
 
 /*
- * http.request(url, method?, headers?, bearer?, body?, from?, to?, timeout?, follow?, limit?, retry?, check?)
+ * http.request(url, method?, headers?, bearer?, body?, from?, to?, timeout?, follow?, limit?,
+ * retry?, check?)
  *   -> { status, headers (names in lower case), body, url }
  *
  *   url      string    http or https                                      [permission: net]
@@ -104,7 +109,8 @@ static void answer(const struct http_response *response, struct value *out)
  *   retry    bool      true: repeat even a POST; false: repeat nothing; default: what is safe
  *   check    bool      false: any status is a reply; default: 400 and above is an error
  */
-int prim_http_request(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_http_request(struct call *call, const struct value *args, struct value *out,
+                      struct error *err)
 {
     struct http *http = call_http(call, err);
     struct http_request request = HTTP_REQUEST_INIT;
@@ -138,14 +144,17 @@ int prim_http_request(struct call *call, const struct value *args, struct value 
         }
         request.reply_fd = reply_fd;
     }
-    if (timeout && timeout->kind == VALUE_STRING && duration_parse(timeout->as.string.data, &limit, err) != 0)
+    if (timeout && timeout->kind == VALUE_STRING &&
+        duration_parse(timeout->as.string.data, &limit, err) != 0)
         goto out;
     if (timeout && (timeout->kind == VALUE_INT || timeout->kind == VALUE_REAL))
         limit = (int64_t)(value_get_real(args, "timeout", 60) * (double)NS_PER_S);
-    request.deadline = !timeout && (body_fd >= 0 || reply_fd >= 0) ? call->deadline
-                                                                    : deadline_min(call->deadline, deadline_in(limit));
+    request.deadline = !timeout && (body_fd >= 0 || reply_fd >= 0)
+                           ? call->deadline
+                           : deadline_min(call->deadline, deadline_in(limit));
     request.cancel = call->cancel;
-    request.reply_limit = value_get_int(args, "limit", 0) > 0 ? (size_t)value_get_int(args, "limit", 0) : 0;
+    request.reply_limit =
+        value_get_int(args, "limit", 0) > 0 ? (size_t)value_get_int(args, "limit", 0) : 0;
     request.follow = value_get_bool(args, "follow", true);
     request.allow = call_http_allow;
     request.allow_ctx = call;
@@ -160,7 +169,8 @@ int prim_http_request(struct call *call, const struct value *args, struct value 
         if (response.status == 401)
             error_hint(err, "pass `bearer = secret.env \"NAME\"`, or a header with a secret");
     }
-    if (result == 0 && part && response.status >= 200 && response.status < 300 && rename(part, to) != 0)
+    if (result == 0 && part && response.status >= 200 && response.status < 300 &&
+        rename(part, to) != 0)
         result = error_errno(err, errno, "cannot write '%s'", to);
     if (result == 0)
         answer(&response, out);

@@ -1,4 +1,5 @@
-/* One call of one endpoint: arguments into path, query and body; the reply, or the service's own words, out. */
+/* One call of one endpoint: arguments into path, query and body; the reply, or the service's own
+ * words, out. */
 #include "service/rest.h"
 
 #include "base/mem.h"
@@ -15,11 +16,18 @@
 /* MLflow's and Databricks' names where they say more than the status does. */
 static enum error_code named_code(const char *name)
 {
-    static const struct { const char *name; enum error_code code; } names[] = {
-        {"RESOURCE_ALREADY_EXISTS", ERR_EXISTS},   {"ALREADY_EXISTS", ERR_EXISTS},
-        {"RESOURCE_DOES_NOT_EXIST", ERR_NOT_FOUND}, {"ENDPOINT_NOT_FOUND", ERR_NOT_FOUND},
-        {"NOT_FOUND", ERR_NOT_FOUND},              {"INVALID_PARAMETER_VALUE", ERR_INVALID},
-        {"PERMISSION_DENIED", ERR_FORBIDDEN},      {"UNAUTHENTICATED", ERR_UNAUTHORIZED},
+    static const struct {
+        const char *name;
+        enum error_code code;
+    } names[] = {
+        {"RESOURCE_ALREADY_EXISTS", ERR_EXISTS},
+        {"ALREADY_EXISTS", ERR_EXISTS},
+        {"RESOURCE_DOES_NOT_EXIST", ERR_NOT_FOUND},
+        {"ENDPOINT_NOT_FOUND", ERR_NOT_FOUND},
+        {"NOT_FOUND", ERR_NOT_FOUND},
+        {"INVALID_PARAMETER_VALUE", ERR_INVALID},
+        {"PERMISSION_DENIED", ERR_FORBIDDEN},
+        {"UNAUTHENTICATED", ERR_UNAUTHORIZED},
         {"RESOURCE_CONFLICT", ERR_CONFLICT},
     };
 
@@ -33,12 +41,18 @@ static enum error_code named_code(const char *name)
 static enum error_code grpc_code(int64_t code)
 {
     switch (code) {
-    case 3: return ERR_INVALID;
-    case 5: return ERR_NOT_FOUND;
-    case 6: return ERR_EXISTS;
-    case 7: return ERR_FORBIDDEN;
-    case 16: return ERR_UNAUTHORIZED;
-    default: return ERR_NONE;
+    case 3:
+        return ERR_INVALID;
+    case 5:
+        return ERR_NOT_FOUND;
+    case 6:
+        return ERR_EXISTS;
+    case 7:
+        return ERR_FORBIDDEN;
+    case 16:
+        return ERR_UNAUTHORIZED;
+    default:
+        return ERR_NONE;
     }
 }
 
@@ -48,7 +62,8 @@ void rest_error_text(const struct buf *body, struct buf *out, enum error_code *c
     struct error ignored = {0};
     const char *text;
 
-    if (!body->len || value_from_json(body->data, body->len, "reply", NULL, &v, &ignored) != 0 || v.kind != VALUE_MAP)
+    if (!body->len || value_from_json(body->data, body->len, "reply", NULL, &v, &ignored) != 0 ||
+        v.kind != VALUE_MAP)
         return;
     const struct value *detail = value_at(value_get(&v, "details"), 0);
     const struct value *inner = value_get(&v, "error");
@@ -56,7 +71,8 @@ void rest_error_text(const struct buf *body, struct buf *out, enum error_code *c
         *code = named_code(text);
         const char *message = value_get_string(&v, "message", "");
         buf_printf(out, "%s%s%s", text, *message ? ": " : "", message);
-    } else if ((text = value_get_string(detail, "message", NULL)) && *text) { /* Kubeflow Pipelines */
+    } else if ((text = value_get_string(detail, "message", NULL)) &&
+               *text) { /* Kubeflow Pipelines */
         *code = grpc_code(value_get_int(&v, "code", 0));
         buf_puts(out, text);
     } else if ((text = value_get_string(&v, "error_message", NULL))) { /* its upload handlers */
@@ -84,11 +100,13 @@ static void credential_hint(const struct rest_client *client, struct error *err)
     if (client->auth.kind != AUTH_NONE)
         buf_printf(&text, "the credentials came from %s; check or renew them", client->auth.origin);
     else if (s->token && s->user)
-        buf_printf(&text, "no credentials were sent; set %s, or %s and %s", s->token, s->user, s->password);
+        buf_printf(&text, "no credentials were sent; set %s, or %s and %s", s->token, s->user,
+                   s->password);
     else if (s->token || s->token_file)
         buf_printf(&text, "no credentials were sent; set %s", s->token ? s->token : s->token_file);
     else
-        buf_printf(&text, "no credentials were sent; set %s, %s and %s", s->tenant, s->client_id, s->client_secret);
+        buf_printf(&text, "no credentials were sent; set %s, %s and %s", s->tenant, s->client_id,
+                   s->client_secret);
     if (client->auth.kind == AUTH_NONE)
         buf_printf(&text, ", or profiles.%s.%s.auth in mlhost.yaml", client->profile, s->name);
     error_hint(err, "%s", text.data);
@@ -117,9 +135,13 @@ static int refused(const struct rest_client *client, const struct http_request *
         err->code = ERR_UNAUTHORIZED;
         credential_hint(client, err);
     } else if (response->status == 404 && !is_json(response)) {
-        error_hint(err, "is %s (from %s) the base address of this service?", client->url, client->url_origin);
-    } else if (response->status == 403 && !is_json(response) && strcmp(client->service->name, "mlflow") == 0) {
-        error_hint(err, "since 3.5 an MLflow server refuses unknown Host headers; start it with --allowed-hosts %s:%d",
+        error_hint(err, "is %s (from %s) the base address of this service?", client->url,
+                   client->url_origin);
+    } else if (response->status == 403 && !is_json(response) &&
+               strcmp(client->service->name, "mlflow") == 0) {
+        error_hint(err,
+                   "since 3.5 an MLflow server refuses unknown Host headers; start it with "
+                   "--allowed-hosts %s:%d",
                    client->host, client->port);
     }
     return -1;
@@ -134,16 +156,23 @@ static int unreachable(struct call *call, const struct rest_client *client, stru
         return error_hint(err, "the embedded services do not answer; their log: %s/local/serve.log",
                           call_state_dir(call));
     if (client->service->embedded)
-        return error_hint(err, "the address %s came from %s; start that server, or choose the profile local to use "
-                          "the embedded one (`mlhost serve` offers it on a port)", client->url, client->url_origin);
+        return error_hint(
+            err,
+            "the address %s came from %s; start that server, or choose the profile local to use "
+            "the embedded one (`mlhost serve` offers it on a port)",
+            client->url, client->url_origin);
     return error_hint(err, "the address %s came from %s", client->url, client->url_origin);
 }
 
 /* ---- sending ---- */
 
-struct allow_context { struct call *call; const struct rest_client *client; };
+struct allow_context {
+    struct call *call;
+    const struct rest_client *client;
+};
 
-/* The operator's own address is granted; redirects and script-given addresses are the policy's business. */
+/* The operator's own address is granted; redirects and script-given addresses are the policy's
+ * business. */
 static int allow(void *ctx, const char *host, int port, const char *address, struct error *err)
 {
     struct allow_context *context = ctx;
@@ -154,8 +183,9 @@ static int allow(void *ctx, const char *host, int port, const char *address, str
     return call_http_allow(context->call, host, port, address, err);
 }
 
-static int send_once(struct call *call, struct rest_client *client, bool fresh, const struct http_request *given,
-                     struct http_response *response, struct error *err)
+static int send_once(struct call *call, struct rest_client *client, bool fresh,
+                     const struct http_request *given, struct http_response *response,
+                     struct error *err)
 {
     struct http_request request = *given;
     struct http *http = call_http(call, err);
@@ -197,12 +227,15 @@ int rest_send(struct call *call, struct rest_client *client, struct http_request
     request->allow = allow;
     request->allow_ctx = &context;
     request->follow = !azdo; /* Azure DevOps redirects to its sign-in page instead of saying 401 */
-    /* Files take the time they take: their attempts end when bytes stop moving, and with the stage. */
+    /* Files take the time they take: their attempts end when bytes stop moving, and with
+     * the stage. */
     bool file = request->body_fd >= 0 || request->reply_fd >= 0 || request->source || request->sink;
-    request->deadline = file ? call->deadline : deadline_min(call->deadline, deadline_in(client->timeout_ns));
+    request->deadline =
+        file ? call->deadline : deadline_min(call->deadline, deadline_in(client->timeout_ns));
 
     result = send_once(call, client, false, request, response, &problem);
-    if (result == 0 && response->status == 401 && auth_can_refresh(&client->auth) && !request->source) {
+    if (result == 0 && response->status == 401 && auth_can_refresh(&client->auth) &&
+        !request->source) {
         http_response_free(response);
         result = send_once(call, client, true, request, response, &problem);
     }
@@ -219,7 +252,8 @@ int rest_send(struct call *call, struct rest_client *client, struct http_request
     return result;
 }
 
-int rest_json(struct rest_client *client, const struct http_response *response, struct value *out, struct error *err)
+int rest_json(struct rest_client *client, const struct http_response *response, struct value *out,
+              struct error *err)
 {
     const char *type = http_header_get(&response->headers, "Content-Type");
     struct error problem = {0};
@@ -228,13 +262,15 @@ int rest_json(struct rest_client *client, const struct http_response *response, 
         value_set_map(out);
         return 0;
     }
-    if (value_from_json(response->body.data, response->body.len, "the reply", NULL, out, &problem) == 0)
+    if (value_from_json(response->body.data, response->body.len, "the reply", NULL, out,
+                        &problem) == 0)
         return 0;
     cleanup_buf struct buf url = BUF_INIT;
     url_print_safe(response->url, &url);
-    error_set(err, ERR_INVALID, "%s answered %d with something that is not JSON (%s)", url.data, response->status,
-              type ? type : "no content type");
-    error_hint(err, "is %s (from %s) the base address of this service?", client->url, client->url_origin);
+    error_set(err, ERR_INVALID, "%s answered %d with something that is not JSON (%s)", url.data,
+              response->status, type ? type : "no content type");
+    error_hint(err, "is %s (from %s) the base address of this service?", client->url,
+               client->url_origin);
     if (err)
         snprintf(err->service, sizeof(err->service), "%s", client->service->name);
     return -1;
@@ -270,7 +306,8 @@ static void scalar_text(const struct value *v, struct buf *out)
         value_to_json(v, 0, out);
 }
 
-static int fill_path(const struct endpoint *endpoint, const struct value *args, struct buf *url, struct error *err)
+static int fill_path(const struct endpoint *endpoint, const struct value *args, struct buf *url,
+                     struct error *err)
 {
     for (const char *p = endpoint->path; *p;) {
         size_t plain = strcspn(p, "{");
@@ -289,7 +326,8 @@ static int fill_path(const struct endpoint *endpoint, const struct value *args, 
         if (!text.len)
             return error_set(err, ERR_USAGE, "the argument '%s' is empty", key);
         /* "." and ".." would climb in the path, whatever is escaped */
-        if (strcmp(text.data, ".") == 0 || strcmp(text.data, "..") == 0 || (slashes && strstr(text.data, "..")))
+        if (strcmp(text.data, ".") == 0 || strcmp(text.data, "..") == 0 ||
+            (slashes && strstr(text.data, "..")))
             return error_set(err, ERR_USAGE, "the argument '%s' may not be '%s'", key, text.data);
         for (const char *s = text.data, *end = s + text.len; s < end;) {
             size_t part = slashes ? strcspn(s, "/") : (size_t)(end - s);
@@ -339,7 +377,8 @@ static void fill_query(const struct endpoint *endpoint, const struct value *args
 }
 
 /* The body, and what it is; false when there is none. */
-static bool fill_body(const struct endpoint *endpoint, const struct value *args, struct buf *body, const char **type)
+static bool fill_body(const struct endpoint *endpoint, const struct value *args, struct buf *body,
+                      const char **type)
 {
     const char *at = endpoint->body;
     char argument[64];
@@ -417,7 +456,8 @@ int prim_rest(struct call *call, const struct value *args, struct value *out, st
         request.body_len = body.len;
         http_header_add(&request.headers, "Content-Type", type);
     }
-    http_header_add(&request.headers, "Accept", endpoint->reply == REST_TEXT ? "*/*" : "application/json");
+    http_header_add(&request.headers, "Accept",
+                    endpoint->reply == REST_TEXT ? "*/*" : "application/json");
     int result = rest_send(call, client, &request, &response, &problem);
     http_headers_free(&request.headers);
     if (result != 0)

@@ -1,4 +1,5 @@
-/* Uploads that are not plain JSON: a pipeline package as a form, a notebook as base64. And the digest of a text. */
+/* Uploads that are not plain JSON: a pipeline package as a form, a notebook as base64. And the
+ * digest of a text. */
 #include "service/rest.h"
 
 #include "base/digest.h"
@@ -12,11 +13,12 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define PACKAGE_LIMIT (32u << 20)  /* what the Kubeflow Pipelines API server takes */
+#define PACKAGE_LIMIT  (32u << 20) /* what the Kubeflow Pipelines API server takes */
 #define NOTEBOOK_LIMIT (10u << 20) /* what the Databricks workspace import takes */
 
 /* The text of `content`, or of the file `path`. */
-static int content_of(struct call *call, const struct value *args, size_t limit, struct buf *out, struct error *err)
+static int content_of(struct call *call, const struct value *args, size_t limit, struct buf *out,
+                      struct error *err)
 {
     const struct value *content = value_get(args, "content");
     const char *path = value_get_string(args, "path", NULL);
@@ -49,14 +51,15 @@ static void put_filename(struct buf *body, const char *name)
 }
 
 /*
- * kubeflow.upload(client, content? | path?, filename?, pipeline_id?, name?, display_name?, description?, namespace?,
- *                 tags?)
+ * kubeflow.upload(client, content? | path?, filename?, pipeline_id?, name?, display_name?,
+ * description?, namespace?, tags?)
  *   -> the Pipeline (without pipeline_id) or PipelineVersion (with it)
  *
- * POST /apis/v2beta1/pipelines/upload or .../upload_version: a multipart form with the one field `uploadfile`; the
- * server recognises the format by the file name.
+ * POST /apis/v2beta1/pipelines/upload or .../upload_version: a multipart form with the one field
+ * `uploadfile`; the server recognises the format by the file name.
  */
-int prim_kubeflow_upload(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_kubeflow_upload(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
 {
     struct rest_client *client = rest_client_arg(call, args, err);
     const char *pipeline = value_get_string(args, "pipeline_id", NULL);
@@ -79,13 +82,15 @@ int prim_kubeflow_upload(struct call *call, const struct value *args, struct val
         return error_set(err, ERR_IO, "no random numbers");
     cleanup_free char *boundary = mem_printf("mlhost-%016llx%016llx", (unsigned long long)random[0],
                                              (unsigned long long)random[1]);
-    buf_printf(&body, "--%s\r\nContent-Disposition: form-data; name=\"uploadfile\"; filename=\"", boundary);
+    buf_printf(&body, "--%s\r\nContent-Disposition: form-data; name=\"uploadfile\"; filename=\"",
+               boundary);
     put_filename(&body, filename);
     buf_puts(&body, "\"\r\nContent-Type: application/octet-stream\r\n\r\n");
     buf_append(&body, content.data, content.len);
     buf_printf(&body, "\r\n--%s--\r\n", boundary);
 
-    buf_puts(&url, pipeline ? "/apis/v2beta1/pipelines/upload_version" : "/apis/v2beta1/pipelines/upload");
+    buf_puts(&url, pipeline ? "/apis/v2beta1/pipelines/upload_version"
+                            : "/apis/v2beta1/pipelines/upload");
     put_query(&url, "pipelineid", pipeline);
     put_query(&url, "name", value_get_string(args, "name", NULL));
     put_query(&url, "display_name", value_get_string(args, "display_name", NULL));
@@ -112,9 +117,11 @@ int prim_kubeflow_upload(struct call *call, const struct value *args, struct val
 /*
  * databricks.import(client, path? | content?, to, format?, language?, overwrite?) -> {}
  *
- * POST /api/2.0/workspace/import (https://docs.databricks.com/api/workspace/workspace/import): the file as base64.
+ * POST /api/2.0/workspace/import (https://docs.databricks.com/api/workspace/workspace/import): the
+ * file as base64.
  */
-int prim_databricks_import(struct call *call, const struct value *args, struct value *out, struct error *err)
+int prim_databricks_import(struct call *call, const struct value *args, struct value *out,
+                           struct error *err)
 {
     struct rest_client *client = rest_client_arg(call, args, err);
     cleanup_buf struct buf content = BUF_INIT;
@@ -126,8 +133,8 @@ int prim_databricks_import(struct call *call, const struct value *args, struct v
     if (!client || content_of(call, args, NOTEBOOK_LIMIT, &content, err) != 0)
         return client ? error_wrap(err, "databricks.import") : -1;
     char *encoded = mem_alloc(4 * ((content.len + 2) / 3) + 1);
-    EVP_EncodeBlock((unsigned char *)encoded, (const unsigned char *)(content.data ? content.data : ""),
-                    (int)content.len);
+    EVP_EncodeBlock((unsigned char *)encoded,
+                    (const unsigned char *)(content.data ? content.data : ""), (int)content.len);
     value_set_map(&map);
     value_put_string(&map, "path", value_get_string(args, "to", ""));
     value_put_string(&map, "format", value_get_string(args, "format", "SOURCE"));
@@ -140,7 +147,8 @@ int prim_databricks_import(struct call *call, const struct value *args, struct v
     request.body = body.data;
     request.body_len = body.len;
     /* writing the same notebook twice is the same as once, but only when it may overwrite */
-    request.repeat = value_get_bool(args, "overwrite", false) ? HTTP_REPEAT_ALWAYS : HTTP_REPEAT_SAFE;
+    request.repeat =
+        value_get_bool(args, "overwrite", false) ? HTTP_REPEAT_ALWAYS : HTTP_REPEAT_SAFE;
     http_header_add(&request.headers, "Content-Type", "application/json");
     int result = rest_send(call, client, &request, &response, err);
     http_headers_free(&request.headers);
@@ -149,8 +157,10 @@ int prim_databricks_import(struct call *call, const struct value *args, struct v
     return result == 0 ? 0 : error_wrap(err, "databricks.import");
 }
 
-/* hash.sha256(content? | path?) -> 64 hexadecimal digits: of a text, or of a file, which is not read into memory. */
-int prim_content_hash(struct call *call, const struct value *args, struct value *out, struct error *err)
+/* hash.sha256(content? | path?) -> 64 hexadecimal digits: of a text, or of a file, which is not
+ * read into memory. */
+int prim_content_hash(struct call *call, const struct value *args, struct value *out,
+                      struct error *err)
 {
     const struct value *content = value_get(args, "content");
     const char *path = value_get_string(args, "path", NULL);

@@ -1,4 +1,5 @@
-/* Script memory: a hard budget, beyond which allocations fail and Lua raises "not enough memory". */
+/* Script memory: a hard budget, beyond which allocations fail and Lua raises "not
+ * enough memory". */
 #include <stdlib.h>
 
 #include "vm/state.h"
@@ -13,7 +14,9 @@ void *budget_alloc(void *ctx, void *block, size_t old_size, size_t new_size)
         budget->used -= held;
         return NULL;
     }
-    if (new_size > held && new_size - held > budget->limit - (budget->used < budget->limit ? budget->used : budget->limit))
+    if (new_size > held &&
+        new_size - held >
+            budget->limit - (budget->used < budget->limit ? budget->used : budget->limit))
         return NULL;
     void *grown = realloc(block, new_size);
     if (!grown)

@@ -42,7 +42,8 @@ static int refuse(const struct path *path, struct error *err, const char *what, 
     return hint ? error_hint(err, "%s", hint) : -1;
 }
 
-static int convert(lua_State *L, int index, const struct path *path, int depth, struct value *out, struct error *err);
+static int convert(lua_State *L, int index, const struct path *path, int depth, struct value *out,
+                   struct error *err);
 
 static bool has_metatable(lua_State *L, int index, const void *key)
 {
@@ -56,7 +57,8 @@ static bool has_metatable(lua_State *L, int index, const void *key)
 
 static int by_key(const void *a, const void *b)
 {
-    const struct value_pair *x = *(const struct value_pair *const *)a, *y = *(const struct value_pair *const *)b;
+    const struct value_pair *x = *(const struct value_pair *const *)a,
+                            *y = *(const struct value_pair *const *)b;
     size_t len = x->key_len < y->key_len ? x->key_len : y->key_len;
     int order = memcmp(x->key, y->key, len);
 
@@ -82,8 +84,8 @@ static void sort_map(struct value *map)
     value_move(map, &sorted);
 }
 
-static int convert_array(lua_State *L, int index, lua_Integer count, const struct path *path, int depth,
-                         struct value *out, struct error *err)
+static int convert_array(lua_State *L, int index, lua_Integer count, const struct path *path,
+                         int depth, struct value *out, struct error *err)
 {
     value_set_array(out);
     for (lua_Integer i = 1; i <= count; i++) {
@@ -97,14 +99,15 @@ static int convert_array(lua_State *L, int index, lua_Integer count, const struc
     return 0;
 }
 
-static int convert_table(lua_State *L, int index, const struct path *path, int depth, struct value *out,
-                         struct error *err)
+static int convert_table(lua_State *L, int index, const struct path *path, int depth,
+                         struct value *out, struct error *err)
 {
     lua_Integer keys = 0;
     bool named = false, numbered = false;
 
     if (depth >= VALUE_MAX_DEPTH)
-        return refuse(path && path->up ? path->up : path, err, "nested too deep, or a table that contains itself", NULL);
+        return refuse(path && path->up ? path->up : path, err,
+                      "nested too deep, or a table that contains itself", NULL);
     if (!lua_checkstack(L, 4))
         return refuse(path, err, "nested too deep", NULL);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1), keys++) {
@@ -122,7 +125,8 @@ static int convert_table(lua_State *L, int index, const struct path *path, int d
                       "use a list ({ a, b }) or a map ({ x = a }), not both in one table");
     if (numbered || (keys == 0 && has_metatable(L, index, &vm_array_key))) {
         if ((lua_Integer)lua_rawlen(L, index) != keys)
-            return refuse(path, err, "a list with holes", "number the items 1, 2, 3 ...; json.null stands for nothing");
+            return refuse(path, err, "a list with holes",
+                          "number the items 1, 2, 3 ...; json.null stands for nothing");
         return convert_array(L, index, keys, path, depth, out, err);
     }
     value_set_map(out);
@@ -139,7 +143,8 @@ static int convert_table(lua_State *L, int index, const struct path *path, int d
     return 0;
 }
 
-static int convert(lua_State *L, int index, const struct path *path, int depth, struct value *out, struct error *err)
+static int convert(lua_State *L, int index, const struct path *path, int depth, struct value *out,
+                   struct error *err)
 {
     size_t len;
     const char *text;
@@ -162,7 +167,8 @@ static int convert(lua_State *L, int index, const struct path *path, int depth, 
     case LUA_TSTRING:
         text = lua_tolstring(L, index, &len);
         if (len > FRAME_MAX / 2)
-            return refuse(path, err, "a text of more than 32 MiB", "write it to a file, and pass the file's path");
+            return refuse(path, err, "a text of more than 32 MiB",
+                          "write it to a file, and pass the file's path");
         value_set_bytes(out, text, len);
         return 0;
     case LUA_TLIGHTUSERDATA:
@@ -291,8 +297,10 @@ static int handle_concat(lua_State *L)
 
     if (!handle)
         handle = luaL_checkudata(L, 2, VM_HANDLE);
-    error_set(&err, ERR_INVALID, "a %s cannot be joined with text: its value never enters the script", handle->type);
-    error_hint(&err, "secret.format(\"Bearer %%s\", s) makes a new secret from a text and a secret");
+    error_set(&err, ERR_INVALID,
+              "a %s cannot be joined with text: its value never enters the script", handle->type);
+    error_hint(&err,
+               "secret.format(\"Bearer %%s\", s) makes a new secret from a text and a secret");
     return vm_raise(L, &err);
 }
 
@@ -345,7 +353,8 @@ static int encode(lua_State *L, bool yaml)
     return 1;
 }
 
-/* decode(text, source): source names the text in errors. The value may take as much again as the text. */
+/* decode(text, source): source names the text in errors. The value may take as much again as the
+ * text. */
 static int decode(lua_State *L, bool yaml, bool all)
 {
     struct vm *vm = vm_of(L);
@@ -353,7 +362,8 @@ static int decode(lua_State *L, bool yaml, bool all)
     const char *text = luaL_checklstring(L, 1, &len);
     const char *source = luaL_optstring(L, 2, yaml ? "YAML" : "JSON");
     struct error err = {0};
-    struct text_limits limits = {.bytes = vm->budget.limit / 8 < (64u << 20) ? vm->budget.limit / 8 : 64u << 20};
+    struct text_limits limits = {.bytes = vm->budget.limit / 8 < (64u << 20) ? vm->budget.limit / 8
+                                                                             : 64u << 20};
 
     value_free(&vm->frame);
     int result = yaml ? value_from_yaml(text, len, source, &limits, all, &vm->frame, &err)
@@ -368,11 +378,26 @@ static int decode(lua_State *L, bool yaml, bool all)
     return 1;
 }
 
-static int json_encode(lua_State *L) { return encode(L, false); }
-static int json_decode(lua_State *L) { return decode(L, false, false); }
-static int yaml_encode(lua_State *L) { return encode(L, true); }
-static int yaml_decode(lua_State *L) { return decode(L, true, false); }
-static int yaml_decode_all(lua_State *L) { return decode(L, true, true); }
+static int json_encode(lua_State *L)
+{
+    return encode(L, false);
+}
+static int json_decode(lua_State *L)
+{
+    return decode(L, false, false);
+}
+static int yaml_encode(lua_State *L)
+{
+    return encode(L, true);
+}
+static int yaml_decode(lua_State *L)
+{
+    return decode(L, true, false);
+}
+static int yaml_decode_all(lua_State *L)
+{
+    return decode(L, true, true);
+}
 
 /* array(table) -> table: an empty one becomes [] instead of {} */
 static int mark_array(lua_State *L)
@@ -390,18 +415,27 @@ static int mark_array(lua_State *L)
 
 static int is_array(lua_State *L)
 {
-    lua_pushboolean(L, lua_istable(L, 1) && (has_metatable(L, 1, &vm_array_key) || lua_rawlen(L, 1) > 0));
+    lua_pushboolean(L, lua_istable(L, 1) &&
+                           (has_metatable(L, 1, &vm_array_key) || lua_rawlen(L, 1) > 0));
     return 1;
 }
 
 void vm_open_codec(lua_State *L)
 {
-    static const luaL_Reg handle_methods[] = {
-        {"__tostring", handle_text}, {"__eq", handle_same}, {"__concat", handle_concat}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {
-        {"json_encode", json_encode}, {"json_decode", json_decode}, {"yaml_encode", yaml_encode},
-        {"yaml_decode", yaml_decode}, {"yaml_decode_all", yaml_decode_all}, {"array", mark_array},
-        {"is_array", is_array},       {"name", handle_name},        {"handle_type", handle_type}, {NULL, NULL}};
+    static const luaL_Reg handle_methods[] = {{"__tostring", handle_text},
+                                              {"__eq", handle_same},
+                                              {"__concat", handle_concat},
+                                              {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"json_encode", json_encode},
+                                         {"json_decode", json_decode},
+                                         {"yaml_encode", yaml_encode},
+                                         {"yaml_decode", yaml_decode},
+                                         {"yaml_decode_all", yaml_decode_all},
+                                         {"array", mark_array},
+                                         {"is_array", is_array},
+                                         {"name", handle_name},
+                                         {"handle_type", handle_type},
+                                         {NULL, NULL}};
 
     luaL_newmetatable(L, VM_HANDLE);
     luaL_setfuncs(L, handle_methods, 0);

@@ -1,6 +1,7 @@
 /*
- * The coroutine library, so that the VM always knows which thread runs: a deadline or a cancel must reach that one
- * (a hook belongs to a thread), and a host call waits differently inside a script's own coroutine. Behaves as Lua's.
+ * The coroutine library, so that the VM always knows which thread runs: a deadline or a cancel must
+ * reach that one (a hook belongs to a thread), and a host call waits differently inside a script's
+ * own coroutine. Behaves as Lua's.
  */
 #include "vm/state.h"
 
@@ -113,7 +114,7 @@ static int co_wrap(lua_State *L)
     return 1;
 }
 
-static int co_yield(lua_State *L)
+static int co_yield (lua_State *L)
 {
     struct vm *vm = vm_of(L);
 
@@ -168,9 +169,9 @@ static int co_close(lua_State *L)
 int vm_open_coroutine(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"create", co_create},           {"resume", co_resume},   {"wrap", co_wrap},   {"yield", co_yield},
-        {"status", co_status},           {"running", co_running}, {"close", co_close}, {"isyieldable", co_yieldable},
-        {NULL, NULL}};
+        {"create", co_create}, {"resume", co_resume},         {"wrap", co_wrap},
+        {"yield", co_yield },  {"status", co_status},         {"running", co_running},
+        {"close", co_close},   {"isyieldable", co_yieldable}, {NULL, NULL}};
 
     luaL_newlib(L, functions);
     return 1;

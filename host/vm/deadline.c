@@ -1,10 +1,11 @@
 /*
  * The end of the time.
  *
- * While a script is healthy there is no hook: one halves the speed of pure Lua. A timer signal marks the deadline. If
- * the script waits for the host then, the broker's reply says "timeout", and the script has the grace period to clean up. If
- * it computes, the signal installs a hook that reports file, line and traceback and ends the process: nothing can catch
- * that. A second signal ends what no hook reaches, such as a pattern that backtracks for ever: with _exit, from the
+ * While a script is healthy there is no hook: one halves the speed of pure Lua. A timer signal
+ * marks the deadline. If the script waits for the host then, the broker's reply says "timeout", and
+ * the script has the grace period to clean up. If it computes, the signal installs a hook that
+ * reports file, line and traceback and ends the process: nothing can catch that. A second signal
+ * ends what no hook reaches, such as a pattern that backtracks for ever: with _exit, from the
  * handler. A cancel takes the same way, except that a computing script gets an error first.
  */
 #include <string.h>
@@ -51,7 +52,8 @@ static _Noreturn void give_up(lua_State *L)
     }
     value_put_string(error, "message", text.data);
     if (!vm->cancelled)
-        value_put_string(error, "hint", "the script was computing; raise `timeout`, or look at this line");
+        value_put_string(error, "hint",
+                         "the script was computing; raise `timeout`, or look at this line");
     char *colon = strrchr(place, ':');
     if (colon) {
         *colon = '\0';
@@ -63,7 +65,8 @@ static _Noreturn void give_up(lua_State *L)
     }
     luaL_traceback(L, L, NULL, 0);
     const char *trace = lua_tostring(L, -1);
-    value_put_string(error, "traceback", strncmp(trace, "stack traceback:\n", 17) == 0 ? trace + 17 : trace);
+    value_put_string(error, "traceback",
+                     strncmp(trace, "stack traceback:\n", 17) == 0 ? trace + 17 : trace);
     vm_send(vm, &frame);
     _exit(0);
 }
@@ -137,8 +140,8 @@ void vm_time_prepare(struct vm *vm)
 #define CLOSE_NS (100 * NS_PER_MS) /* the broker's clock and this timer agree to less */
 
 /*
- * The broker may answer "timeout" a moment before the timer here says the same. The script is about to clean up then, and
- * must not be taken for one that computes beyond its deadline.
+ * The broker may answer "timeout" a moment before the timer here says the same. The script is about
+ * to clean up then, and must not be taken for one that computes beyond its deadline.
  */
 void vm_time_answered(struct vm *vm)
 {

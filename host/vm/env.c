@@ -10,19 +10,27 @@ struct entry {
 };
 
 static const struct entry allowed[] = {
-    {"", "_G _VERSION assert error ipairs next pairs pcall xpcall rawequal rawget rawlen rawset select tonumber tostring "
-         "type getmetatable", "pure; they see only what the script holds"},
+    {"",
+     "_G _VERSION assert error ipairs next pairs pcall xpcall rawequal rawget rawlen rawset select "
+     "tonumber tostring "
+     "type getmetatable",
+     "pure; they see only what the script holds"},
     {"", "setmetatable", "wrapped: __gc is refused, a finalizer runs where no deadline reaches it"},
     {"", "load", "wrapped: text only, byte code can break the interpreter"},
     {"", "collectgarbage", "wrapped: \"count\" only, the collector guards the memory budget"},
     {"", "print", "wrapped: a one-way frame to the broker"},
-    {"string", "byte char find format gmatch gsub len lower match rep reverse sub upper pack packsize unpack",
+    {"string",
+     "byte char find format gmatch gsub len lower match rep reverse sub upper pack packsize unpack",
      "pure; no dump: no byte code leaves or enters"},
     {"table", "concat insert move pack remove sort unpack", "pure"},
-    {"math", "abs acos asin atan ceil cos deg exp floor fmod huge log max maxinteger min mininteger modf pi rad random "
-             "randomseed sin sqrt tan tointeger type ult", "pure; random is seeded by the broker"},
+    {"math",
+     "abs acos asin atan ceil cos deg exp floor fmod huge log max maxinteger min mininteger modf "
+     "pi rad random "
+     "randomseed sin sqrt tan tointeger type ult",
+     "pure; random is seeded by the broker"},
     {"utf8", "char charpattern codepoint codes len offset", "pure"},
-    {"coroutine", "create resume wrap yield status running close isyieldable", "our own, see coroutine.c"},
+    {"coroutine", "create resume wrap yield status running close isyieldable",
+     "our own, see coroutine.c"},
     {"os", "time clock date difftime", "the clock; nothing of the system"},
 };
 
@@ -122,9 +130,12 @@ int vm_load_text(lua_State *L, const char *text, size_t len, const char *chunk)
 
 void vm_open_environment(lua_State *L, uint64_t seed)
 {
-    static const struct { const char *name; lua_CFunction open; } libraries[] = {
-        {LUA_STRLIBNAME, luaopen_string}, {LUA_TABLIBNAME, luaopen_table},     {LUA_MATHLIBNAME, luaopen_math},
-        {LUA_UTF8LIBNAME, luaopen_utf8},  {LUA_COLIBNAME, vm_open_coroutine}, {LUA_OSLIBNAME, luaopen_os}};
+    static const struct {
+        const char *name;
+        lua_CFunction open;
+    } libraries[] = {{LUA_STRLIBNAME, luaopen_string},   {LUA_TABLIBNAME, luaopen_table},
+                     {LUA_MATHLIBNAME, luaopen_math},    {LUA_UTF8LIBNAME, luaopen_utf8},
+                     {LUA_COLIBNAME, vm_open_coroutine}, {LUA_OSLIBNAME, luaopen_os}};
 
     lua_pushcfunction(L, luaopen_base);
     lua_call(L, 0, 1);

@@ -42,7 +42,8 @@ void vm_receive(struct vm *vm, struct value *out)
         _exit(VM_EXIT_PROTOCOL);
 }
 
-/* Gives a reply to the task that waits for it. False: nobody does (it is the nested call's, or was given up). */
+/* Gives a reply to the task that waits for it. False: nobody does (it is the nested call's, or was
+ * given up). */
 static bool deliver(struct vm *vm, struct value *frame)
 {
     uint64_t id = (uint64_t)value_get_int(frame, "id", 0);
@@ -92,7 +93,8 @@ static int finish_call(lua_State *L)
 }
 
 /* Sends a call (or a say, with *id NULL). Takes *args. */
-static int request(lua_State *L, const char *t, const char *name, struct value *args, uint64_t *id, struct error *err)
+static int request(lua_State *L, const char *t, const char *name, struct value *args, uint64_t *id,
+                   struct error *err)
 {
     struct vm *vm = vm_of(L);
     cleanup_value struct value frame = {0};
@@ -239,7 +241,8 @@ static int host_signatures(lua_State *L)
 
 /* ---- tasks ---- */
 
-/* Makes a task of the function and its arguments on top of L, which it takes off; pushes the task. */
+/* Makes a task of the function and its arguments on top of L, which it takes off; pushes
+ * the task. */
 static struct task *new_task(lua_State *L, int count)
 {
     struct vm *vm = vm_of(L);
@@ -364,7 +367,8 @@ static int host_join(lua_State *L)
     if (task->done)
         return join_resumed(L, LUA_YIELD, 0);
     if (!vm->task || L != vm->task->L || !lua_isyieldable(L))
-        return luaL_error(L, "parallel() cannot wait inside a coroutine of your own, a metamethod or a sort function");
+        return luaL_error(L, "parallel() cannot wait inside a coroutine of your own, a metamethod "
+                             "or a sort function");
     vm->task->joins = task;
     return lua_yieldk(L, 0, 0, join_resumed);
 }
@@ -405,7 +409,8 @@ static int host_duration(lua_State *L)
     }
     if (lua_type(L, 1) != LUA_TSTRING) {
         lua_pushnil(L);
-        lua_pushfstring(L, "a duration is a text such as \"90s\" or a number of seconds, not %s", luaL_typename(L, 1));
+        lua_pushfstring(L, "a duration is a text such as \"90s\" or a number of seconds, not %s",
+                        luaL_typename(L, 1));
         return 2;
     }
     if (duration_parse(lua_tostring(L, 1), &ns, &err) < 0) {
@@ -428,10 +433,18 @@ static int host_where(lua_State *L)
 
 void vm_open_host(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"call", host_call},   {"say", host_say},   {"signature", host_signature}, {"signatures", host_signatures},
-        {"spawn", host_spawn}, {"join", host_join}, {"in_time", host_in_time},     {"where", host_where},
-        {"near", host_near},   {"duration", host_duration}, {"handler", vm_message_handler}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"call", host_call},
+                                         {"say", host_say},
+                                         {"signature", host_signature},
+                                         {"signatures", host_signatures},
+                                         {"spawn", host_spawn},
+                                         {"join", host_join},
+                                         {"in_time", host_in_time},
+                                         {"where", host_where},
+                                         {"near", host_near},
+                                         {"duration", host_duration},
+                                         {"handler", vm_message_handler},
+                                         {NULL, NULL}};
 
     luaL_newmetatable(L, TASK);
     lua_pushboolean(L, false);

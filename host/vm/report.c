@@ -18,7 +18,8 @@ static bool find_place(lua_State *L, char *file, size_t size, int *line)
 
     for (int level = 0; lua_getstack(L, level, &ar); level++) {
         lua_getinfo(L, "Sl", &ar);
-        if (ar.currentline < 0 || (ar.source[0] != '@' && ar.source[0] != '=') || own(ar.source + 1))
+        if (ar.currentline < 0 || (ar.source[0] != '@' && ar.source[0] != '=') ||
+            own(ar.source + 1))
             continue;
         snprintf(file, size, "%s", ar.source + 1);
         *line = ar.currentline;
@@ -75,7 +76,8 @@ static void set_place(lua_State *L, lua_State *from)
     }
 }
 
-/* Lines of a traceback that every script has: the base of a coroutine, the host's xpcall, error itself. */
+/* Lines of a traceback that every script has: the base of a coroutine, the host's xpcall, error
+ * itself. */
 static bool plumbing(const char *line, size_t len)
 {
     static const char *const names[] = {"in ?", "'xpcall'", "'error'"};
@@ -167,7 +169,8 @@ static void from_text(lua_State *L, lua_State *from, int index)
 
 static void from_table(lua_State *L, lua_State *from, int index)
 {
-    static const char *const fields[] = {"service", "code", "status", "message", "hint", "retryable", "file", "line"};
+    static const char *const fields[] = {"service", "code",      "status", "message",
+                                         "hint",    "retryable", "file",   "line"};
 
     push_new(L);
     if (has(L, index, "message")) {
@@ -273,7 +276,7 @@ static void copy_field(lua_State *L, int index, const char *key, struct value *o
 
 void vm_error_to_value(lua_State *L, int index, struct value *out)
 {
-    static const char *const fields[] = {"service", "code",      "status", "message",  "hint",
+    static const char *const fields[] = {"service",   "code", "status", "message",  "hint",
                                          "retryable", "file", "line",   "traceback"};
     struct vm *vm = vm_of(L);
 

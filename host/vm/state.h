@@ -1,8 +1,9 @@
 /*
  * What the files of vm/ share: the one state of a VM process.
  *
- * Rule of the folder: a function that takes a lua_State may end by a longjmp (memory, errors), so it owns nothing that has
- * to be freed. Whatever must outlive such a call stands in struct vm (`frame`, `out`), which is cleaned at the next use.
+ * Rule of the folder: a function that takes a lua_State may end by a longjmp (memory, errors), so
+ * it owns nothing that has to be freed. Whatever must outlive such a call stands in struct vm
+ * (`frame`, `out`), which is cleaned at the next use.
  */
 #ifndef MLHOST_VM_STATE_H
 #define MLHOST_VM_STATE_H
@@ -17,7 +18,8 @@
 #include "base/value.h"
 #include "vm/vm.h"
 
-#define VM_EXIT_OVERRUN 71  /* the deadline passed inside a C function; the broker reports the timeout */
+#define VM_EXIT_OVERRUN                                                                            \
+    71 /* the deadline passed inside a C function; the broker reports the timeout */
 #define VM_EXIT_PROTOCOL 72 /* the socket broke */
 
 struct budget {
@@ -30,10 +32,10 @@ void *budget_alloc(void *ctx, void *block, size_t old_size, size_t new_size);
 struct task {
     struct task *next;
     lua_State *L;
-    int anchor;             /* registry reference that keeps L */
-    int arguments;          /* on L's stack, for the next resume */
-    uint64_t waits_for;     /* request id; 0: none */
-    struct task *joins;     /* waits for the end of this one */
+    int anchor;         /* registry reference that keeps L */
+    int arguments;      /* on L's stack, for the next resume */
+    uint64_t waits_for; /* request id; 0: none */
+    struct task *joins; /* waits for the end of this one */
     bool has_reply, started, done, failed;
     struct value reply;
 };
@@ -43,21 +45,21 @@ enum time_stage { TIME_LEFT, TIME_GRACE, TIME_OVER };
 
 struct vm {
     lua_State *main;
-    lua_State *volatile current;            /* the thread that runs */
-    struct task *tasks, *task;              /* all; the one that runs */
+    lua_State *volatile current; /* the thread that runs */
+    struct task *tasks, *task;   /* all; the one that runs */
     int fd;
     const struct signature *const *signatures;
     size_t signature_count;
     struct budget budget;
     struct buf in, out;
-    struct value frame;                     /* the last frame received */
+    struct value frame; /* the last frame received */
     uint64_t next_id;
     int64_t grace_ms;
-    bool override;                          /* modules come from MLHOST_LUA_PATH, through the broker */
-    volatile sig_atomic_t waiting;          /* inside a blocking read */
-    volatile sig_atomic_t time;             /* enum time_stage */
-    volatile sig_atomic_t stop;             /* cancelled or interrupted, not yet told to the script */
-    volatile sig_atomic_t cancelled;        /* the time ran out because of a cancel */
+    bool override;                   /* modules come from MLHOST_LUA_PATH, through the broker */
+    volatile sig_atomic_t waiting;   /* inside a blocking read */
+    volatile sig_atomic_t time;      /* enum time_stage */
+    volatile sig_atomic_t stop;      /* cancelled or interrupted, not yet told to the script */
+    volatile sig_atomic_t cancelled; /* the time ran out because of a cancel */
 };
 
 static inline struct vm *vm_of(lua_State *L)
@@ -68,15 +70,18 @@ static inline struct vm *vm_of(lua_State *L)
 /* ---- codec.c ---- */
 extern const char vm_array_key, vm_error_key; /* registry keys (addresses) of the metatables */
 #define VM_HANDLE "mlhost.handle"
-/* Never longjmps. ERR_INVALID names the path of what cannot cross ("stages[1].run: a function ..."). */
+/* Never longjmps. ERR_INVALID names the path of what cannot cross ("stages[1].run: a function
+ * ..."). */
 int vm_to_value(lua_State *L, int index, struct value *out, struct error *err);
 void vm_push_value(lua_State *L, const struct value *v);
-void vm_open_codec(lua_State *L); /* metatables, and the functions of json, yaml and handles in the table on top */
+void vm_open_codec(
+    lua_State *L); /* metatables, and the functions of json, yaml and handles in the table on top */
 
 /* ---- report.c ---- */
 /* "file:line" of the innermost function that is not the host's own, or "". */
 void vm_where(lua_State *L, char *out, size_t size);
-/* Leaves an error object with service, code, message, hint ... file, line, traceback for the error at index. */
+/* Leaves an error object with service, code, message, hint ... file, line, traceback for the error
+ * at index. */
 void vm_push_error_object(lua_State *L, lua_State *from, int index);
 /* Message handler: any error -> error object with the traceback of L. */
 int vm_message_handler(lua_State *L);
@@ -86,26 +91,28 @@ _Noreturn int vm_raise(lua_State *L, const struct error *err);
 void vm_error_to_value(lua_State *L, int index, struct value *out);
 
 /* ---- host.c ---- */
-void vm_send(struct vm *vm, const struct value *frame); /* ends the process when the socket is broken */
-void vm_receive(struct vm *vm, struct value *out);      /* blocks for one frame */
-void vm_open_host(lua_State *L);                        /* call, say, spawn, join ... in the table on top */
+void vm_send(struct vm *vm,
+             const struct value *frame);           /* ends the process when the socket is broken */
+void vm_receive(struct vm *vm, struct value *out); /* blocks for one frame */
+void vm_open_host(lua_State *L); /* call, say, spawn, join ... in the table on top */
 /* A call that blocks the whole VM; pushes its result or raises. */
 int vm_call_now(lua_State *L, const char *name, struct value *args);
-/* Runs fn (with `arguments` values, all on top of L's stack) as a task, and with it all others, until it has ended.
- * True: its results are on the stack of *thread. False: the error object is. */
+/* Runs fn (with `arguments` values, all on top of L's stack) as a task, and with it all others,
+ * until it has ended. True: its results are on the stack of *thread. False: the error object is. */
 bool vm_run(struct vm *vm, lua_State *L, int arguments, lua_State **thread);
 
 /* ---- coroutine.c, env.c, module.c ---- */
 int vm_open_coroutine(lua_State *L);
 void vm_open_environment(lua_State *L, uint64_t seed);
-int vm_load_text(lua_State *L, const char *text, size_t len, const char *chunk); /* text only; as lua_load */
-void vm_open_modules(lua_State *L); /* global require; embedded modules */
+int vm_load_text(lua_State *L, const char *text, size_t len,
+                 const char *chunk); /* text only; as lua_load */
+void vm_open_modules(lua_State *L);  /* global require; embedded modules */
 int vm_require(lua_State *L);
 
 /* ---- deadline.c ---- */
-void vm_time_prepare(struct vm *vm);                  /* handlers; before the seal */
-void vm_time_start(struct vm *vm, int64_t left_ms);   /* INT64_MAX: no deadline */
-void vm_time_answered(struct vm *vm);                  /* a call was answered with "timeout" */
-void vm_time_renew(lua_State *L);                     /* L runs (again): pending stops reach it */
+void vm_time_prepare(struct vm *vm);                /* handlers; before the seal */
+void vm_time_start(struct vm *vm, int64_t left_ms); /* INT64_MAX: no deadline */
+void vm_time_answered(struct vm *vm);               /* a call was answered with "timeout" */
+void vm_time_renew(lua_State *L);                   /* L runs (again): pending stops reach it */
 
 #endif

@@ -1,5 +1,5 @@
-/* The readers of outside data in base: the first byte chooses frame, JSON, YAML or a duration. What is read must survive being
- * written and read again. */
+/* The readers of outside data in base: the first byte chooses frame, JSON, YAML or a duration. What
+ * is read must survive being written and read again. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 1:
         if (value_from_json(body, size - 1, "fuzz", &small, &v, &err) == 0) {
             value_to_json(&v, TEXT_SORTED, &text);
-            if (value_from_json(text.data, text.len, "again", NULL, &back, &err) < 0 || !value_equal(&v, &back))
+            if (value_from_json(text.data, text.len, "again", NULL, &back, &err) < 0 ||
+                !value_equal(&v, &back))
                 abort();
         }
         break;

@@ -1,6 +1,7 @@
 /*
- * A broker for unit tests of primitives: the call_* functions over plain memory. Secrets and handles are real objects
- * with ids; policy is two variables. The program's own broker is not linked in.
+ * A broker for unit tests of primitives: the call_* functions over plain memory. Secrets and
+ * handles are real objects with ids; policy is two variables. The program's own broker is not
+ * linked in.
  */
 #ifndef MLHOST_TESTS_FAKE_CALL_H
 #define MLHOST_TESTS_FAKE_CALL_H
@@ -15,20 +16,26 @@
 
 struct broker {
     struct http *http;
-    const struct value *config;  /* of every service */
+    const struct value *config; /* of every service */
     const char *unix_socket;
     const char *profile;
     bool deny_net;
     int net_asked;
-    struct { void *object; void (*drop)(void *); char *bytes; size_t len; } things[256];
+    struct {
+        void *object;
+        void (*drop)(void *);
+        char *bytes;
+        size_t len;
+    } things[256];
     size_t count;
-    struct buf masked;           /* every secret, a line each */
+    struct buf masked; /* every secret, a line each */
 };
 
 void call_service(struct call *call, const char *service, struct service_target *out)
 {
     (void)service;
-    *out = (struct service_target){call->broker->config, call->broker->unix_socket, call->broker->profile};
+    *out = (struct service_target){call->broker->config, call->broker->unix_socket,
+                                   call->broker->profile};
 }
 
 struct http *call_http(struct call *call, struct error *err)
@@ -48,7 +55,8 @@ int call_http_allow(void *ctx, const char *host, int port, const char *address, 
     return 0;
 }
 
-void call_handle_new(struct call *call, const char *type, void *object, void (*drop)(void *), struct value *out)
+void call_handle_new(struct call *call, const char *type, void *object, void (*drop)(void *),
+                     struct value *out)
 {
     struct broker *b = call->broker;
 
@@ -124,7 +132,8 @@ const char *call_state_dir(struct call *call)
     return "/tmp/.mlhost";
 }
 
-void call_progress(struct call *call, const char *label, int64_t done, int64_t total, const char *unit)
+void call_progress(struct call *call, const char *label, int64_t done, int64_t total,
+                   const char *unit)
 {
     (void)call;
     (void)label;

@@ -17,13 +17,13 @@
 #include "check.h"
 
 struct stage {
-    char folder[64];          /* the workspace */
+    char folder[64]; /* the workspace */
     struct config config;
     struct broker_spec spec;
-    struct value events;      /* array */
-    struct value result;      /* the last event */
-    struct buf out;           /* of all output events */
-    int64_t cancel_after_ms;  /* 0: never */
+    struct value events;     /* array */
+    struct value result;     /* the last event */
+    struct buf out;          /* of all output events */
+    int64_t cancel_after_ms; /* 0: never */
     int64_t elapsed_ms;
 };
 
@@ -158,7 +158,8 @@ static inline const char *stage_said(struct stage *s)
     const struct value *error = value_get(&s->result, "error");
     buf_clear(&text);
     if (error)
-        buf_printf(&text, "%s: %s", value_get_string(error, "code", "?"), value_get_string(error, "message", "?"));
+        buf_printf(&text, "%s: %s", value_get_string(error, "code", "?"),
+                   value_get_string(error, "message", "?"));
     else
         value_to_json(value_get(&s->result, "ok"), TEXT_SORTED, &text);
     return text.data;

@@ -38,8 +38,12 @@ static void durations_are_read_and_printed(void **state)
     (void)state;
     struct error err = {0};
     int64_t ns;
-    static const struct { const char *text; int64_t ms; } good[] = {
-        {"500ms", 500}, {"30s", 30000}, {"5m", 300000}, {"1h30m", 5400000}, {"2d", 172800000}, {"1.5s", 1500}, {"7", 7000},
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } good[] = {
+        {"500ms", 500},    {"30s", 30000}, {"5m", 300000}, {"1h30m", 5400000},
+        {"2d", 172800000}, {"1.5s", 1500}, {"7", 7000},
     };
     static const char *const bad[] = {"", "s", "5 m", "5x", "-3s", "1h-2m", "nan", "1e400s"};
 
@@ -86,7 +90,8 @@ static void arguments_are_checked_by_their_signature(void **state)
 {
     (void)state;
     struct error err = {0};
-    static const struct signature sign = {"registry.push", "image:image to:string? jobs:int? auth:secret?", "", ""};
+    static const struct signature sign = {"registry.push",
+                                          "image:image to:string? jobs:int? auth:secret?", "", ""};
     cleanup_value struct value args = {0};
 
     value_set_map(&args);
@@ -122,11 +127,14 @@ static void configuration_mistakes_name_file_line_and_allowed_words(void **state
     (void)state;
     struct error err = {0};
     struct config config = {0};
-    static const struct { const char *text, *says, *hint; } bad[] = {
+    static const struct {
+        const char *text, *says, *hint;
+    } bad[] = {
         {"profile: azure\n", "unknown profile 'azure'", "local"},
-        {"profiles:\n  a:\n    mlflo:\n      url: x\n", "mlhost.yaml:3: unknown key 'mlflo' in a (did you mean 'mlflow'?)",
-         "registry"},
-        {"profiles:\n  a:\n    mlflow:\n      auth: { type: bearr }\n", "unknown type 'bearr'", "azure_ad"},
+        {"profiles:\n  a:\n    mlflo:\n      url: x\n",
+         "mlhost.yaml:3: unknown key 'mlflo' in a (did you mean 'mlflow'?)", "registry"},
+        {"profiles:\n  a:\n    mlflow:\n      auth: { type: bearr }\n", "unknown type 'bearr'",
+         "azure_ad"},
         {"jobs: many\n", "mlhost.yaml:1: 'jobs' must be a positive whole number", ""},
         {"permissions:\n  exec: git\n", "mlhost.yaml:2: 'exec' must be a list", ""},
         {"a: [\n", "not YAML", ""},
@@ -136,7 +144,9 @@ static void configuration_mistakes_name_file_line_and_allowed_words(void **state
         fails(load_text(bad[i].text, &config, &err), err, ERR_INVALID, bad[i].says);
         holds(err.hint, bad[i].hint);
     }
-    ok(load_text("profile: team\nprofiles:\n  team:\n    mlflow: { url: 'http://x' }\n", &config, &err), err);
+    ok(load_text("profile: team\nprofiles:\n  team:\n    mlflow: { url: 'http://x' }\n", &config,
+                 &err),
+       err);
     assert_string_equal(config.profile, "team");
     assert_false(config_is_local(&config));
     assert_string_equal(value_get_string(config_service(&config, "mlflow"), "url", ""), "http://x");

@@ -33,7 +33,8 @@ static void test_files(void **state)
     stage_file(&s, "data.txt", "hello");
     stage_do(&s, "local fs = require 'fs'\n"
                  "fs.write(cx.out 'a/b.txt', fs.read 'data.txt' .. '!')\n"
-                 "return { fs.read(cx.out 'a/b.txt'), fs.exists 'nope', fs.glob '**/*.txt', fs.stat('data.txt').size }");
+                 "return { fs.read(cx.out 'a/b.txt'), fs.exists 'nope', fs.glob '**/*.txt', "
+                 "fs.stat('data.txt').size }");
     assert_string_equal(stage_said(&s), "[\"hello!\",false,[\"data.txt\",\"out/a/b.txt\"],5]");
     stage_do(&s, "require('fs').write('data.txt', 'x')");
     holds(stage_said(&s), "denied: stage 'main' may not write 'data.txt'");
@@ -72,7 +73,8 @@ static void test_timeout_in_a_call_cleans_up(void **state)
     (void)state;
     stage_open(&s, "stage");
     s.spec.timeout_ns = 300 * NS_PER_MS;
-    stage_do(&s, "defer(function() print 'cleaned' require('fs').write(cx.out 'x', 'y') print 'twice' end)\nsleep(10)");
+    stage_do(&s, "defer(function() print 'cleaned' require('fs').write(cx.out 'x', 'y') print "
+                 "'twice' end)\nsleep(10)");
     holds(stage_said(&s), "timeout: ");
     assert_int_equal(value_get_int(value_get(&s.result, "error"), "line", 0), 3);
     holds(s.out.data, "cleaned\ntwice\n");
@@ -106,12 +108,15 @@ static void test_parallel(void **state)
     stage_do(&s, "return parallel(4, { 1, 2, 3, 4 }, function(x) sleep '200ms' return x * x end)");
     assert_string_equal(stage_said(&s), "[1,4,9,16]");
     assert_in_range(s.elapsed_ms, 190, 600);
-    stage_do(&s, "return parallel(2, { 1, 2, 3 }, function(x) sleep '10ms' if x == 2 then error 'two' end return x end)");
+    stage_do(&s, "return parallel(2, { 1, 2, 3 }, function(x) sleep '10ms' if x == 2 then error "
+                 "'two' end return x end)");
     holds(stage_said(&s), "failed: two");
-    stage_do(&s, "local co = coroutine.wrap(function() sleep '10ms' coroutine.yield(1) sleep '10ms' return 2 end)\n"
+    stage_do(&s, "local co = coroutine.wrap(function() sleep '10ms' coroutine.yield(1) sleep "
+                 "'10ms' return 2 end)\n"
                  "return { co(), co() }");
     assert_string_equal(stage_said(&s), "[1,2]");
-    stage_do(&s, "local t = { 3, 1, 2 } table.sort(t, function(a, b) sleep '1ms' return a < b end) return t");
+    stage_do(&s, "local t = { 3, 1, 2 } table.sort(t, function(a, b) sleep '1ms' return a < b end) "
+                 "return t");
     assert_string_equal(stage_said(&s), "[1,2,3]");
     stage_close(&s);
 }
@@ -123,7 +128,8 @@ static void test_try_and_errors(void **state)
     stage_open(&s, "stage");
     stage_do(&s, "local v, err = try(require('fs').read, 'nope')\n"
                  "return { v == nil, err.code, err.line, tostring(err) }");
-    assert_string_equal(stage_said(&s), "[true,\"not_found\",2,\"main.lua:2: nope: No such file or directory\"]");
+    assert_string_equal(stage_said(&s),
+                        "[true,\"not_found\",2,\"main.lua:2: nope: No such file or directory\"]");
     stage_do(&s, "require('host').fs.read { pth = 'x' }");
     holds(stage_said(&s), "usage: fs.read: unknown argument 'pth' (did you mean 'path'?)");
     stage_do(&s, "require('host').fs.raed 'x'");
@@ -143,7 +149,8 @@ static void test_memory(void **state)
     s.spec.memory_limit = 32u << 20;
     stage_do(&s, "local t = {} for i = 1, 1e9 do t[i] = i end");
     holds(stage_said(&s), "memory: the script has used up its memory");
-    stage_do(&s, "local ok, err = pcall(string.rep, 'x', 1 << 30) return { ok, #tostring(err) > 0 }");
+    stage_do(&s,
+             "local ok, err = pcall(string.rep, 'x', 1 << 30) return { ok, #tostring(err) > 0 }");
     assert_string_equal(stage_said(&s), "[false,true]");
     stage_close(&s);
 }
@@ -153,14 +160,18 @@ static void test_environment(void **state)
     struct stage s;
     (void)state;
     stage_open(&s, "stage");
-    stage_do(&s, "return { io, debug, package, dofile, loadfile, string.dump, os.execute, os.getenv, os.exit, "
+    stage_do(&s, "return { io, debug, package, dofile, loadfile, string.dump, os.execute, "
+                 "os.getenv, os.exit, "
                  "collectgarbage('count') > 0, (pcall(collectgarbage, 'stop')) }");
     assert_string_equal(stage_said(&s), "invalid: the result: value: a list with holes");
-    stage_do(&s, "local gone = {} for _, name in ipairs { 'io', 'debug', 'package', 'dofile', 'loadfile', 'warn' } do\n"
-                 "  if _G[name] ~= nil then gone[#gone + 1] = name end end\n"
-                 "return { #gone, string.dump == nil, os.execute == nil, os.getenv == nil, os.exit == nil,\n"
-                 "  (pcall(collectgarbage, 'stop')), (pcall(setmetatable, {}, { __gc = print })),\n"
-                 "  (load('\\27Lua')) == nil, getmetatable('') }");
+    stage_do(
+        &s,
+        "local gone = {} for _, name in ipairs { 'io', 'debug', 'package', 'dofile', 'loadfile', "
+        "'warn' } do\n"
+        "  if _G[name] ~= nil then gone[#gone + 1] = name end end\n"
+        "return { #gone, string.dump == nil, os.execute == nil, os.getenv == nil, os.exit == nil,\n"
+        "  (pcall(collectgarbage, 'stop')), (pcall(setmetatable, {}, { __gc = print })),\n"
+        "  (load('\\27Lua')) == nil, getmetatable('') }");
     assert_string_equal(stage_said(&s), "[0,true,true,true,true,false,false,true,false]");
     stage_close(&s);
 }
@@ -180,7 +191,8 @@ static void test_secrets(void **state)
                  "local t = secret.get 'TEST_TOKEN'\n"
                  "local b = secret.format('Bearer %s', t)\n"
                  "local r = exec { 'cat', input = b }\n"
-                 "exec { 'sh', '-c', 'printf s3cr3t-; sleep 0.1; printf value; printf %s \"$TEST_TOKEN\" | base64' }\n"
+                 "exec { 'sh', '-c', 'printf s3cr3t-; sleep 0.1; printf value; printf %s "
+                 "\"$TEST_TOKEN\" | base64' }\n"
                  "log.info('got %s', r.out)\n"
                  "return { tostring(t), pcall(function() return t .. 'x' end), #r.out, r.out }");
     holds(stage_said(&s), "\"<secret TEST_TOKEN>\"");
@@ -208,7 +220,8 @@ static void test_exec(void **state)
     stage_permit(&s, "exec", "sh");
     stage_permit(&s, "exec", "no-such-command");
     stage_do(&s, "local exec = require 'exec'\n"
-                 "local r = exec { 'sh', '-c', 'echo out; echo err >&2; echo $X; exit 3', check = false, env = { X = 'y' } }\n"
+                 "local r = exec { 'sh', '-c', 'echo out; echo err >&2; echo $X; exit 3', check = "
+                 "false, env = { X = 'y' } }\n"
                  "return { r.status, r.out, r.err }");
     assert_string_equal(stage_said(&s), "[3,\"out\\ny\\n\",\"err\\n\"]");
     stage_do(&s, "require('exec') { 'sh', '-c', 'echo broken >&2; exit 3' }");
@@ -226,11 +239,15 @@ static void test_plan(void **state)
     struct stage s;
     (void)state;
     stage_open(&s, "plan");
-    stage_run(&s, "pipeline 'p' { timeout = '1h', params = { n = 1 } }\n"
-                  "stage 'a' { run = function() end }\n"
-                  "stage 'b' { needs = { 'a' }, timeout = '5m', retry = { max = 2, backoff = '1s' },\n"
-                  "  matrix = { x = { 1, 2 } }, when = function() return true end, run = function() end }\n");
-    holds(stage_said(&s), "\"pipeline\":{\"name\":\"p\",\"params\":{\"n\":1},\"permissions\":{},\"timeout\":\"1h\"}");
+    stage_run(
+        &s,
+        "pipeline 'p' { timeout = '1h', params = { n = 1 } }\n"
+        "stage 'a' { run = function() end }\n"
+        "stage 'b' { needs = { 'a' }, timeout = '5m', retry = { max = 2, backoff = '1s' },\n"
+        "  matrix = { x = { 1, 2 } }, when = function() return true end, run = function() end }\n");
+    holds(
+        stage_said(&s),
+        "\"pipeline\":{\"name\":\"p\",\"params\":{\"n\":1},\"permissions\":{},\"timeout\":\"1h\"}");
     holds(stage_said(&s), "{\"file\":\"main.lua\",\"line\":2,\"name\":\"a\",\"needs\":[]}");
     holds(stage_said(&s), "\"matrix\":{\"x\":[1,2]}");
     stage_run(&s, "stage 'a' { nedds = {}, run = function() end }");
@@ -256,11 +273,15 @@ static void test_context(void **state)
     value_set_map(params);
     value_put_int(params, "epochs", 5);
     s.spec.stage = "main[x=1]";
-    stage_run(&s, "pipeline 'p' { params = { epochs = 1, other = { type = 'int' } } }\n"
-                  "stage 'main' { run = function(cx) return { cx.params.epochs, cx.params.other == nil, "
-                  "select(2, pcall(function() return cx.params.epoch end)) } end }");
-    holds(stage_said(&s), "[5,true,\"main.lua:2: there is no parameter 'epoch' (did you mean 'epochs'?)\"]");
-    stage_run(&s, "stage 'main' { when = function() return false, 'not today' end, run = function() end }");
+    stage_run(
+        &s, "pipeline 'p' { params = { epochs = 1, other = { type = 'int' } } }\n"
+            "stage 'main' { run = function(cx) return { cx.params.epochs, cx.params.other == nil, "
+            "select(2, pcall(function() return cx.params.epoch end)) } end }");
+    holds(stage_said(&s),
+          "[5,true,\"main.lua:2: there is no parameter 'epoch' (did you mean 'epochs'?)\"]");
+    stage_run(
+        &s,
+        "stage 'main' { when = function() return false, 'not today' end, run = function() end }");
     assert_true(value_get_bool(&s.result, "skipped", false));
     assert_string_equal(value_get_string(&s.result, "reason", ""), "not today");
     stage_close(&s);
@@ -297,8 +318,10 @@ static void test_json_and_yaml(void **state)
                  "local v = json.decode '{\"a\":[],\"b\":{},\"n\":null,\"i\":1,\"f\":1.0}'\n"
                  "assert(v.n == json.null and math.type(v.i) == 'integer')\n"
                  "return { json.encode(v), json.encode(json.array()), yaml.decode('a: [1, x]').a, "
-                 "tostring(select(2, pcall(json.decode, '{', 'f.json'))), tostring(select(2, pcall(json.encode, { f = print }))) }");
-    holds(stage_said(&s), "[\"{\\\"a\\\":[],\\\"b\\\":{},\\\"f\\\":1.0,\\\"i\\\":1,\\\"n\\\":null}\",\"[]\",[1,\"x\"]");
+                 "tostring(select(2, pcall(json.decode, '{', 'f.json'))), tostring(select(2, "
+                 "pcall(json.encode, { f = print }))) }");
+    holds(stage_said(&s), "[\"{\\\"a\\\":[],\\\"b\\\":{},\\\"f\\\":1.0,\\\"i\\\":1,\\\"n\\\":null}"
+                          "\",\"[]\",[1,\"x\"]");
     holds(stage_said(&s), "f.json:1:");
     holds(stage_said(&s), "f: a function cannot leave the script");
     stage_close(&s);

@@ -1,4 +1,5 @@
-/* include/mlhost/mlhost.h as an embedding program uses it: registered primitives, called from scripts. */
+/* include/mlhost/mlhost.h as an embedding program uses it: registered primitives, called from
+ * scripts. */
 #include "stage.h"
 
 #include <mlhost/mlhost.h>
@@ -92,13 +93,14 @@ static int wait_for_end(struct mlhost_call *call, void *data)
     (void)data;
     while (!mlhost_cancelled(call) && mlhost_time_left_ms(call) > 0)
         poll(&fd, 1, (int)mlhost_time_left_ms(call));
-    return mlhost_fail(call, mlhost_cancelled(call) ? MLHOST_CANCELLED : MLHOST_TIMEOUT, "waited in vain");
+    return mlhost_fail(call, mlhost_cancelled(call) ? MLHOST_CANCELLED : MLHOST_TIMEOUT,
+                       "waited in vain");
 }
 
 static char shared[] = "shared";
 static const struct mlhost_primitive rows[] = {
-    {"example.echo", "text:string? int:int? number:number? bool:bool? tags:map? list:array?", "all:map", "what it got",
-     echo, shared},
+    {"example.echo", "text:string? int:int? number:number? bool:bool? tags:map? list:array?",
+     "all:map", "what it got", echo, shared},
     {"example.refuse", "silent:bool?", NULL, "always fails", refuse, NULL},
     {"example.measure", "key:secret", "info:map", "how long a secret is", measure, NULL},
     {"example.ask", "what:string name:string", "path:string?", "asks for a permission", ask, NULL},
@@ -172,14 +174,17 @@ static void test_arguments_and_results(void **state)
     (void)state;
     stage_open(&s, "stage");
     stage_do(&s, "local host = require 'host'\n"
-                 "local a = host.example.echo { text = 'x', int = 3, number = 2, bool = false, tags = { k = 'v' },\n"
+                 "local a = host.example.echo { text = 'x', int = 3, number = 2, bool = false, "
+                 "tags = { k = 'v' },\n"
                  "  list = { 1, 2, 3.5 } }\n"
                  "local b = host.example.echo()\n"
-                 "return { a.text, a.int, a.number, a.bool, a.given, a.pairs, a.sum, a.data, a.where, a.run,\n"
+                 "return { a.text, a.int, a.number, a.bool, a.given, a.pairs, a.sum, a.data, "
+                 "a.where, a.run,\n"
                  "  b.text, b.int, b.number, b.bool, b.given, b.pairs, b.sum }");
-    assert_string_equal(stage_said(&s),
-                        "[\"x\",3,2.0,false,true,[[\"k\",\"v\"]],1003,\"shared\",\"main\",\"run-1\","
-                        "\"none\",-1,0.5,true,false,[],0]");
+    assert_string_equal(
+        stage_said(&s),
+        "[\"x\",3,2.0,false,true,[[\"k\",\"v\"]],1003,\"shared\",\"main\",\"run-1\","
+        "\"none\",-1,0.5,true,false,[],0]");
     stage_do(&s, "return require('host').example.echo { itn = 3 }");
     holds(stage_said(&s), "usage: example.echo: unknown argument 'itn' (did you mean 'int'?)");
     stage_do(&s, "return require('host').example.echo { int = 'three' }");
@@ -195,8 +200,9 @@ static void test_errors(void **state)
     stage_open(&s, "stage");
     stage_do(&s, "local _, e = try(require('host').example.refuse)\n"
                  "return { e.service, e.code, e.message, e.hint, e.status, e.retryable }");
-    assert_string_equal(stage_said(&s),
-                        "[\"example\",\"rate_limited\",\"asked 7 times\",\"wait for 60 s\",429,true]");
+    assert_string_equal(
+        stage_said(&s),
+        "[\"example\",\"rate_limited\",\"asked 7 times\",\"wait for 60 s\",429,true]");
     stage_do(&s, "require('host').example.refuse(true)");
     holds(stage_said(&s), "internal: example.refuse failed without saying why");
     stage_close(&s);
@@ -212,11 +218,12 @@ static void test_secrets(void **state)
     struct value *env = value_put(&s.spec.permissions, "env");
     value_set_array(env);
     value_push_string(env, "MLHOST_TEST_KEY");
-    stage_do(&s, "local secret, host = require 'secret', require 'host'\n"
-                 "local info = host.example.measure(secret.get 'MLHOST_TEST_KEY')\n"
-                 "print 'it is hunter2hunter2 and swordfish'\n"
-                 "return { info.length, secret.is(info.twice), host.example.measure('text').length,\n"
-                 "  host.example.measure(info.twice).length }");
+    stage_do(&s,
+             "local secret, host = require 'secret', require 'host'\n"
+             "local info = host.example.measure(secret.get 'MLHOST_TEST_KEY')\n"
+             "print 'it is hunter2hunter2 and swordfish'\n"
+             "return { info.length, secret.is(info.twice), host.example.measure('text').length,\n"
+             "  host.example.measure(info.twice).length }");
     assert_string_equal(stage_said(&s), "[9,true,4,14]");
     assert_string_equal(s.out.data, "it is *** and ***\n");
     stage_close(&s);
@@ -229,16 +236,20 @@ static void test_permissions(void **state)
     (void)state;
     stage_open(&s, "stage");
     stage_file(&s, "data.txt", "hello");
-    stage_do(&s, "local ask = require('host').example.ask\n"
-                 "local out = { (ask('read', 'data.txt'):match '[^/]+$') }\n"
-                 "for i, what in ipairs { 'read', 'write', 'net', 'env', 'exec' } do\n"
-                 "  local name = ({ '/etc/passwd', '/etc/passwd', 'example.org', 'HOME', 'ls' })[i]\n"
-                 "  local _, e = try(ask, what, name)\n"
-                 "  out[#out + 1] = e.code .. ' ' .. tostring(e.hint:find('permissions = { ' .. what, 1, true) ~= nil)\n"
-                 "end\n"
-                 "return out");
-    assert_string_equal(stage_said(&s), "[\"data.txt\",\"denied true\",\"denied true\",\"denied true\",\"denied true\","
-                                        "\"denied true\"]");
+    stage_do(&s,
+             "local ask = require('host').example.ask\n"
+             "local out = { (ask('read', 'data.txt'):match '[^/]+$') }\n"
+             "for i, what in ipairs { 'read', 'write', 'net', 'env', 'exec' } do\n"
+             "  local name = ({ '/etc/passwd', '/etc/passwd', 'example.org', 'HOME', 'ls' })[i]\n"
+             "  local _, e = try(ask, what, name)\n"
+             "  out[#out + 1] = e.code .. ' ' .. tostring(e.hint:find('permissions = { ' .. what, "
+             "1, true) ~= nil)\n"
+             "end\n"
+             "return out");
+    assert_string_equal(
+        stage_said(&s),
+        "[\"data.txt\",\"denied true\",\"denied true\",\"denied true\",\"denied true\","
+        "\"denied true\"]");
     stage_close(&s);
 }
 
@@ -261,7 +272,8 @@ static void test_time(void **state)
 /* The whole program, twice in one process. */
 static void test_run_file(void **state)
 {
-    static const char *const options[] = {"--output", "plain", "--allow-degraded", "-P", "n=4", NULL};
+    static const char *const options[] = {"--output", "plain", "--allow-degraded",
+                                          "-P",       "n=4",   NULL};
     char folder[] = "/tmp/mlhost-embed-XXXXXX", before[4096];
 
     (void)state;
@@ -290,8 +302,8 @@ static void test_run_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_register), cmocka_unit_test(test_arguments_and_results),
-        cmocka_unit_test(test_errors),   cmocka_unit_test(test_secrets),
+        cmocka_unit_test(test_register),    cmocka_unit_test(test_arguments_and_results),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_secrets),
         cmocka_unit_test(test_permissions), cmocka_unit_test(test_time),
         cmocka_unit_test(test_run_file),
     };

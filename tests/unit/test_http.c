@@ -1,4 +1,5 @@
-/* The HTTP client against a server that misbehaves: what is repeated, what is not, and what the errors say. */
+/* The HTTP client against a server that misbehaves: what is repeated, what is not, and what the
+ * errors say. */
 #include "fault_server.h"
 
 #include <cmocka.h>
@@ -39,7 +40,8 @@ static int64_t seen(const char *name)
     snprintf(path, sizeof(path), "/seen/%s", name);
     struct http_request request = get(path);
     assert_int_equal(http_perform(http, &request, &response, &err), 0);
-    assert_int_equal(value_from_json(response.body.data, response.body.len, "seen", NULL, &v, &err), 0);
+    assert_int_equal(value_from_json(response.body.data, response.body.len, "seen", NULL, &v, &err),
+                     0);
     return value_get_int(&v, "count", -1);
 }
 
@@ -166,13 +168,20 @@ static void test_reply_targets(void **state)
 
 static void test_statuses(void **state)
 {
-    static const struct { const char *path; enum error_code code; const char *message; const char *hint; } cases[] = {
-        {"/status/401?style=mlflow&token=hush", ERR_UNAUTHORIZED, "answered 401 not authenticated", "credentials"},
+    static const struct {
+        const char *path;
+        enum error_code code;
+        const char *message;
+        const char *hint;
+    } cases[] = {
+        {"/status/401?style=mlflow&token=hush", ERR_UNAUTHORIZED, "answered 401 not authenticated",
+         "credentials"},
         {"/status/403", ERR_FORBIDDEN, "answered 403 forbidden", "role"},
         {"/status/404?style=mlflow", ERR_NOT_FOUND, "answered 404 not found: {\"error_code\"", ""},
         {"/status/418?style=html", ERR_FAILED, "answered 418: Gateway Sorry come back", ""},
         {"/status/429", ERR_RATE_LIMITED, "answered 429 too many requests", "slow down"},
-        {"/status/500?style=html", ERR_UNAVAILABLE, "answered 500 internal server error", "tried 2 times"},
+        {"/status/500?style=html", ERR_UNAVAILABLE, "answered 500 internal server error",
+         "tried 2 times"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -239,7 +248,8 @@ static void test_repeats(void **state)
     }
     { /* an HTTP date that has passed means now */
         cleanup_response struct http_response response = {0};
-        struct http_request request = get("/flaky/date/1/503?retry_after=Thu,%2001%20Jan%202015%2000:00:00%20GMT");
+        struct http_request request =
+            get("/flaky/date/1/503?retry_after=Thu,%2001%20Jan%202015%2000:00:00%20GMT");
         assert_int_equal(http_perform(http, &request, &response, &err), 0);
         assert_int_equal(response.status, 200);
     }
@@ -272,7 +282,8 @@ static void test_nothing_answers(void **state)
     assert_int_equal(err.code, ERR_UNAVAILABLE);
     assert_true(err.retryable);
     assert_non_null(strstr(err.message, "POST http://127.0.0.1:1/path?...: nothing answers"));
-    assert_non_null(strstr(err.message, "after 2 attempts")); /* nothing was sent, so even a POST is repeated */
+    assert_non_null(
+        strstr(err.message, "after 2 attempts")); /* nothing was sent, so even a POST is repeated */
     assert_null(strstr(err.message, "hush"));
     assert_null(strstr(err.message, "pw"));
     assert_string_equal(err.hint, "is a server listening at 127.0.0.1:1?");
@@ -340,7 +351,11 @@ static void test_cancel(void **state)
     }
 }
 
-struct asked { int hosts, addresses; bool refuse_address; int last_port; };
+struct asked {
+    int hosts, addresses;
+    bool refuse_address;
+    int last_port;
+};
 
 static int allow(void *ctx, const char *host, int port, const char *address, struct error *err)
 {
@@ -353,7 +368,9 @@ static int allow(void *ctx, const char *host, int port, const char *address, str
         return 0;
     }
     asked->addresses++;
-    return asked->refuse_address ? error_set(err, ERR_DENIED, "net %s:%d is not granted", host, port) : 0;
+    return asked->refuse_address
+               ? error_set(err, ERR_DENIED, "net %s:%d is not granted", host, port)
+               : 0;
 }
 
 static void test_redirects(void **state)
@@ -432,7 +449,10 @@ static void test_denied(void **state)
 
 static void test_misuse(void **state)
 {
-    static const struct { const char *url; const char *says; } cases[] = {
+    static const struct {
+        const char *url;
+        const char *says;
+    } cases[] = {
         {"file:///etc/passwd", "only http and https"},
         {"gopher://127.0.0.1/", "only http and https"},
         {"no url", "is not a URL"},
@@ -511,12 +531,12 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),     cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_plain),         cmocka_unit_test(test_bodies),
         cmocka_unit_test(test_reply_targets), cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_repeats),   cmocka_unit_test(test_nothing_answers),
-        cmocka_unit_test(test_time),      cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_redirects), cmocka_unit_test(test_denied),
-        cmocka_unit_test(test_misuse),    cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_repeats),       cmocka_unit_test(test_nothing_answers),
+        cmocka_unit_test(test_time),          cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_redirects),     cmocka_unit_test(test_denied),
+        cmocka_unit_test(test_misuse),        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

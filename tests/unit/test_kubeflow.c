@@ -1,6 +1,7 @@
 /*
- * The Lua logic of the embedded Kubeflow service, in the very state that the program runs it in: each file of
- * tests/unit/kubeflow returns a list of { name, function }; what a function raises is its failure.
+ * The Lua logic of the embedded Kubeflow service, in the very state that the program runs it in:
+ * each file of tests/unit/kubeflow returns a list of { name, function }; what a function raises is
+ * its failure.
  */
 #include "check.h"
 

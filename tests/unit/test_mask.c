@@ -40,7 +40,8 @@ static void encode64(const unsigned char *in, size_t len, struct buf *out)
     }
 }
 
-/* Whatever stands before and after the secret, at most a few digits of its edges are left of its base64 form. */
+/* Whatever stands before and after the secret, at most a few digits of its edges are left of its
+ * base64 form. */
 static void test_base64_alignments(void **state)
 {
     const char *secret = "p@ssw0rd\xff\xfe-tail";
@@ -138,7 +139,8 @@ static void test_values(void **state)
     value_put_int(&v, "n", 7);
     mask_value(m, &v);
     value_to_json(&v, TEXT_SORTED, &json);
-    assert_string_equal(json.data, "{\"***\":\"key too\",\"list\":[\"***\"],\"n\":7,\"plain\":\"x *** y\"}");
+    assert_string_equal(json.data,
+                        "{\"***\":\"key too\",\"list\":[\"***\"],\"n\":7,\"plain\":\"x *** y\"}");
     buf_free(&json);
     value_free(&v);
     masker_free(m);
@@ -148,8 +150,9 @@ static void test_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),   cmocka_unit_test(test_base64_alignments), cmocka_unit_test(test_other_forms),
-        cmocka_unit_test(test_lines),   cmocka_unit_test(test_streams),           cmocka_unit_test(test_values),
+        cmocka_unit_test(test_plain),       cmocka_unit_test(test_base64_alignments),
+        cmocka_unit_test(test_other_forms), cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_streams),     cmocka_unit_test(test_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,7 +72,8 @@ static void test_paths(void **state)
 
 static void test_net(void **state)
 {
-    struct policy *p = make("{\"net\":[\"api.example.com\",\"*.blob.example.net\",\"db:5432\",\"10.0.0.1:*\"]}", NULL);
+    struct policy *p = make(
+        "{\"net\":[\"api.example.com\",\"*.blob.example.net\",\"db:5432\",\"10.0.0.1:*\"]}", NULL);
     (void)state;
     allowed(p, PERM_NET, "api.example.com:443");
     allowed(p, PERM_NET, "API.example.com:80");
@@ -88,7 +89,8 @@ static void test_net(void **state)
 
 static void test_names(void **state)
 {
-    struct policy *p = make("{\"exec\":[\"git\",\"/usr/bin/ruff\"],\"env\":[\"BUILD_*\",\"TOKEN\"]}", NULL);
+    struct policy *p =
+        make("{\"exec\":[\"git\",\"/usr/bin/ruff\"],\"env\":[\"BUILD_*\",\"TOKEN\"]}", NULL);
     (void)state;
     allowed(p, PERM_EXEC, "git");
     denied(p, PERM_EXEC, "/work/space/git", "exec");
@@ -101,7 +103,8 @@ static void test_names(void **state)
 
 static void test_bound(void **state)
 {
-    struct policy *p = make("{\"exec\":[\"git\",\"sh\"],\"net\":[\"*\"]}", "{\"exec\":[\"git\",\"ruff\"]}");
+    struct policy *p =
+        make("{\"exec\":[\"git\",\"sh\"],\"net\":[\"*\"]}", "{\"exec\":[\"git\",\"ruff\"]}");
     (void)state;
     allowed(p, PERM_EXEC, "git");
     denied(p, PERM_EXEC, "sh", "or run with --allow-exec sh");
@@ -113,7 +116,9 @@ static void test_bound(void **state)
     struct buf json = BUF_INIT;
     policy_to_value(p, &v);
     value_to_json(&v, TEXT_SORTED, &json);
-    assert_string_equal(json.data, "{\"env\":[],\"exec\":[\"git\"],\"net\":[],\"read\":[\".\"],\"write\":[\"out\"]}");
+    assert_string_equal(
+        json.data,
+        "{\"env\":[],\"exec\":[\"git\"],\"net\":[],\"read\":[\".\"],\"write\":[\"out\"]}");
     buf_free(&json);
     value_free(&v);
     policy_free(p);
@@ -121,7 +126,9 @@ static void test_bound(void **state)
 
 static void test_bad_lists(void **state)
 {
-    static const struct { const char *json, *text; } cases[] = {
+    static const struct {
+        const char *json, *text;
+    } cases[] = {
         {"{\"exce\":[]}", "unknown kind 'exce' (did you mean 'exec'?)"},
         {"{\"exec\":\"git\"}", "exec must be a list"},
         {"{\"exec\":[1]}", "exec must be a list of texts"},
@@ -150,14 +157,18 @@ static void test_resolve(void **state)
     struct error err = {0};
     (void)state;
     assert_non_null(mkdtemp(folder));
-    cleanup_free char *in = path_join(folder, "in"), *link = path_join(folder, "in/link"), *dead = path_join(folder, "in/dead");
+    cleanup_free char *in = path_join(folder, "in"), *link = path_join(folder, "in/link"),
+                      *dead = path_join(folder, "in/dead");
     assert_int_equal(mkdir(in, 0777), 0);
     assert_int_equal(symlink("/etc", link), 0);
     assert_int_equal(symlink("/no/such/place", dead), 0);
-    static const struct { const char *path, *wanted; } cases[] = {
-        {"a", "IN/a"},         {"./a/../b/./c", NULL}, {"link/passwd", "/etc/passwd"}, {"link/../x", "/x"},
-        {"a/b/c", "IN/a/b/c"}, {"", "IN"},             {"/", "/"},                     {"../in/z", "IN/z"},
-        {"x/../../y", NULL},   {"dead", NULL},         {"dead/x", NULL},               {"/etc/../tmp", "/tmp"},
+    static const struct {
+        const char *path, *wanted;
+    } cases[] = {
+        {"a", "IN/a"},       {"./a/../b/./c", NULL}, {"link/passwd", "/etc/passwd"},
+        {"link/../x", "/x"}, {"a/b/c", "IN/a/b/c"},  {"", "IN"},
+        {"/", "/"},          {"../in/z", "IN/z"},    {"x/../../y", NULL},
+        {"dead", NULL},      {"dead/x", NULL},       {"/etc/../tmp", "/tmp"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         cleanup_free char *got = resolve_path(in, cases[i].path, &err);
@@ -166,8 +177,9 @@ static void test_resolve(void **state)
                 fail_msg("%s -> %s", cases[i].path, got);
             continue;
         }
-        cleanup_free char *wanted = strncmp(cases[i].wanted, "IN", 2) == 0 ? mem_printf("%s%s", in, cases[i].wanted + 2)
-                                                                          : mem_strdup(cases[i].wanted);
+        cleanup_free char *wanted = strncmp(cases[i].wanted, "IN", 2) == 0
+                                        ? mem_printf("%s%s", in, cases[i].wanted + 2)
+                                        : mem_strdup(cases[i].wanted);
         if (!got || strcmp(got, wanted) != 0)
             fail_msg("%s -> %s, not %s", cases[i].path, got ? got : err.message, wanted);
     }
@@ -179,8 +191,9 @@ static void test_resolve(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_default_deny), cmocka_unit_test(test_paths), cmocka_unit_test(test_net),
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_bound), cmocka_unit_test(test_bad_lists),
+        cmocka_unit_test(test_default_deny), cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_net),          cmocka_unit_test(test_names),
+        cmocka_unit_test(test_bound),        cmocka_unit_test(test_bad_lists),
         cmocka_unit_test(test_resolve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

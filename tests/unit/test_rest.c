@@ -1,4 +1,5 @@
-/* The service engine: addresses, credentials, endpoints, and what each kind of refusal tells the user. */
+/* The service engine: addresses, credentials, endpoints, and what each kind of refusal tells the
+ * user. */
 #include "fault_server.h"
 
 #include "fake_call.h"
@@ -16,7 +17,8 @@ static int64_t far(void)
 }
 
 /* Connects `service` with the arguments given as JSON; *client becomes { client = handle, ... }. */
-static int connect_to(const char *service, const char *json, struct value *client, struct error *err)
+static int connect_to(const char *service, const char *json, struct value *client,
+                      struct error *err)
 {
     char name[64];
     struct value args = {0};
@@ -31,8 +33,8 @@ static int connect_to(const char *service, const char *json, struct value *clien
 }
 
 /* Calls an endpoint with `json` as its arguments besides the client. */
-static int ask(const struct endpoint *endpoint, const struct value *client, const char *json, struct value *out,
-               struct error *err)
+static int ask(const struct endpoint *endpoint, const struct value *client, const char *json,
+               struct value *out, struct error *err)
 {
     const struct primitive row = {.sign = {.name = "test.call"}, .data = endpoint};
     struct call call = {.broker = &broker, .row = &row, .deadline = far()};
@@ -48,9 +50,12 @@ static int ask(const struct endpoint *endpoint, const struct value *client, cons
 
 static void test_request_shapes(void **state)
 {
-    static const struct endpoint get = {.method = "GET", .path = "/echo/{name}", .query = "list filter=f missing",
+    static const struct endpoint get = {.method = "GET",
+                                        .path = "/echo/{name}",
+                                        .query = "list filter=f missing",
                                         .fixed_query = "api-version=7.1"};
-    static const struct endpoint post = {.method = "POST", .path = "/echo", .body = "a b=wire missing"};
+    static const struct endpoint post = {
+        .method = "POST", .path = "/echo", .body = "a b=wire missing"};
     static const struct endpoint whole = {.method = "PUT", .path = "/echo", .body = "*run"};
     static const struct endpoint raw = {.method = "POST", .path = "/echo", .body = "@text"};
     cleanup_value struct value client = {0};
@@ -62,16 +67,20 @@ static void test_request_shapes(void **state)
     assert_string_equal(value_get_string(&client, "origin", ""), "MLFLOW_TRACKING_URI");
     {
         cleanup_value struct value out = {0};
-        assert_int_equal(ask(&get, &client, "{\"name\":\"a b/c\",\"list\":[\"x\",\"y z\"],\"filter\":{\"k\":1}}", &out,
-                             &err), 0);
-        assert_string_equal(value_get_string(&out, "path", ""),
-                            "/echo/a%20b%2Fc?api-version=7.1&list=x&list=y%20z&f=%7B%22k%22%3A1%7D");
+        assert_int_equal(ask(&get, &client,
+                             "{\"name\":\"a b/c\",\"list\":[\"x\",\"y z\"],\"filter\":{\"k\":1}}",
+                             &out, &err),
+                         0);
+        assert_string_equal(
+            value_get_string(&out, "path", ""),
+            "/echo/a%20b%2Fc?api-version=7.1&list=x&list=y%20z&f=%7B%22k%22%3A1%7D");
     }
     {
         cleanup_value struct value out = {0};
         assert_int_equal(ask(&post, &client, "{\"a\":1,\"b\":[true]}", &out, &err), 0);
         assert_string_equal(value_get_string(&out, "body", ""), "{\"a\":1,\"wire\":[true]}");
-        assert_string_equal(value_get_string(value_get(&out, "headers"), "content-type", ""), "application/json");
+        assert_string_equal(value_get_string(value_get(&out, "headers"), "content-type", ""),
+                            "application/json");
     }
     {
         cleanup_value struct value out = {0};
@@ -94,19 +103,27 @@ static void test_request_shapes(void **state)
 
 static void test_refusals(void **state)
 {
-    static const struct { const char *path; enum error_code code; int status; const char *message, *hint; } cases[] = {
-        {"/status/404?style=mlflow", ERR_NOT_FOUND, 404, "answered 404 not found: RESOURCE_DOES_NOT_EXIST: no such run",
-         ""},
+    static const struct {
+        const char *path;
+        enum error_code code;
+        int status;
+        const char *message, *hint;
+    } cases[] = {
+        {"/status/404?style=mlflow", ERR_NOT_FOUND, 404,
+         "answered 404 not found: RESOURCE_DOES_NOT_EXIST: no such run", ""},
         {"/status/404?style=kfp", ERR_NOT_FOUND, 404, "404 not found: Pipeline not found: x", ""},
         {"/status/401?style=azdo", ERR_UNAUTHORIZED, 401, "TF400813: not authorized",
          "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
          "profiles.local.mlflow.auth"},
-        {"/status/404?style=html", ERR_NOT_FOUND, 404, "Sorry come back", "the base address of this service?"},
-        {"/status/403?style=html", ERR_FORBIDDEN, 403, "403 forbidden", "--allowed-hosts 127.0.0.1:"},
+        {"/status/404?style=html", ERR_NOT_FOUND, 404, "Sorry come back",
+         "the base address of this service?"},
+        {"/status/403?style=html", ERR_FORBIDDEN, 403, "403 forbidden",
+         "--allowed-hosts 127.0.0.1:"},
         {"/status/400?style=mlflow", ERR_NOT_FOUND, 400, "RESOURCE_DOES_NOT_EXIST", ""},
-        {"/flaky/rest429/99/429?retry_after=0", ERR_RATE_LIMITED, 429, "429 too many requests: try later",
-         "tried 5 times"},
-        {"/flaky/rest500/99/500?retry_after=0", ERR_UNAVAILABLE, 500, "500 internal server error", "service's own log"},
+        {"/flaky/rest429/99/429?retry_after=0", ERR_RATE_LIMITED, 429,
+         "429 too many requests: try later", "tried 5 times"},
+        {"/flaky/rest500/99/500?retry_after=0", ERR_UNAVAILABLE, 500, "500 internal server error",
+         "service's own log"},
     };
     cleanup_value struct value client = {0};
     struct error err = {0};
@@ -136,7 +153,8 @@ static void test_refusals(void **state)
 
 static void test_nothing_answers(void **state)
 {
-    static const struct endpoint endpoint = {.method = "GET", .path = "/", .repeat = HTTP_REPEAT_NEVER};
+    static const struct endpoint endpoint = {
+        .method = "GET", .path = "/", .repeat = HTTP_REPEAT_NEVER};
     cleanup_value struct value client = {0};
     cleanup_value struct value out = {0};
     struct error err = {0};
@@ -160,7 +178,8 @@ static void test_addresses(void **state)
         cleanup_value struct value client = {0};
         assert_int_equal(connect_to("databricks", "{}", &client, &err), -1);
         assert_int_equal(err.code, ERR_NOT_FOUND);
-        assert_non_null(strstr(err.message, "'databricks' is not configured in the profile 'local'"));
+        assert_non_null(
+            strstr(err.message, "'databricks' is not configured in the profile 'local'"));
         assert_non_null(strstr(err.hint, "profiles.local.databricks.url"));
         assert_non_null(strstr(err.hint, "DATABRICKS_HOST"));
     }
@@ -209,7 +228,8 @@ static void test_credentials(void **state)
     }
     { /* the operator's token does not go to a host that the script names */
         cleanup_value struct value client = {0};
-        snprintf(endpoint, sizeof(endpoint), "{\"endpoint\":\"http://127.0.0.1:%d\"}", fault_other_port);
+        snprintf(endpoint, sizeof(endpoint), "{\"endpoint\":\"http://127.0.0.1:%d\"}",
+                 fault_other_port);
         assert_int_equal(connect_to("mlflow", endpoint, &client, &err), 0);
         broker.net_asked = 0;
         assert_string_equal(authorization(&client, &out), "");
@@ -232,7 +252,8 @@ static void test_credentials(void **state)
     {
         cleanup_value struct value client = {0};
         assert_int_equal(connect_to("mlflow", "{}", &client, &err), 0);
-        assert_string_equal(authorization(&client, &out), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="); /* RFC 7617 */
+        assert_string_equal(authorization(&client, &out),
+                            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="); /* RFC 7617 */
     }
     unsetenv("MLFLOW_TRACKING_USERNAME");
     { /* an unreplaced Azure DevOps variable is no token */
@@ -294,9 +315,11 @@ static void test_azure_ad(void **state)
         int64_t first = value_get_int(&out, "tokens", 0);
         value_free(&out);
         assert_int_equal(ask(&bearer, &client, "{}", &out, &err), 0);
-        assert_int_equal(value_get_int(&out, "tokens", 0), first); /* kept until it is near its end */
+        assert_int_equal(value_get_int(&out, "tokens", 0),
+                         first); /* kept until it is near its end */
         value_free(&out);
-        /* somebody fetches another: the server takes only the newest, so the 401 makes ours be fetched anew */
+        /* somebody fetches another: the server takes only the newest, so the 401 makes ours be
+         * fetched anew */
         cleanup_value struct value second = {0};
         assert_int_equal(connect_to("kubeflow", "{}", &second, &err), 0);
         assert_int_equal(ask(&bearer, &second, "{}", &out, &err), 0);
@@ -322,8 +345,8 @@ static void test_azure_ad(void **state)
 }
 
 /* Calls a primitive that is no plain endpoint, with `json` besides the client. */
-static int run(primitive_fn *fn, const char *name, const struct value *client, const char *json, struct value *out,
-               struct error *err)
+static int run(primitive_fn *fn, const char *name, const struct value *client, const char *json,
+               struct value *out, struct error *err)
 {
     const struct primitive row = {.sign = {.name = name}};
     struct call call = {.broker = &broker, .row = &row, .deadline = far()};
@@ -350,11 +373,14 @@ static void test_uploads(void **state)
     { /* a package: one form field, the name in the query */
         cleanup_value struct value out = {0};
         assert_int_equal(run(prim_kubeflow_upload, "kubeflow.upload", &client,
-                             "{\"content\":\"schemaVersion: 2.1.0\",\"name\":\"a b\",\"filename\":\"x\\\"y.yaml\"}",
-                             &out, &err), 0);
+                             "{\"content\":\"schemaVersion: 2.1.0\",\"name\":\"a "
+                             "b\",\"filename\":\"x\\\"y.yaml\"}",
+                             &out, &err),
+                         0);
         const char *body = value_get_string(&out, "body", "");
         const char *type = value_get_string(value_get(&out, "headers"), "content-type", "");
-        assert_string_equal(value_get_string(&out, "path", ""), "/echo/apis/v2beta1/pipelines/upload?name=a%20b");
+        assert_string_equal(value_get_string(&out, "path", ""),
+                            "/echo/apis/v2beta1/pipelines/upload?name=a%20b");
         assert_int_equal(strncmp(type, "multipart/form-data; boundary=mlhost-", 37), 0);
         assert_non_null(strstr(body, "name=\"uploadfile\"; filename=\"x_y.yaml\"\r\n"));
         assert_non_null(strstr(body, "\r\n\r\nschemaVersion: 2.1.0\r\n--mlhost-"));
@@ -362,7 +388,9 @@ static void test_uploads(void **state)
     { /* a version of it */
         cleanup_value struct value out = {0};
         assert_int_equal(run(prim_kubeflow_upload, "kubeflow.upload", &client,
-                             "{\"content\":\"x\",\"pipeline_id\":\"p1\",\"name\":\"v\"}", &out, &err), 0);
+                             "{\"content\":\"x\",\"pipeline_id\":\"p1\",\"name\":\"v\"}", &out,
+                             &err),
+                         0);
         assert_string_equal(value_get_string(&out, "path", ""),
                             "/echo/apis/v2beta1/pipelines/upload_version?pipelineid=p1&name=v");
     }
@@ -370,9 +398,11 @@ static void test_uploads(void **state)
         cleanup_value struct value out = {0};
         cleanup_value struct value databricks = {0};
         assert_int_equal(connect_to("databricks", endpoint, &databricks, &err), 0);
-        assert_int_equal(run(prim_databricks_import, "databricks.import", &databricks,
-                             "{\"content\":\"print(1)\",\"to\":\"/Shared/n\",\"language\":\"PYTHON\"}", &out, &err),
-                         0);
+        assert_int_equal(
+            run(prim_databricks_import, "databricks.import", &databricks,
+                "{\"content\":\"print(1)\",\"to\":\"/Shared/n\",\"language\":\"PYTHON\"}", &out,
+                &err),
+            0);
         assert_non_null(strstr(value_get_string(&out, "body", ""), "\"content\":\"cHJpbnQoMSk=\""));
     }
 }
@@ -385,18 +415,22 @@ static void test_plain_http(void **state)
     (void)state;
     {
         cleanup_value struct value out = {0};
-        snprintf(json, sizeof(json), "{\"url\":\"%s/echo\",\"method\":\"POST\",\"headers\":{\"X-One\":\"1\"},"
-                 "\"bearer\":\"tok\",\"body\":\"hello\"}", base);
+        snprintf(json, sizeof(json),
+                 "{\"url\":\"%s/echo\",\"method\":\"POST\",\"headers\":{\"X-One\":\"1\"},"
+                 "\"bearer\":\"tok\",\"body\":\"hello\"}",
+                 base);
         assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), 0);
         assert_int_equal(value_get_int(&out, "status", 0), 200);
         const char *body = value_get_string(&out, "body", "");
         assert_non_null(strstr(body, "\"authorization\": \"Bearer tok\""));
         assert_non_null(strstr(body, "\"x-one\": \"1\""));
-        assert_string_equal(value_get_string(value_get(&out, "headers"), "content-type", ""), "application/json");
+        assert_string_equal(value_get_string(value_get(&out, "headers"), "content-type", ""),
+                            "application/json");
     }
     { /* a body that goes to a file appears whole or not at all */
         cleanup_value struct value out = {0};
-        snprintf(json, sizeof(json), "{\"url\":\"%s/truncated/http\",\"to\":\"/tmp/mlhost-test-http\",\"retry\":false}",
+        snprintf(json, sizeof(json),
+                 "{\"url\":\"%s/truncated/http\",\"to\":\"/tmp/mlhost-test-http\",\"retry\":false}",
                  base);
         assert_int_equal(run(prim_http_request, "http.request", NULL, json, &out, &err), -1);
         assert_int_equal(access("/tmp/mlhost-test-http", F_OK), -1);
@@ -449,9 +483,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request_shapes), cmocka_unit_test(test_refusals), cmocka_unit_test(test_nothing_answers),
-        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_credentials), cmocka_unit_test(test_azure_ad),
-        cmocka_unit_test(test_uploads),        cmocka_unit_test(test_plain_http),
+        cmocka_unit_test(test_request_shapes),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_nothing_answers), cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_credentials),     cmocka_unit_test(test_azure_ad),
+        cmocka_unit_test(test_uploads),         cmocka_unit_test(test_plain_http),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

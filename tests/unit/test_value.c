@@ -68,7 +68,11 @@ static void broken_frames_are_refused(void **state)
     (void)state;
     struct error err = {0};
     cleanup_value struct value v = {0};
-    static const struct { const char *bytes; size_t len; const char *says; } cases[] = {
+    static const struct {
+        const char *bytes;
+        size_t len;
+        const char *says;
+    } cases[] = {
         {"", 0, "ends in the middle"},
         {"z", 1, "unknown tag"},
         {"s\xff\xff\xff\x7f", 5, "middle of a string"},
@@ -78,7 +82,8 @@ static void broken_frames_are_refused(void **state)
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        fails(value_decode(cases[i].bytes, cases[i].len, &v, &err), err, ERR_INVALID, cases[i].says);
+        fails(value_decode(cases[i].bytes, cases[i].len, &v, &err), err, ERR_INVALID,
+              cases[i].says);
     cleanup_buf struct buf deep = BUF_INIT;
     for (int i = 0; i < 300; i++)
         buf_append(&deep, "a\1\0\0\0", 5);
@@ -99,14 +104,18 @@ static void json_round_trips_and_names_the_place_of_an_error(void **state)
 
     ok(value_from_json(json, strlen(json), "x.json", NULL, &v, &err), err);
     value_to_json(&v, TEXT_SORTED, &text);
-    assert_string_equal(text.data, "{\"a\":null,\"b\":[1,2.0,0.1,\"\xc3\xa9\\n\\u0000\"],\"c\":-1e+300}");
+    assert_string_equal(text.data,
+                        "{\"a\":null,\"b\":[1,2.0,0.1,\"\xc3\xa9\\n\\u0000\"],\"c\":-1e+300}");
     ok(value_from_json(text.data, text.len, "x.json", NULL, &back, &err), err);
     assert_true(value_equal(&v, &back));
     value_free(&back);
-    fails(value_from_json("{\n \"a\": }", 9, "x.json", NULL, &back, &err), err, ERR_INVALID, "x.json:2:");
-    fails(value_from_json("{\"a\":1,\"a\":2}", 13, "x.json", NULL, &back, &err), err, ERR_INVALID, "duplicate");
+    fails(value_from_json("{\n \"a\": }", 9, "x.json", NULL, &back, &err), err, ERR_INVALID,
+          "x.json:2:");
+    fails(value_from_json("{\"a\":1,\"a\":2}", 13, "x.json", NULL, &back, &err), err, ERR_INVALID,
+          "duplicate");
     struct text_limits small = {.depth = 2};
-    fails(value_from_json("[[[[1]]]]", 9, "x.json", &small, &back, &err), err, ERR_TOO_LARGE, "nested deeper");
+    fails(value_from_json("[[[[1]]]]", 9, "x.json", &small, &back, &err), err, ERR_TOO_LARGE,
+          "nested deeper");
     struct value inf;
     value_set_real(&inf, -INFINITY);
     buf_clear(&text);
@@ -119,8 +128,10 @@ static void yaml_follows_the_core_schema(void **state)
     (void)state;
     cleanup_value struct value v = {0};
 
-    parse("int: 12\nhex: 0x1F\noct: 0o17\nreal: 1.5\nexp: 1e3\ninf: -.inf\nyes: yes\ntrue: True\nnull: ~\n"
-          "text: '12'\ndate: 2026-01-01\nversion: 1.2.3\nsign: '+'\nplus: +\nempty:\nblock: |\n  a\n  b\nfold: >\n  a\n  b\n"
+    parse("int: 12\nhex: 0x1F\noct: 0o17\nreal: 1.5\nexp: 1e3\ninf: -.inf\nyes: yes\ntrue: "
+          "True\nnull: ~\n"
+          "text: '12'\ndate: 2026-01-01\nversion: 1.2.3\nsign: '+'\nplus: +\nempty:\nblock: |\n  "
+          "a\n  b\nfold: >\n  a\n  b\n"
           "anchor: &x [1, {k: v}]\nalias: *x\nbig: 123456789012345678901234567890\n",
           &v);
     assert_int_equal(value_get_int(&v, "int", 0), 12);
@@ -156,16 +167,21 @@ static void yaml_bombs_and_mistakes_are_refused(void **state)
             buf_printf(&bomb, "%s*a%d", j ? ", " : "", i - 1);
         buf_puts(&bomb, "]\n");
     }
-    fails(value_from_yaml(bomb.data, bomb.len, "b.yaml", NULL, false, &v, &err), err, ERR_TOO_LARGE, "b.yaml:");
-    fails(value_from_yaml("a: 1\nb: [1,\n", 12, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID, "b.yaml:");
+    fails(value_from_yaml(bomb.data, bomb.len, "b.yaml", NULL, false, &v, &err), err, ERR_TOO_LARGE,
+          "b.yaml:");
+    fails(value_from_yaml("a: 1\nb: [1,\n", 12, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID,
+          "b.yaml:");
     fails(value_from_yaml("a: 1\na: 2\n", 10, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID,
           "b.yaml:2:1: duplicate key 'a'");
-    fails(value_from_yaml("*x", 2, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID, "unknown alias");
-    fails(value_from_yaml("a\n---\nb\n", 8, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID, "second document");
+    fails(value_from_yaml("*x", 2, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID,
+          "unknown alias");
+    fails(value_from_yaml("a\n---\nb\n", 8, "b.yaml", NULL, false, &v, &err), err, ERR_INVALID,
+          "second document");
     cleanup_buf struct buf deep = BUF_INIT;
     for (int i = 0; i < 1000; i++)
         buf_putc(&deep, '[');
-    fails(value_from_yaml(deep.data, deep.len, "b.yaml", NULL, false, &v, &err), err, ERR_TOO_LARGE, "nested");
+    fails(value_from_yaml(deep.data, deep.len, "b.yaml", NULL, false, &v, &err), err, ERR_TOO_LARGE,
+          "nested");
     ok(value_from_yaml("a\n---\nb\n", 8, "b.yaml", NULL, true, &v, &err), err);
     assert_int_equal(value_count(&v), 2);
 }
@@ -176,7 +192,8 @@ static void yaml_written_is_yaml_read(void **state)
     cleanup_value struct value v = {0}, back = {0};
     cleanup_buf struct buf text = BUF_INIT;
 
-    parse("{a: ['yes', '1e3', '0x1', 'x: y', '', ' lead', 'trail ', \"l1\\nl2\", '- x', 'null', '~', 'a#b'], "
+    parse("{a: ['yes', '1e3', '0x1', 'x: y', '', ' lead', 'trail ', \"l1\\nl2\", '- x', 'null', "
+          "'~', 'a#b'], "
           "b: {c: [], d: {}, e: [[1, [2]], {f: g}]}, 'k: 1': -0.5, t: true, n: null}",
           &v);
     value_to_yaml(&v, &text);

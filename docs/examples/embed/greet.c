@@ -4,7 +4,8 @@
  *     cc greet.c $(pkg-config --cflags --libs libmlhost) -o greet
  *     ./greet run greet.lua
  *
- * It is mlhost in every other way: ./greet plan greet.lua, ./greet help example.greet, ./greet repl ...
+ * It is mlhost in every other way: ./greet plan greet.lua, ./greet help example.greet, ./greet repl
+ * ...
  */
 #include <mlhost/mlhost.h>
 #include <poll.h>
@@ -39,7 +40,8 @@ static int greet(struct mlhost_call *call, void *data)
     return 0;
 }
 
-/* host.example.count(path, letter, timeout?) -> how often a letter is in a file. Asks for the permission `read` first. */
+/* host.example.count(path, letter, timeout?) -> how often a letter is in a file. Asks for the
+ * permission `read` first. */
 static int count(struct mlhost_call *call, void *data)
 {
     const char *letter = mlhost_arg_string(call, "letter", "");
@@ -53,7 +55,8 @@ static int count(struct mlhost_call *call, void *data)
     FILE *file = fopen(path, "rb");
     free(path);
     if (!file)
-        return mlhost_fail(call, MLHOST_NOT_FOUND, "cannot open %s", mlhost_arg_string(call, "path", ""));
+        return mlhost_fail(call, MLHOST_NOT_FOUND, "cannot open %s",
+                           mlhost_arg_string(call, "path", ""));
     char part[65536];
     for (size_t n; (n = fread(part, 1, sizeof part, file)) > 0;) {
         for (size_t i = 0; i < n; i++)
@@ -72,9 +75,10 @@ int main(int argc, char **argv)
 {
     static char greeting[] = "Hello";
     static const struct mlhost_primitive primitives[] = {
-        {"example.greet", "name:string times:int?", "greeting:map", "greet somebody, up to ten times", greet, greeting},
-        {"example.count", "path:path letter:string timeout:duration?", "found:int", "count a letter in a file", count,
-         NULL},
+        {"example.greet", "name:string times:int?", "greeting:map",
+         "greet somebody, up to ten times", greet, greeting},
+        {"example.count", "path:path letter:string timeout:duration?", "found:int",
+         "count a letter in a file", count, NULL},
     };
 
     for (size_t i = 0; i < sizeof primitives / sizeof *primitives; i++) {
