@@ -11,7 +11,6 @@
 
 #define DEFAULT_MEMORY (512u << 20)
 
-
 static int panic(lua_State *L)
 {
     (void)L;
@@ -59,7 +58,8 @@ static int error_concat(lua_State *L)
 
 static void open_errors(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"__tostring", error_text}, {"__concat", error_concat}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"__tostring", error_text}, {"__concat", error_concat}, {NULL, NULL}};
 
     luaL_newlib(L, methods);
     lua_pushliteral(L, "error");
@@ -130,8 +130,11 @@ static int emit(lua_State *L)
 /* Stack afterwards: boot function, internals, start. */
 static int set_up(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"new_error", new_error}, {"load", load_chunk}, {"receive", receive}, {"emit", emit}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"new_error", new_error},
+                                         {"load", load_chunk},
+                                         {"receive", receive},
+                                         {"emit", emit},
+                                         {NULL, NULL}};
     struct vm *vm = vm_of(L);
 
     vm_open_environment(L, (uint64_t)value_get_int(&vm->frame, "seed", 0));
@@ -165,7 +168,8 @@ static void late(const struct vm *vm, struct value *frame)
     }
     value_put_string(error, "code", vm->cancelled ? "cancelled" : "timeout");
     if (!value_get(error, "message"))
-        value_put_string(error, "message", vm->cancelled ? "cancelled" : "ended after its deadline");
+        value_put_string(error, "message",
+                         vm->cancelled ? "cancelled" : "ended after its deadline");
 }
 
 static _Noreturn void finish(struct vm *vm, lua_State *L, bool ok)
@@ -198,7 +202,8 @@ static _Noreturn void finish(struct vm *vm, lua_State *L, bool ok)
     _exit(0);
 }
 
-/* What the broker knew does not have to be in a process that runs a script: the environment holds credentials. */
+/* What the broker knew does not have to be in a process that runs a script: the environment holds
+ * credentials. */
 static void forget_environment(void)
 {
     extern char **environ;
@@ -216,12 +221,15 @@ void vm_main(const struct vm_spec *spec)
     uint64_t memory = spec->memory_limit ? spec->memory_limit : DEFAULT_MEMORY;
     lua_State *thread;
 
-    vm = (struct vm){.fd = spec->fd, .signatures = spec->signatures, .signature_count = spec->signature_count,
+    vm = (struct vm){.fd = spec->fd,
+                     .signatures = spec->signatures,
+                     .signature_count = spec->signature_count,
                      .budget = {.limit = memory}};
     vm_time_prepare(&vm);
     forget_environment();
     if (sandbox_seal(memory, &err) < 0) {
-        cleanup_free char *text = mem_printf("the script's process cannot be sealed: %s", err.message);
+        cleanup_free char *text =
+            mem_printf("the script's process cannot be sealed: %s", err.message);
         struct value frame = {0};
         value_set_map(&frame);
         value_put_string(&frame, "t", "done");
