@@ -57,7 +57,7 @@ configure() {
 compile() {
   local dir=$1
   shift
-  (set -o pipefail; ninja -C "$dir" --quiet "$@" | sed '/^ninja: no work to do\.$/d; /^-- /d')
+  (set -o pipefail; ninja -C "$dir" --quiet "$@" 2>&1 | sed '/^ninja: no work to do\.$/d; /^-- /d')
 }
 
 # Our C sources, from a clone and from a tarball.
