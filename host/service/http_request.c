@@ -136,6 +136,10 @@ int prim_http_request(struct call *call, const struct value *args, struct value 
         to = call_path(call, value_get_string(args, "to", ""), ACCESS_WRITE, err);
         if (!to)
             goto out;
+        cleanup_free char *folder = mem_strdup(to);
+        *strrchr(folder, '/') = '\0';
+        if (folder[0] && dir_make(folder, err) != 0)
+            goto out;
         part = mem_printf("%s.part", to);
         reply_fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (reply_fd < 0) {

@@ -15,7 +15,7 @@
 ---@field line? integer
 
 ---@class mlhost.Permissions
----@field read? string[] # folders and files, with * and **
+---@field read? string[] # files, and folders with all below them
 ---@field write? string[]
 ---@field net? string[] # "host", "host:port", "*.example.com"
 ---@field exec? string[] # names of commands, or paths
