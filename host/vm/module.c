@@ -5,6 +5,9 @@
 #include "vm/embedded.h"
 #include "vm/state.h"
 
+int luaopen_cjson(lua_State *L);
+int luaopen_cjson_safe(lua_State *L);
+
 static const char loading; /* its address marks a module whose chunk runs */
 
 static const struct embedded_file *embedded(const char *name, const char *suffix)
@@ -57,8 +60,20 @@ static void load_embedded(lua_State *L, const struct embedded_file *file)
     lua_remove(L, -2);
 }
 
+/* lua-cjson under its own names, for scripts that know it. Our `json` keeps whole numbers and empty lists as they are. */
+static lua_CFunction native(const char *name)
+{
+    if (strcmp(name, "cjson") == 0)
+        return luaopen_cjson;
+    return strcmp(name, "cjson.safe") == 0 ? luaopen_cjson_safe : NULL;
+}
+
 static void push_chunk(lua_State *L, const char *name)
 {
+    if (native(name)) {
+        lua_pushcfunction(L, native(name));
+        return;
+    }
     if (vm_of(L)->override) {
         load_from_broker(L, name, true);
         if (!lua_isnil(L, -1))

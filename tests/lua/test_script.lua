@@ -52,6 +52,13 @@ t.case("parallel inside a coroutine of one's own says why not", function()
   end)
 end)
 
+t.case("lua-cjson is there under its own name", function()
+  local cjson = require "cjson"
+  t.eq(cjson.decode('{"a":[1,null,"x"]}').a[3], "x")
+  t.eq(cjson.encode { 1, 2 }, "[1,2]")
+  t.eq((require "cjson.safe".decode "{"), nil)
+end)
+
 t.case("try returns values or an error object", function()
   t.eq({ try(function(a, b) return b, a end, 1, 2) }, { 2, 1 })
   local value, err = try(error, "plain")
