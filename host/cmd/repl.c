@@ -18,6 +18,7 @@
 #include "cmd/doc.h"
 #include "cmd/edit.h"
 #include "cmd/operator.h"
+#include "run/services_apart.h"
 #include "run/text.h"
 
 static const char help[] = "usage: mlhost repl [FILE.lua] [options]\n"
@@ -39,6 +40,7 @@ struct repl {
     struct operator_options operator_;
     struct broker_spec spec;
     struct sandbox_child child;
+    struct services_apart services;
     int fd;
     bool alive, tty, colour;
     struct buf in;
@@ -389,6 +391,9 @@ static int run(struct repl *r, const char *file, struct error *err)
         value_copy(&r->spec.permissions, &bound);
     else
         value_set_map(&r->spec.permissions);
+    if (services_apart_open(&r->config, &r->services, err) < 0)
+        return -1;
+    r->spec.local_socket = r->services.socket;
     sigaction(SIGINT, &action, NULL);
     if (r->tty)
         puts("mlhost: Lua 5.4 in a sandbox; :help tells more, :quit or Ctrl-D ends");
@@ -399,6 +404,7 @@ static int run(struct repl *r, const char *file, struct error *err)
         close_editor(r);
     }
     stop(r);
+    services_apart_close(&r->services);
     value_free(&r->spec.context);
     value_free(&r->spec.permissions);
     value_free(&bound);

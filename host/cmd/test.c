@@ -12,6 +12,7 @@
 #include "base/config.h"
 #include "base/mem.h"
 #include "cmd/operator.h"
+#include "run/services.h"
 #include "run/text.h"
 #include "run/worker.h"
 
@@ -38,6 +39,7 @@ extern const struct command cmd_test;
 struct suite {
     struct config config;
     struct loop *loop;
+    struct services *services; /* of the local profile */
     struct operator_options operator_;
     struct value allowed;
     const char *filter, *timeout, *junit;
@@ -171,6 +173,7 @@ static void run_file(struct suite *s, const char *file)
 
     spec.script = script;
     spec.out_dir = out_dir;
+    spec.local_socket = s->services ? services_socket(s->services) : NULL;
     value_set_map(&spec.context);
     value_put_string(&spec.context, "filter", s->filter);
     value_put_string(&spec.context, "workspace", s->config.workspace);
@@ -227,6 +230,13 @@ static int write_junit(const struct suite *s, struct error *err)
     return file_write(AT_FDCWD, s->junit, out.data, out.len, false, err);
 }
 
+static void say(void *ctx, const char *level, const char *text)
+{
+    (void)ctx;
+    if (strcmp(level, "error") == 0)
+        fprintf(stderr, "mlhost: %s\n", text);
+}
+
 static int run(struct suite *s, int argc, char **argv, struct error *err)
 {
     if (config_load(NULL, s->operator_.profile, &s->config, err) < 0)
@@ -250,6 +260,11 @@ static int run(struct suite *s, int argc, char **argv, struct error *err)
     if (value_count(&s->files) == 0)
         return error_set(err, ERR_USAGE,
                          "no test files; their names begin with test_ or end in _test.lua");
+    if (config_is_local(&s->config)) {
+        s->services = services_open(s->loop, &s->config, say, NULL, err);
+        if (!s->services)
+            return -1;
+    }
     for (size_t i = 0; i < value_count(&s->files); i++)
         run_file(s, value_text(value_at(&s->files, i), ""));
     return s->junit ? write_junit(s, err) : 0;
@@ -274,6 +289,7 @@ static int test_run(int argc, char **argv)
     value_set_array(&s.files);
     value_set_array(&s.report);
     int rc = run(&s, words, argv, &err);
+    services_close(s.services);
     int status = rc < 0 ? command_fail(&err) : s.failed > 0;
     if (rc == 0 && !s.json) {
         if (s.skipped)

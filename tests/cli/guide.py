@@ -113,8 +113,12 @@ result("the run's state", output_of("run")["state"] == "SUCCEEDED", str(output_o
 run(["run", "mlflow.lua"], 0)
 result("the model", output_of("log") == {"version": "1", "loss": 1 / 3, "runs": 1}, str(output_of("log")))
 run(["test", "tests", "--junit", "tests.xml"], 0, "2 passed")
+write("tests/test_services.lua", '''local t, mlflow = require "test", require "mlflow"
+t.case("the embedded services", function() t.eq(mlflow.connect():experiment("demo").name, "demo") end)
+''')
+run(["test", "tests"], 0, "3 passed")
 shown = re.findall(r"^> (.*)$", re.search(r"^\$ mlhost repl\n(.*?)^```", text, re.M | re.S)[1], re.M)
-run(["repl"], 0, "first.lua", str(len(files["first.lua"])), stdin="\n".join(shown) + "\n:doc fs.read\n")
+run(["repl"], 0, "first.lua", "{ \"", stdin="\n".join(shown) + "\n:doc fs.read\n")
 for command in set(re.findall(r"`mlhost (\w+)", text)) | set(re.findall(r"^mlhost (\w+)", text, re.M)):
     run([command, "--help"], 0, "mlhost " + command)
 for path in set(re.findall(r"\]\(([^)#]+)\)", text)):
