@@ -4,22 +4,13 @@
  * of the callback's calls is that of microsoft/azure-pipelines-extensions, ServerTaskHelper. The
  * plan_ rows want a client that was connected to the plan's PlanUri.
  */
-#include "broker/primitive.h"
-#include "service/rest.h"
+#include "service/rows.h"
 
 #define PLAN      "/{project_id}/_apis/distributedtask/hubs/{hub}/plans/{plan_id}/"
 #define PLAN_ARGS "project_id:string hub:string plan_id:string "
 #define VERSION   .fixed_query = "api-version=7.1"
-#define ENDPOINT(...)                                                                              \
-    &(const struct endpoint)                                                                       \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                         \
-    {                                                                                              \
-        .sign = {"azdo." row_name, "client:service " row_args, row_returns, row_doc},              \
-        .module = MODULE_IO, .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)                  \
-    }
+#define ROW(row_name, row_args, ...)                                                               \
+    REST_ROW("azdo", row_name, "client:service " row_args, __VA_ARGS__)
 
 const struct primitive azdo_rows[] = {
     {.sign = {"azdo.connect", "endpoint:string? auth:map? token:secret?", "client:map",

@@ -2,25 +2,15 @@
  * Azure Machine Learning: model versions of a workspace, through Azure Resource Manager.
  * https://learn.microsoft.com/rest/api/azureml/model-versions, .../datastores
  */
-#include "broker/primitive.h"
-#include "service/rest.h"
+#include "service/rows.h"
 
 #define WORKSPACE                                                                                  \
     "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/"                     \
     "Microsoft.MachineLearningServices/"                                                           \
     "workspaces/{workspace}/"
-#define ARGS    "client:service subscription:string resource_group:string workspace:string "
-#define VERSION .fixed_query = "api-version=2024-04-01"
-#define ENDPOINT(...)                                                                              \
-    &(const struct endpoint)                                                                       \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                         \
-    {                                                                                              \
-        .sign = {"azureml." row_name, ARGS row_args, row_returns, row_doc}, .module = MODULE_IO,   \
-        .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)                                       \
-    }
+#define ARGS                         "client:service subscription:string resource_group:string workspace:string "
+#define VERSION                      .fixed_query = "api-version=2024-04-01"
+#define ROW(row_name, row_args, ...) REST_ROW("azureml", row_name, ARGS row_args, __VA_ARGS__)
 
 const struct primitive azureml_rows[] = {
     {.sign = {"azureml.connect", "endpoint:string? auth:map? token:secret?", "client:map",

@@ -1,18 +1,9 @@
 /* Databricks: notebooks into the workspace, one-time runs.
  * https://docs.databricks.com/api/workspace/jobs, .../workspace */
-#include "broker/primitive.h"
-#include "service/rest.h"
+#include "service/rows.h"
 
-#define ENDPOINT(...)                                                                              \
-    &(const struct endpoint)                                                                       \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                         \
-    {                                                                                              \
-        .sign = {"databricks." row_name, "client:service " row_args, row_returns, row_doc},        \
-        .module = MODULE_IO, .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)                  \
-    }
+#define ROW(row_name, row_args, ...)                                                               \
+    REST_ROW("databricks", row_name, "client:service " row_args, __VA_ARGS__)
 
 const struct primitive databricks_rows[] = {
     {.sign = {"databricks.connect", "endpoint:string? auth:map? token:secret?", "client:map",

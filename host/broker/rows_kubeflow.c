@@ -4,22 +4,13 @@
  * A `filter` is { predicates = { { operation, key, string_value }, ... } }; listings are sorted by
  * created_at.
  */
-#include "broker/primitive.h"
-#include "service/rest.h"
+#include "service/rows.h"
 
 #define API        "/apis/v2beta1/"
 #define LIST_ARGS  "page_token:string? page_size:int? sort_by:string? filter:map?"
 #define LIST_QUERY "page_token page_size sort_by filter"
-#define ENDPOINT(...)                                                                              \
-    &(const struct endpoint)                                                                       \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                         \
-    {                                                                                              \
-        .sign = {"kubeflow." row_name, "client:service " row_args, row_returns, row_doc},          \
-        .module = MODULE_IO, .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)                  \
-    }
+#define ROW(row_name, row_args, ...)                                                               \
+    REST_ROW("kubeflow", row_name, "client:service " row_args, __VA_ARGS__)
 
 const struct primitive kubeflow_rows[] = {
     {.sign = {"kubeflow.connect", "endpoint:string? auth:map? token:secret?", "client:map",

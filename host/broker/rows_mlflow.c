@@ -7,21 +7,12 @@
  * the same point once. What creates something (runs/create, model-versions/create) may not:
  * lua/mlflow looks before it asks again.
  */
-#include "broker/primitive.h"
-#include "service/rest.h"
+#include "service/rows.h"
 
 #define API   "/api/2.0/mlflow/"
 #define AGAIN .repeat = HTTP_REPEAT_ALWAYS
-#define ENDPOINT(...)                                                                              \
-    &(const struct endpoint)                                                                       \
-    {                                                                                              \
-        __VA_ARGS__                                                                                \
-    }
-#define ROW(row_name, row_args, row_returns, row_doc, ...)                                         \
-    {                                                                                              \
-        .sign = {"mlflow." row_name, "client:service " row_args, row_returns, row_doc},            \
-        .module = MODULE_IO, .symbol = "prim_rest", .data = ENDPOINT(__VA_ARGS__)                  \
-    }
+#define ROW(row_name, row_args, ...)                                                               \
+    REST_ROW("mlflow", row_name, "client:service " row_args, __VA_ARGS__)
 
 const struct primitive mlflow_rows[] = {
     {.sign = {"mlflow.connect", "endpoint:string? auth:map? token:secret?", "client:map",

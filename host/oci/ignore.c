@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "oci/tree.h"
 
 struct rule {
     char *pattern; /* clean, without leading and trailing slash */
@@ -122,28 +123,8 @@ int wildcard_match(const char *pattern, const char *path)
 static char *clean(const char *text, size_t len)
 {
     cleanup_free char *copy = mem_strndup(text, len);
-    struct buf out = BUF_INIT;
 
-    for (char *save = NULL, *part = strtok_r(copy, "/", &save); part;
-         part = strtok_r(NULL, "/", &save)) {
-        if (strcmp(part, ".") == 0)
-            continue;
-        if (strcmp(part, "..") == 0) {
-            char *slash = out.len ? strrchr(out.data, '/') : NULL;
-            out.len = slash ? (size_t)(slash - out.data) : 0;
-            if (out.data)
-                out.data[out.len] = '\0';
-            continue;
-        }
-        if (out.len)
-            buf_putc(&out, '/');
-        buf_puts(&out, part);
-    }
-    if (!out.len) {
-        buf_free(&out);
-        return mem_strdup("");
-    }
-    return buf_steal(&out);
+    return tree_clean(copy);
 }
 
 void ignore_free(struct ignore *ignore)
