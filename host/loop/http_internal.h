@@ -61,6 +61,11 @@ int attempt_run(struct http *http, struct attempt *attempt, struct error *err);
  * may help. */
 int attempt_result(const struct attempt *attempt, bool *repeatable, struct error *err);
 
+/* Milliseconds that a Retry-After header asks for, as seconds or as an HTTP date (RFC
+ * 9110, 10.2.3), between 0 and RETRY_AFTER_CAP_MS; -1 when it says nothing. text may be NULL. */
+#define RETRY_AFTER_CAP_MS (10 * 60 * 1000)
+int64_t retry_after_ms(const char *text, int64_t wall_ms);
+
 /* scheme://host:port/path of a URL: without user, password, query and fragment, which may hold
  * secrets. */
 void url_print_safe(const char *url, struct buf *out);

@@ -13,10 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_REDIRECTS      10
-#define BACKOFF_BASE_MS    300
-#define BACKOFF_CAP_MS     20000
-#define RETRY_AFTER_CAP_MS (10 * 60 * 1000)
+#define MAX_REDIRECTS   10
+#define BACKOFF_BASE_MS 300
+#define BACKOFF_CAP_MS  20000
 
 /* Where a request stands: redirects change all of it, repeats none. */
 struct hop {
@@ -60,24 +59,6 @@ static bool status_passes(int status)
         if (status == passing[i])
             return true;
     return false;
-}
-
-/* Milliseconds that Retry-After asks for (seconds or an HTTP date), or -1. */
-static int64_t retry_after_ms(const struct http_response *response)
-{
-    const char *text = http_header_get(&response->headers, "Retry-After");
-    char *end;
-
-    if (!text || !*text)
-        return -1;
-    long long seconds = strtoll(text, &end, 10);
-    if (end != text && *end == '\0')
-        return seconds < 0 ? 0 : seconds > RETRY_AFTER_CAP_MS ? RETRY_AFTER_CAP_MS : seconds * 1000;
-    time_t date = curl_getdate(text, NULL);
-    if (date == (time_t)-1)
-        return -1;
-    int64_t wait = (int64_t)date * 1000 - clock_wall_ms();
-    return wait < 0 ? 0 : wait;
 }
 
 /* Full jitter: anything between nothing and the exponential step, so that many clients do not come
@@ -251,7 +232,8 @@ int http_perform(struct http *http, const struct http_request *request,
         }
         if (again && tries < limit) {
             int64_t wait = backoff_ms(tries);
-            int64_t asked = result == 0 ? retry_after_ms(response) : -1;
+            const char *after = http_header_get(&response->headers, "Retry-After");
+            int64_t asked = result == 0 ? retry_after_ms(after, clock_wall_ms()) : -1;
             if (asked >= 0)
                 wait = asked + wait / 10;
             if (pause_for(request, wait))

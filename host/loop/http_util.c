@@ -78,7 +78,11 @@ void url_print_safe(const char *text, struct buf *out)
 
     if (!url || curl_url_set(url, CURLUPART_URL, text, 0) != CURLUE_OK) {
         /* not a URL: show what stands before anything that could be a secret */
-        buf_append(out, text, strcspn(text, "?#@"));
+        const char *host = strstr(text, "://");
+        host = host ? host + 3 : text;
+        buf_append(out, text, strchr(host, '@') ? (size_t)(host - text) : strcspn(text, "?#"));
+        if (strchr(host, '@'))
+            buf_puts(out, "...");
         curl_url_cleanup(url);
         return;
     }
@@ -170,6 +174,27 @@ char *proxy_from_environment(const char *scheme, const char *host)
         strcmp(host, "[::1]") == 0)
         return mem_strdup("");
     return mem_strdup(proxy);
+}
+
+int64_t retry_after_ms(const char *text, int64_t wall_ms)
+{
+    char *end;
+    int64_t wait;
+
+    if (!text || !*text)
+        return -1;
+    long long seconds = strtoll(text, &end, 10);
+    if (end != text && *end == '\0') {
+        wait = seconds < 0                           ? 0
+               : seconds > RETRY_AFTER_CAP_MS / 1000 ? RETRY_AFTER_CAP_MS
+                                                     : seconds * 1000;
+    } else {
+        time_t date = curl_getdate(text, NULL);
+        if (date == (time_t)-1)
+            return -1;
+        wait = (int64_t)date * 1000 - wall_ms;
+    }
+    return wait < 0 ? 0 : wait > RETRY_AFTER_CAP_MS ? RETRY_AFTER_CAP_MS : wait;
 }
 
 static enum error_code status_code(int status)

@@ -10,21 +10,10 @@
 
 #include "base/mem.h"
 #include "oci/remote.h"
+#include "oci/remote_header.h"
 
 #define TOKEN_LIMIT     (64u * 1024)
 #define TOKEN_DEFAULT_S 60
-
-struct challenge {
-    char *realm, *service, *scope;
-};
-
-static void challenge_free(struct challenge *challenge)
-{
-    free(challenge->realm);
-    free(challenge->service);
-    free(challenge->scope);
-}
-#define cleanup_challenge __attribute__((cleanup(challenge_free)))
 
 static void mask(struct remote *remote, const char *text)
 {
@@ -135,57 +124,6 @@ int remote_authorize(struct remote *remote, const char *scope, struct http_heade
 }
 
 /* ---- challenges ---- */
-
-/* key="value", key=value, ... of a WWW-Authenticate header behind its scheme. */
-static void parse_parameters(const char *at, struct challenge *out)
-{
-    while (*at) {
-        at += strspn(at, " \t,");
-        size_t key_len = strcspn(at, "=, ");
-        if (at[key_len] != '=')
-            return; /* the next scheme */
-        const char *key = at;
-        cleanup_buf struct buf text = BUF_INIT;
-        at += key_len + 1;
-        if (*at == '"') {
-            for (at++; *at && *at != '"'; at++) {
-                if (*at == '\\' && at[1])
-                    at++;
-                buf_putc(&text, *at);
-            }
-            at += *at == '"';
-        } else {
-            size_t len = strcspn(at, ", ");
-            buf_append(&text, at, len);
-            at += len;
-        }
-        char **slot = key_len == 5 && strncasecmp(key, "realm", 5) == 0     ? &out->realm
-                      : key_len == 7 && strncasecmp(key, "service", 7) == 0 ? &out->service
-                      : key_len == 5 && strncasecmp(key, "scope", 5) == 0   ? &out->scope
-                                                                            : NULL;
-        if (slot && !*slot)
-            *slot = mem_strdup(text.data ? text.data : "");
-    }
-}
-
-static bool find_scheme(const struct http_headers *headers, const char *scheme,
-                        struct challenge *out)
-{
-    size_t len = strlen(scheme);
-
-    for (size_t i = 0; i < headers->count; i++) {
-        if (strcasecmp(headers->items[i].name, "WWW-Authenticate") != 0)
-            continue;
-        const char *text = headers->items[i].value;
-        for (const char *at = text; *at; at++)
-            if (strncasecmp(at, scheme, len) == 0 && (at[len] == ' ' || at[len] == '\0') &&
-                (at == text || at[-1] == ' ' || at[-1] == ',')) {
-                parse_parameters(at + len, out);
-                return true;
-            }
-    }
-    return false;
-}
 
 /* Both lists of words, each once. */
 static void join_scopes(const char *a, const char *b, struct value *out)
@@ -359,10 +297,10 @@ int remote_challenge(struct remote *remote, const char *scope, const struct http
     pthread_mutex_lock(&remote->lock);
     if (remote->bearer) {
         result = 0; /* a token of the profile: there is no other */
-    } else if (find_scheme(headers, "Bearer", &bearer) && bearer.realm) {
+    } else if (challenge_find(headers, "Bearer", &bearer) && bearer.realm) {
         drop_tokens(remote, scope);
         result = fetch_token(remote, scope, &bearer, err) == 0 ? 1 : -1;
-    } else if (find_scheme(headers, "Basic", &basic) && remote->user && remote->password) {
+    } else if (challenge_find(headers, "Basic", &basic) && remote->user && remote->password) {
         remote->basic = true;
         result = 1; /* also when it was: another thread may have learnt it meanwhile */
     }

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "oci/manifest.h"
 #include "oci/remote.h"
+#include "oci/remote_header.h"
 #include "oci/workers.h"
 
 #define ACCEPT        OCI_MANIFEST ", " OCI_INDEX ", " DOCKER_MANIFEST ", " DOCKER_LIST
@@ -92,15 +93,6 @@ int remote_manifest(struct remote *remote, const char *name, const char *ref, st
     return 0;
 }
 
-/* The URL of `Link: <url>; rel="next"`, or NULL. */
-static char *next_page(const struct http_response *response)
-{
-    const char *link = http_header_get(&response->headers, "Link");
-    const char *end = link && *link == '<' ? strchr(link, '>') : NULL;
-
-    return end && strstr(end, "next") ? mem_strndup(link + 1, (size_t)(end - link - 1)) : NULL;
-}
-
 static int compare_tags(const void *a, const void *b)
 {
     return strcmp(value_text(a, ""), value_text(b, ""));
@@ -130,7 +122,7 @@ int remote_tags(struct remote *remote, const char *name, struct value *out, stru
         for (size_t i = 0; i < value_count(tags); i++)
             value_push_string(out, value_text(value_at(tags, i), ""));
         mem_cleanup(&url);
-        url = next_page(&response);
+        url = value_count(tags) ? link_next(&response.headers) : NULL;
     }
     /* The specification wants them sorted; not every registry sorts. */
     if (value_count(out))

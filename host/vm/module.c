@@ -60,7 +60,8 @@ static void load_embedded(lua_State *L, const struct embedded_file *file)
     lua_remove(L, -2);
 }
 
-/* lua-cjson under its own names, for scripts that know it. Our `json` keeps whole numbers and empty lists as they are. */
+/* lua-cjson under its own names, for scripts that know it. Our `json` keeps whole numbers and empty
+ * lists as they are. */
 static lua_CFunction native(const char *name)
 {
     if (strcmp(name, "cjson") == 0)
