@@ -185,9 +185,9 @@ int64_t retry_after_ms(const char *text, int64_t wall_ms)
         return -1;
     long long seconds = strtoll(text, &end, 10);
     if (end != text && *end == '\0') {
-        wait = seconds < 0                           ? 0
-               : seconds > RETRY_AFTER_CAP_MS / 1000 ? RETRY_AFTER_CAP_MS
-                                                     : seconds * 1000;
+        if (seconds > RETRY_AFTER_CAP_MS / 1000)
+            return RETRY_AFTER_CAP_MS;
+        wait = seconds < 0 ? 0 : seconds * 1000;
     } else {
         time_t date = curl_getdate(text, NULL);
         if (date == (time_t)-1)

@@ -8,7 +8,8 @@
 
 #include "base/mem.h"
 #include "base/value.h"
-#include "loop/http.h"
+#include "loop/http_internal.h"
+#include "oci/remote_header.h"
 
 static struct http *http;
 
@@ -509,6 +510,59 @@ static void test_threads(void **state)
     }
 }
 
+static void test_headers(void **state)
+{
+    const int64_t now = INT64_C(1700000000000); /* Tue, 14 Nov 2023 22:13:20 GMT */
+    struct http_headers headers = {0};
+    cleanup_challenge struct challenge challenge = {0};
+
+    (void)state;
+    assert_int_equal(retry_after_ms(NULL, now), -1);
+    assert_int_equal(retry_after_ms("soon", now), -1);
+    assert_int_equal(retry_after_ms("2", now), 2000);
+    assert_int_equal(retry_after_ms("-5", now), 0);
+    assert_int_equal(retry_after_ms("Tue, 14 Nov 2023 22:13:50 GMT", now), 30000);
+    assert_int_equal(retry_after_ms("Tue, 14 Nov 2023 22:13:00 GMT", now), 0);
+    /* Ten minutes at most, however it is said. */
+    assert_int_equal(retry_after_ms("599999", now), RETRY_AFTER_CAP_MS);
+    assert_int_equal(retry_after_ms("99999999999999999999", now), RETRY_AFTER_CAP_MS);
+    assert_int_equal(retry_after_ms("Tue, 14 Nov 2034 22:13:50 GMT", now), RETRY_AFTER_CAP_MS);
+
+    http_header_add(&headers, "Link", "</a?next>; rel=\"prev\"");
+    assert_null(link_next(&headers));
+    http_header_add(&headers, "link", "</b>; title=\"a, <b>\"; rel=prev, </c>;rel=\"last Next\"");
+    cleanup_free char *next = link_next(&headers);
+    assert_string_equal(next, "/c");
+
+    http_header_add(&headers, "WWW-Authenticate", "Basic realm=\"a\"");
+    assert_false(challenge_find(&headers, "Bearer", &challenge));
+    http_header_add(&headers, "WWW-Authenticate",
+                    "Bearer realm=\"https://auth.example/t\\\"oken\", service=reg");
+    assert_true(challenge_find(&headers, "Bearer", &challenge));
+    assert_string_equal(challenge.realm, "https://auth.example/t\"oken");
+    assert_string_equal(challenge.service, "reg");
+    assert_null(challenge.scope);
+    http_headers_free(&headers);
+}
+
+/* What is not a URL may hold a password all the same. */
+static void test_safe_urls(void **state)
+{
+    static const char *const pairs[][2] = {
+        {"https://robot:secret@host/a?sig=x#y", "https://host/a?..."},
+        {"https://robot:secret@bad host/a", "https://..."},
+        {"robot:secret@bad host", "..."},
+        {"https://bad host/a?sig=secret", "https://bad host/a"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        cleanup_buf struct buf shown = BUF_INIT;
+        url_print_safe(pairs[i][0], &shown);
+        assert_string_equal(shown.data, pairs[i][1]);
+    }
+}
+
 static int setup(void **state)
 {
     struct error err = {0};
@@ -537,6 +591,7 @@ int main(void)
         cmocka_unit_test(test_time),          cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_redirects),     cmocka_unit_test(test_denied),
         cmocka_unit_test(test_misuse),        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_headers),       cmocka_unit_test(test_safe_urls),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
