@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""The REPL as a person uses it, on a pseudo-terminal and with piped input."""
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+PROGRAM = os.path.abspath(os.environ.get("MLHOST", "build/mlhost"))
+passed = failed = 0
+
+
+def test(fn):
+    global passed, failed
+    with tempfile.TemporaryDirectory() as folder:
+        open(os.path.join(folder, "mlhost.yaml"), "w", encoding="utf-8").close()
+        try:
+            fn(folder)
+            passed += 1
+            print(f"ok    {fn.__name__}")
+        except Exception as error:  # the report is the point
+            failed += 1
+            print(f"FAIL  {fn.__name__}: {error}")
+    return fn
+
+
+class Terminal:
+    """A program on a terminal: what it shows is read until a pattern is there."""
+
+    def __init__(self, folder, *argv):
+        self.shown = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            env = {"PATH": os.environ["PATH"], "TERM": "xterm", "HOME": folder, "NO_COLOR": "1"}
+            os.execve(PROGRAM, [PROGRAM, *argv], env)
+
+    def until(self, pattern, seconds=20):
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.shown):
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
+                raise AssertionError(f"no /{pattern}/ in {self.shown!r}")
+            try:
+                text = os.read(self.fd, 65536).decode("utf-8", "replace")
+                self.shown += re.sub(r"\r|\x1b\[[0-9;?]*[a-zA-Z]", "", text)  # what is drawn, not how
+            except OSError:
+                raise AssertionError(f"ended without /{pattern}/: {self.shown!r}") from None
+        shown, self.shown = self.shown, ""
+        return shown
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def end(self):
+        """Ctrl-D at the prompt."""
+        self.type("\n")
+        self.until(r"> $")
+        self.type("\x04")
+        for _ in range(200):
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    os.read(self.fd, 65536)
+                except OSError:
+                    pass
+        os.kill(self.pid, signal.SIGKILL)
+        raise AssertionError("Ctrl-D does not end it")
+
+
+def piped(folder, text):
+    done = subprocess.run([PROGRAM, "repl"], cwd=folder, input=text, text=True, timeout=60, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    return done.stdout
+
+
+@test
+def piped_input_prints_values_and_goes_on_after_an_error(folder):
+    out = piped(folder, "1 + 1\nfor i = 1, 2 do\nprint('round', i)\nend\nerror('boom')\n{ a = { 1, 2 }, b = 'x' }\n")
+    for wanted in ("2", "round\t1", "round\t2", "boom", "a = ", "b = "):
+        assert wanted in out, (wanted, out)
+
+
+@test
+def the_sandbox_is_the_one_of_a_stage(folder):
+    out = piped(folder, "os.execute\nio\nrequire('exec') { 'ls' }\nrequire('fs').write('/etc/mlhost-was-here', 'x')\n")
+    assert "nil" in out and "permission" in out, out
+    assert not os.path.exists("/etc/mlhost-was-here")
+
+
+@test
+def a_terminal_has_editing_history_completion_and_more_lines(folder):
+    t = Terminal(folder, "repl")
+    t.until(r"> ")
+    t.type("20 + 2\n")
+    t.until(r"22")
+    t.type("\x1b[A\x7f3\n")  # up, backspace, 3: the last entry, changed
+    t.until(r"\b23\b")
+    t.type("string.for\t")
+    t.until(r"string\.format")
+    t.type("\x15")
+    t.type("function twice(x)\n")
+    t.type("return 2 * x\n")
+    t.type("end\n")
+    t.type("twice(21)\n")
+    t.until(r"\b42\b")
+    assert t.end() == 0
+    history = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names if "history" in name]
+    assert history and os.stat(history[0]).st_mode & 0o077 == 0, history
+
+
+@test
+def ctrl_c_ends_an_evaluation_and_not_the_session(folder):
+    t = Terminal(folder, "repl")
+    t.until(r"> ")
+    t.type("while true do end\n")
+    time.sleep(0.5)
+    t.type("\x03")
+    t.until(r"interrupt|cancel")
+    t.type("6 * 7\n")
+    t.until(r"\b42\b")
+    assert t.end() == 0
+
+
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed != 0)
