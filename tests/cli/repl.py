@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 PROGRAM = os.path.abspath(os.environ.get("MLHOST", "build/mlhost"))
@@ -50,26 +51,32 @@ class Terminal:
                 self.shown += re.sub(r"\r|\x1b\[[0-9;?]*[a-zA-Z]", "", text)  # what is drawn, not how
             except OSError:
                 raise AssertionError(f"ended without /{pattern}/: {self.shown!r}") from None
-        shown, self.shown = self.shown, ""
-        return shown
+        self.shown = self.shown[re.search(pattern, self.shown).end():]
+
+    def at_prompt(self):
+        """Until the keys are the editor's: what is typed earlier, the terminal itself echoes."""
+        self.until(r"> ")
+        end = time.monotonic() + 20
+        while termios.tcgetattr(self.fd)[3] & termios.ECHO and time.monotonic() < end:
+            time.sleep(0.01)
 
     def type(self, text):
         os.write(self.fd, text.encode())
 
     def end(self):
         """Ctrl-D at the prompt."""
-        self.type("\n")
-        self.until(r"> $")
+        self.at_prompt()
         self.type("\x04")
-        for _ in range(200):
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return os.waitstatus_to_exitcode(status)
-            if select.select([self.fd], [], [], 0.05)[0]:
-                try:
+            try:
+                if select.select([self.fd], [], [], 0.05)[0]:
                     os.read(self.fd, 65536)
-                except OSError:
-                    pass
+            except OSError:  # it has closed the terminal and is about to end
+                time.sleep(0.05)
         os.kill(self.pid, signal.SIGKILL)
         raise AssertionError("Ctrl-D does not end it")
 
@@ -97,17 +104,20 @@ def the_sandbox_is_the_one_of_a_stage(folder):
 @test
 def a_terminal_has_editing_history_completion_and_more_lines(folder):
     t = Terminal(folder, "repl")
-    t.until(r"> ")
+    t.at_prompt()
     t.type("20 + 2\n")
-    t.until(r"22")
+    t.until(r"\b22\b")
+    t.at_prompt()
     t.type("\x1b[A\x7f3\n")  # up, backspace, 3: the last entry, changed
     t.until(r"\b23\b")
+    t.at_prompt()
     t.type("string.for\t")
     t.until(r"string\.format")
     t.type("\x15")
     t.type("function twice(x)\n")
     t.type("return 2 * x\n")
     t.type("end\n")
+    t.at_prompt()
     t.type("twice(21)\n")
     t.until(r"\b42\b")
     assert t.end() == 0
@@ -118,11 +128,12 @@ def a_terminal_has_editing_history_completion_and_more_lines(folder):
 @test
 def ctrl_c_ends_an_evaluation_and_not_the_session(folder):
     t = Terminal(folder, "repl")
-    t.until(r"> ")
+    t.at_prompt()
     t.type("while true do end\n")
     time.sleep(0.5)
     t.type("\x03")
     t.until(r"interrupt|cancel")
+    t.at_prompt()
     t.type("6 * 7\n")
     t.until(r"\b42\b")
     assert t.end() == 0
