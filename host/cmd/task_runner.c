@@ -16,7 +16,7 @@ const struct command cmd_task_runner = {
             "input ends.\n\n"
             "exit status: 0 succeeded, 1 failed\n\n"
             "example: mlhost task-runner 0b8f6c1e-6a3e-4d0f-9f5c-7a5f0a4f2f10 "
-            "/work/.mlhost/local/kubeflow\n",
+            "/home/me/project/.mlhost/local/kubeflow\n",
     .run = run,
     .internal = true,
 };
