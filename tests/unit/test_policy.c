@@ -21,7 +21,7 @@ static struct policy *make(const char *asked_json, const char *bound_json)
     struct error err = {0};
     if (bound_json)
         bound = lists(bound_json);
-    struct policy *p = policy_new(&asked, bound_json ? &bound : NULL, "/work/space", &err);
+    struct policy *p = policy_new(&asked, bound_json ? &bound : NULL, "/srv/space", &err);
     if (!p)
         fail_msg("%s", err.message);
     value_free(&asked);
@@ -47,10 +47,10 @@ static void test_default_deny(void **state)
     struct policy *p = make("{}", NULL);
     (void)state;
     policy_name(p, "stage 'x'");
-    allowed(p, PERM_READ, "/work/space/a/b");
-    allowed(p, PERM_READ, "/work/space");
-    denied(p, PERM_READ, "/work/space2", "{ read = { \"/work/space2\" } }  to stage 'x'");
-    denied(p, PERM_WRITE, "/work/space/a", "{ write = { \"a\" } }");
+    allowed(p, PERM_READ, "/srv/space/a/b");
+    allowed(p, PERM_READ, "/srv/space");
+    denied(p, PERM_READ, "/srv/space2", "{ read = { \"/srv/space2\" } }  to stage 'x'");
+    denied(p, PERM_WRITE, "/srv/space/a", "{ write = { \"a\" } }");
     denied(p, PERM_EXEC, "flake8", "add  permissions = { exec = { \"flake8\" } }  to stage 'x'");
     denied(p, PERM_NET, "host:443", "net");
     denied(p, PERM_ENV, "HOME", "env");
@@ -63,8 +63,8 @@ static void test_paths(void **state)
     (void)state;
     allowed(p, PERM_READ, "/data/x");
     denied(p, PERM_READ, "/database", "read");
-    allowed(p, PERM_WRITE, "/work/space/build/x/y");
-    denied(p, PERM_WRITE, "/work/space/build", "write");
+    allowed(p, PERM_WRITE, "/srv/space/build/x/y");
+    denied(p, PERM_WRITE, "/srv/space/build", "write");
     allowed(p, PERM_WRITE, "/tmp/out/a");
     allowed(p, PERM_READ, "/tmp/out/a"); /* what may be written may be read */
     policy_free(p);
@@ -93,7 +93,7 @@ static void test_names(void **state)
         make("{\"exec\":[\"git\",\"/usr/bin/ruff\"],\"env\":[\"BUILD_*\",\"TOKEN\"]}", NULL);
     (void)state;
     allowed(p, PERM_EXEC, "git");
-    denied(p, PERM_EXEC, "/work/space/git", "exec");
+    denied(p, PERM_EXEC, "/srv/space/git", "exec");
     allowed(p, PERM_EXEC, "/usr/bin/ruff");
     denied(p, PERM_EXEC, "ruff", "exec");
     allowed(p, PERM_ENV, "BUILD_ID");
@@ -110,8 +110,8 @@ static void test_bound(void **state)
     denied(p, PERM_EXEC, "sh", "or run with --allow-exec sh");
     denied(p, PERM_EXEC, "ruff", "add  permissions = { exec = { \"ruff\" } }");
     denied(p, PERM_NET, "x:1", "permissions.net in mlhost.yaml");
-    policy_grant(p, PERM_WRITE, "/work/space/out");
-    allowed(p, PERM_WRITE, "/work/space/out/x");
+    policy_grant(p, PERM_WRITE, "/srv/space/out");
+    allowed(p, PERM_WRITE, "/srv/space/out/x");
     struct value v = {0};
     struct buf json = BUF_INIT;
     policy_to_value(p, &v);
