@@ -21,6 +21,7 @@ local SECTIONS = {
   { name = "http", files = { "http.lua" } }, { name = "json", files = { "json.lua" } },
   { name = "yaml", files = { "yaml.lua" } }, { name = "hash", files = { "hash.lua" } },
   { name = "time", files = { "time.lua" } },
+  { name = "approval", files = { "approval.lua" } }, { name = "runs", files = { "runs.lua" } },
   { name = "registry", files = { "registry/init.lua" } },
   { name = "kubeflow", closed = true, files = {
     KF .. "init.lua", KF .. "component.lua", KF .. "loader.lua", KF .. "importer.lua", KF .. "types.lua",

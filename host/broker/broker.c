@@ -217,12 +217,14 @@ static struct cancel *new_cancel(void)
     return NULL;
 }
 
-static void on_event_frame(struct broker *broker, const struct value *frame)
+static void on_event_frame(struct broker *broker, struct value *frame)
 {
     const char *t = value_get_string(frame, "t", "");
 
     if (strcmp(t, "cancel") == 0) {
         stop(broker);
+    } else if (strcmp(t, "answer") == 0) {
+        asks_answer(frame);
     } else if (strcmp(t, "interrupt") == 0) {
         kill(broker->vm_pid, SIGUSR2);
         cancel_raise(broker->cancel);

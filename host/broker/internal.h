@@ -74,6 +74,13 @@ void broker_output(struct broker *broker, int stream, const char *data, size_t l
 void broker_result(struct broker *broker, struct value *frame); /* the last event; takes *frame */
 void error_into_value(const struct error *err, struct value *out);
 
+/* ---- asks.c ---- */
+/* Puts a question { kind, ... } to the supervisor and waits for its answer, the call's deadline or
+ * a cancel. Takes *question. */
+int broker_ask(struct call *call, struct value *question, struct value *answer, struct error *err);
+/* An `answer` frame of the supervisor. May take from *frame. */
+void asks_answer(struct value *frame);
+
 /* ---- calls.c ---- */
 /* A call or say frame of the VM. Takes *frame. */
 void calls_take(struct broker *broker, struct value *frame);

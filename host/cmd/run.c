@@ -19,7 +19,7 @@
 
 struct words {
     struct operator_options operator_;
-    struct option_list params;
+    struct option_list params, approve;
     const char *params_file, *jobs, *output, *resume, *stage, *from, *junit, *summary, *timeout;
     bool dry_run, quiet, verbose, json, keep_going;
 };
@@ -328,6 +328,8 @@ static int go(struct session *session, struct words *words, const char *script, 
                                   .only = words->stage,
                                   .jobs = jobs,
                                   .timeout_ns = timeout,
+                                  .approve = words->approve.items,
+                                  .approve_count = words->approve.count,
                                   .keep_going = words->keep_going,
                                   .allow_degraded = words->operator_.allow_degraded,
                                   .renderer = session->renderer,
@@ -389,6 +391,7 @@ const struct command cmd_run = {
         "  --params-file FILE     parameters from a YAML or JSON file\n"
         "  --jobs, -j N           at most N stages side by side (default: the processors, at least "
         "2)\n"
+        "  --approve NAME         answer the approval NAME (all: every one) with yes beforehand\n"
         "  --keep-going           after a failure, still start stages that do not depend on it\n"
         "  --timeout DURATION     of the whole run (\"30s\", \"5m\", \"1h30m\"); overrides the "
         "pipeline's\n"
@@ -414,23 +417,16 @@ const struct command cmd_run = {
 static int run(int argc, char **argv)
 {
     struct words w = {0};
-    const struct option_spec options[] = {{"param,P", OPTION_REPEAT, &w.params},
-                                          {"params-file", OPTION_TEXT, &w.params_file},
-                                          {"jobs,j", OPTION_TEXT, &w.jobs},
-                                          {"output,o", OPTION_TEXT, &w.output},
-                                          {"resume", OPTION_TEXT, &w.resume},
-                                          {"stage", OPTION_TEXT, &w.stage},
-                                          {"from", OPTION_TEXT, &w.from},
-                                          {"dry-run", OPTION_FLAG, &w.dry_run},
-                                          {"junit", OPTION_TEXT, &w.junit},
-                                          {"summary", OPTION_TEXT, &w.summary},
-                                          {"timeout", OPTION_TEXT, &w.timeout},
-                                          {"quiet,q", OPTION_FLAG, &w.quiet},
-                                          {"verbose,v", OPTION_FLAG, &w.verbose},
-                                          {"json", OPTION_FLAG, &w.json},
-                                          {"keep-going,k", OPTION_FLAG, &w.keep_going},
-                                          OPERATOR_OPTIONS(w.operator_),
-                                          {0}};
+    const struct option_spec options[] = {
+        {"param,P", OPTION_REPEAT, &w.params}, {"params-file", OPTION_TEXT, &w.params_file},
+        {"jobs,j", OPTION_TEXT, &w.jobs},      {"approve", OPTION_REPEAT, &w.approve},
+        {"output,o", OPTION_TEXT, &w.output},  {"resume", OPTION_TEXT, &w.resume},
+        {"stage", OPTION_TEXT, &w.stage},      {"from", OPTION_TEXT, &w.from},
+        {"dry-run", OPTION_FLAG, &w.dry_run},  {"junit", OPTION_TEXT, &w.junit},
+        {"summary", OPTION_TEXT, &w.summary},  {"timeout", OPTION_TEXT, &w.timeout},
+        {"quiet,q", OPTION_FLAG, &w.quiet},    {"verbose,v", OPTION_FLAG, &w.verbose},
+        {"json", OPTION_FLAG, &w.json},        {"keep-going,k", OPTION_FLAG, &w.keep_going},
+        OPERATOR_OPTIONS(w.operator_),         {0}};
     struct error err = {0};
     struct session session = {0};
 
@@ -454,5 +450,6 @@ static int run(int argc, char **argv)
     int status = go(&session, &w, words == 2 ? argv[1] : NULL, &err);
     end(&session);
     free((void *)w.params.items);
+    free((void *)w.approve.items);
     return status < 0 ? command_fail(&err) : status;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "run/ask.h"
 #include "run/context.h"
 
 #define ALWAYS_NS           (120 * NS_PER_S) /* budget of an `always` block */
@@ -131,6 +132,8 @@ static void on_event(void *ctx, struct value *event)
                  strcmp(t, "report") == 0 || strcmp(t, "issue") == 0;
     struct value own = {0};
 
+    if (strcmp(t, "ask") == 0)
+        run_ask(slot, event);
     if (!known)
         return;
     value_move(&own, event);
@@ -253,6 +256,7 @@ static void on_end(void *ctx, struct worker_result *result)
     struct run *run = slot->run;
 
     slot->worker = NULL;
+    run_ask_forget(slot);
     run->running--;
     run->untidy = run->untidy || !result->tidy;
     if (slot->state == SLOT_ALWAYS) {

@@ -26,6 +26,7 @@ struct slot {
     struct value output, error;
 };
 
+struct prompt; /* of ask.c */
 struct run {
     const struct run_options *opt;
     struct journal journal;
@@ -40,7 +41,8 @@ struct run {
     bool costly;           /* something happened that is worth a sync */
     bool untidy;           /* a process may have left others behind */
     int64_t started;
-    struct error broken; /* the journal cannot be written: nothing more may be done */
+    struct prompt *prompt; /* NULL until a question is put to the terminal */
+    struct error broken;   /* the journal cannot be written: nothing more may be done */
 };
 
 struct tally_cell *slot_state(const struct slot *slot);

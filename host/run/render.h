@@ -15,6 +15,9 @@ struct renderer_kind {
     void (*event)(struct renderer *renderer,
                   const struct value *event); /* the tally has counted it already */
     void (*tick)(struct renderer *renderer);
+    /* Shows a yes-or-no question that somebody answers by typing; NULL: it was answered. NULL
+     * itself: this renderer's reader cannot be asked. */
+    void (*question)(struct renderer *renderer, const char *text);
     void (*end)(struct renderer *
                     renderer); /* after run_end: `report` is set; prints the summary; frees state */
 };

@@ -42,9 +42,16 @@ static void plain_event(struct renderer *renderer, const struct value *event)
     buf_printf(&renderer->out, "%s\n", line.data ? line.data : "");
 }
 
+static void plain_question(struct renderer *renderer, const char *text)
+{
+    if (text)
+        buf_printf(&renderer->out, "%s [y/N] ", text);
+}
+
 static void plain_end(struct renderer *renderer)
 {
     tally_summary(renderer->tally, renderer->report, renderer->quiet, &renderer->out);
 }
 
-const struct renderer_kind render_plain = {.name = "plain", .event = plain_event, .end = plain_end};
+const struct renderer_kind render_plain = {
+    .name = "plain", .event = plain_event, .question = plain_question, .end = plain_end};

@@ -20,7 +20,8 @@
 struct tty {
     size_t columns[LIVE_MAX + 1]; /* of the live lines that are on the screen */
     size_t drawn;
-    struct buf above; /* lines that wait to be printed above the live ones */
+    struct buf above;    /* lines that wait to be printed above the live ones */
+    struct buf question; /* stands in the place of the live ones while it is open */
 };
 
 static size_t width(const struct renderer *renderer)
@@ -106,9 +107,37 @@ static void live_line(struct renderer *renderer, const struct tally_cell *cell, 
     buf_putc(&renderer->out, '\n');
 }
 
+static void put_question(struct renderer *renderer)
+{
+    const struct tty *tty = renderer->state;
+
+    paint(renderer, "1", &renderer->out);
+    buf_printf(&renderer->out, "%s%s", renderer->utf8 ? "\xe2\x96\xb8 " : "> ", tty->question.data);
+    paint(renderer, "0", &renderer->out);
+    buf_puts(&renderer->out, " [y/N] ");
+}
+
+/* Redrawn only when there is something to say: what was typed so far would be wiped. */
+static void draw_question(struct renderer *renderer)
+{
+    struct tty *tty = renderer->state;
+
+    if (!tty->above.len)
+        return;
+    buf_puts(&renderer->out, "\r\x1b[J");
+    buf_append(&renderer->out, tty->above.data, tty->above.len);
+    buf_clear(&tty->above);
+    put_question(renderer);
+}
+
 static void draw(struct renderer *renderer)
 {
     struct tty *tty = renderer->state;
+
+    if (tty->question.len) {
+        draw_question(renderer);
+        return;
+    }
     const struct tally *tally = renderer->tally;
     size_t columns = width(renderer);
     size_t running = 0;
@@ -165,10 +194,26 @@ static void tty_event(struct renderer *renderer, const struct value *event)
         draw(renderer);
 }
 
+static void tty_question(struct renderer *renderer, const char *text)
+{
+    struct tty *tty = renderer->state;
+
+    if (!tty->question.len) {
+        erase(renderer, width(renderer));
+        buf_append(&renderer->out, tty->above.data, tty->above.len);
+        buf_clear(&tty->above);
+    }
+    buf_clear(&tty->question);
+    buf_puts(&tty->question, text ? text : "");
+    if (text)
+        put_question(renderer);
+}
+
 static void tty_end(struct renderer *renderer)
 {
     struct tty *tty = renderer->state;
 
+    buf_free(&tty->question);
     draw(renderer);
     tally_summary(renderer->tally, renderer->report, true, &renderer->out);
     buf_free(&tty->above);
@@ -178,5 +223,6 @@ const struct renderer_kind render_tty = {.name = "tty",
                                          .tick_ms = TICK_MS,
                                          .state_size = sizeof(struct tty),
                                          .event = tty_event,
+                                         .question = tty_question,
                                          .tick = draw,
                                          .end = tty_end};

@@ -1,4 +1,4 @@
-#include "run/engine.h"
+#include "run/ask.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -223,6 +223,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
         (run.services = services_open(options->loop, options->config, run_say, &run, err)) != NULL)
         rc = loop_until_over(&run, err);
     run.untidy = run.untidy || rc < 0 || services_started(run.services);
+    run_ask_end(&run);
     services_close(run.services);
     if (rc == 0)
         rc = finish(&run, status, err);

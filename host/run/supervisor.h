@@ -27,7 +27,9 @@ struct run_options {
     const struct tally *from; /* with only: whose outputs the needs get */
     const char *only;         /* a stage or cell, or NULL */
     int jobs;
-    int64_t timeout_ns; /* of the whole run; 0: the pipeline's own */
+    int64_t timeout_ns;         /* of the whole run; 0: the pipeline's own */
+    const char *const *approve; /* names of approvals that are given, or "all" */
+    int approve_count;
     bool keep_going, allow_degraded;
     struct renderer *renderer;
     const char *junit, *summary; /* further copies of the reports, or NULL */

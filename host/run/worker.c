@@ -357,10 +357,25 @@ struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
     return worker;
 }
 
+/* A broker reads at once and frames are small: a socket that is full belongs to one that hangs. */
+static bool send_frame(struct worker *worker, const struct value *frame)
+{
+    cleanup_buf struct buf bytes = BUF_INIT;
+
+    frame_append(frame, &bytes);
+    return send(worker->fd, bytes.data, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT) ==
+           (ssize_t)bytes.len;
+}
+
+void worker_send(struct worker *worker, const struct value *frame)
+{
+    if (!worker->has_result && !send_frame(worker, frame))
+        worker_kill(worker);
+}
+
 void worker_cancel(struct worker *worker, bool timeout)
 {
     struct value frame = {0};
-    cleanup_buf struct buf bytes = BUF_INIT;
 
     if (worker->asked_cancel || worker->has_result)
         return;
@@ -368,10 +383,9 @@ void worker_cancel(struct worker *worker, bool timeout)
     worker->cancel_is_timeout = timeout;
     value_set_map(&frame);
     value_put_string(&frame, "t", "cancel");
-    frame_append(&frame, &bytes);
-    value_free(&frame);
-    if (send(worker->fd, bytes.data, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)bytes.len)
+    if (!send_frame(worker, &frame))
         sandbox_signal(&worker->child, SIGTERM);
+    value_free(&frame);
     arm(worker, deadline_in(worker->grace_ns + KILL_SLACK_NS));
 }
 
@@ -383,6 +397,7 @@ void worker_kill(struct worker *worker)
 
 struct ask {
     struct loop *loop;
+    struct worker *worker;
     void (*on_event)(void *ctx, struct value *event);
     void *ctx;
     struct value *result;
@@ -390,10 +405,26 @@ struct ask {
     int rc;
 };
 
+/* A plan, a component, a check: there is no run behind it, and nobody to be asked. */
+static void decline(struct worker *worker, const struct value *question)
+{
+    struct value frame = {0};
+
+    value_set_map(&frame);
+    value_put_string(&frame, "t", "answer");
+    value_put_int(&frame, "id", value_get_int(question, "id", 0));
+    value_put_string(&frame, "by", "only `mlhost run` can ask");
+    worker_send(worker, &frame);
+    value_free(&frame);
+}
+
 static void ask_event(void *ctx, struct value *event)
 {
     struct ask *ask = ctx;
-    if (ask->on_event)
+
+    if (strcmp(value_get_string(event, "t", ""), "ask") == 0)
+        decline(ask->worker, event);
+    else if (ask->on_event)
         ask->on_event(ask->ctx, event);
 }
 
@@ -420,6 +451,7 @@ int worker_ask(struct loop *loop, const struct broker_spec *spec,
     struct worker *worker = worker_start(loop, spec, &handler, err);
     if (!worker)
         return -1;
+    ask.worker = worker;
     worker->eager = true;
     if (loop_run(loop, err) < 0)
         return -1;

@@ -32,6 +32,8 @@ struct worker_handler {
 
 struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
                             const struct worker_handler *handler, struct error *err);
+/* A frame for the broker: the answer to an `ask`. */
+void worker_send(struct worker *worker, const struct value *frame);
 /* Ask for an end: clean-up code gets the grace period, then all is killed. timeout: it counts as
  * timed out. */
 void worker_cancel(struct worker *worker, bool timeout);

@@ -1,17 +1,13 @@
 #!/usr/bin/env python3
 """The REPL as a person uses it, on a pseudo-terminal and with piped input."""
 import os
-import pty
-import re
-import select
-import signal
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 
-PROGRAM = os.path.abspath(os.environ.get("MLHOST", "build/mlhost"))
+from terminal import PROGRAM, Terminal
+
 passed = failed = 0
 
 
@@ -27,58 +23,6 @@ def test(fn):
             failed += 1
             print(f"FAIL  {fn.__name__}: {error}")
     return fn
-
-
-class Terminal:
-    """A program on a terminal: what it shows is read until a pattern is there."""
-
-    def __init__(self, folder, *argv):
-        self.shown = ""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            env = {"PATH": os.environ["PATH"], "TERM": "xterm", "HOME": folder, "NO_COLOR": "1"}
-            os.execve(PROGRAM, [PROGRAM, *argv], env)
-
-    def until(self, pattern, seconds=20):
-        end = time.monotonic() + seconds
-        while not re.search(pattern, self.shown):
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
-                raise AssertionError(f"no /{pattern}/ in {self.shown!r}")
-            try:
-                text = os.read(self.fd, 65536).decode("utf-8", "replace")
-                self.shown += re.sub(r"\r|\x1b\[[0-9;?]*[a-zA-Z]", "", text)  # what is drawn, not how
-            except OSError:
-                raise AssertionError(f"ended without /{pattern}/: {self.shown!r}") from None
-        self.shown = self.shown[re.search(pattern, self.shown).end():]
-
-    def at_prompt(self):
-        """Until the keys are the editor's: what is typed earlier, the terminal itself echoes."""
-        self.until(r"> ")
-        end = time.monotonic() + 20
-        while termios.tcgetattr(self.fd)[3] & termios.ECHO and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def type(self, text):
-        os.write(self.fd, text.encode())
-
-    def end(self):
-        """Ctrl-D at the prompt."""
-        self.at_prompt()
-        self.type("\x04")
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            try:
-                if select.select([self.fd], [], [], 0.05)[0]:
-                    os.read(self.fd, 65536)
-            except OSError:  # it has closed the terminal and is about to end
-                time.sleep(0.05)
-        os.kill(self.pid, signal.SIGKILL)
-        raise AssertionError("Ctrl-D does not end it")
 
 
 def piped(folder, text):
@@ -120,7 +64,9 @@ def a_terminal_has_editing_history_completion_and_more_lines(folder):
     t.at_prompt()
     t.type("twice(21)\n")
     t.until(r"\b42\b")
-    assert t.end() == 0
+    t.at_prompt()
+    t.type("\x04")
+    assert t.ended() == 0
     history = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names if "history" in name]
     assert history and os.stat(history[0]).st_mode & 0o077 == 0, history
 
@@ -136,7 +82,9 @@ def ctrl_c_ends_an_evaluation_and_not_the_session(folder):
     t.at_prompt()
     t.type("6 * 7\n")
     t.until(r"\b42\b")
-    assert t.end() == 0
+    t.at_prompt()
+    t.type("\x04")
+    assert t.ended() == 0
 
 
 print(f"{passed} passed, {failed} failed")
