@@ -28,7 +28,7 @@ local SECTIONS = {
     KF .. "placeholder.lua", KF .. "dsl.lua", KF .. "task.lua", KF .. "platform.lua", KF .. "volume.lua", KF .. "package.lua",
     KF .. "client.lua",
   } },
-  { name = "mlflow", files = { "mlflow/init.lua" } }, { name = "azdo", files = { "azdo/init.lua" } },
+  { name = "mlflow", files = { "mlflow/init.lua", "mlflow/registry.lua" } }, { name = "azdo", files = { "azdo/init.lua" } },
   { name = "azureml", files = { "azureml/init.lua" } }, { name = "databricks", files = { "databricks/init.lua" } },
   { name = "lint", files = { "lint/init.lua" } },
   { name = "component", title = "A component's file", closed = true, files = { "component/init.lua" } },

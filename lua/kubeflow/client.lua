@@ -8,6 +8,7 @@
 --- Where: connect{ endpoint = }, else KF_PIPELINES_ENDPOINT, else the active profile, else the embedded service.
 --- API: https://www.kubeflow.org/docs/components/pipelines/reference/api/kubeflow-pipeline-api-spec/ (v2beta1)
 local host = require "host"
+local pages = require "pages"
 local time = require "time"
 
 local api = host.kubeflow
@@ -17,6 +18,7 @@ local Client, Pipeline, Experiment, Run = {}, {}, {}, {}
 for _, class in ipairs { Client, Pipeline, Experiment, Run } do class.__index = class end
 
 local TERMINAL = { SUCCEEDED = true, SKIPPED = true, FAILED = true, CANCELED = true }
+local ambiguous, collect = pages.ambiguous, pages.collect
 local PAGE = 100
 
 --- "90m", 5400 -> seconds
@@ -24,30 +26,9 @@ local function seconds(value) return type(value) == "number" and value or time.d
 
 local function equals(key, value) return { operation = "EQUALS", key = key, string_value = value } end
 
---- Did a request fail in a way that leaves open whether the server acted?
-local function ambiguous(err) return err.code == "unavailable" or err.code == "timeout" end
-
 --- Items of all pages, one after another, up to `limit`.
 local function each(endpoint, args, limit)
-  local items, at, done, given = {}, 0, false, 0
-  args.page_size = limit and math.min(limit, PAGE) or PAGE
-  return function()
-    if limit and given >= limit then return nil end
-    while at >= #items do
-      if done then return nil end
-      local page = endpoint(args)
-      items, at = page.items, 0
-      args.page_token, done = page.next, page.next == nil
-    end
-    at, given = at + 1, given + 1
-    return items[at]
-  end
-end
-
-local function collect(iterator, wrap)
-  local list = {}
-  for item in iterator do list[#list + 1] = wrap and wrap(item) or item end
-  return list
+  return pages.each(endpoint, args, { size_key = "page_size", largest = PAGE, limit = limit })
 end
 
 --- client.connect{ endpoint?, namespace?, auth?, token? } -> client
