@@ -31,7 +31,7 @@ component "register-mlflow" {
         run_id = run.id,
         source = data.artifact_uri .. "/model",
         description = "Parameters\n" .. sorted(data.params) .. "\n\nMetrics\n" .. sorted(data.metrics),
-        tags = { external_run_id = cx.inputs.run_id },
+        tags = { external_run_id = cx.inputs.run_id, model_sha256 = data.tags.model_sha256 },
       }
       log.info("registered %s version %s", cx.inputs.model_name, version.version)
     end

@@ -62,6 +62,7 @@ component "evaluate" {
     run:log_metric("test_loss", result.loss)
     run:log_artifact(cx.outputs.confusion, "evaluation", "confusion.json")
     run:log_artifact(cx.outputs.metrics, "evaluation", "metrics.json")
+    run:log_artifact(cx.inputs.test, "evaluation", "test.csv") -- a deployment is measured on the same rows
     log.info("confusion (row: digit, column: answer)\n%s", table_of(result.confusion))
     log.info("test accuracy %.4f", result.accuracy)
     if result.accuracy < cx.inputs.threshold then

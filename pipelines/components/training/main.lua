@@ -1,5 +1,6 @@
 -- Train, log to MLflow, save the model.
 local fs = require "fs"
+local hash = require "hash"
 local json = require "json"
 local mlflow = require "mlflow"
 local rows = require "rows"
@@ -66,7 +67,10 @@ component "training" {
 
     model.format = "mlhost-softmax-1"
     fs.write(cx.outputs.model, json.encode(model))
+    -- The code that reads it goes with it: who serves the model needs nothing of this project's tree.
     run:log_artifact(cx.outputs.model, "model", "model.json")
+    run:log_artifact(cx.folder .. "/softmax.lua", "model", "softmax.lua")
+    run:set_tag("model_sha256", hash.sha256_file(cx.outputs.model))
     fs.write(cx.outputs.metrics, json.encode {
       validation_accuracy = best_accuracy[best_epoch],
       best_epoch = best_epoch,
