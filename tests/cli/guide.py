@@ -87,6 +87,10 @@ result("best of the matrix", output_of("choose") == {"best": "large-1", "count":
 run(["run", "stages.lua", "-P", "deploy=true"], 0, "deploying\tlarge-1", "audit ended as ok")
 run(["run", "together.lua"], 0, "no file (not_found), going on")
 result("parallel", output_of("together")["squares"] == [n * n for n in range(1, 9)], str(output_of("together")))
+run(["run", "release.lua"], 4, "approval 'release'", "hint: --approve release")
+run(["run", "release.lua", "--approve", "release"], 0, "approved: Publish to everybody?")
+run(["run", "release.lua", "--approve", "all"], 0)
+result("the second release", output_of("release") == {"approved_by": "--approve", "number": 2}, str(output_of("release")))
 run(["run", "errors.lua"], 1, "failed\t2", "2\t", "the data is not fit", "hint: look at row 7")
 run(["run", "granted.lua"], 4, "error: granted.lua:18: stage 'without' may not write 'dist/more.txt'",
     "hint: add  permissions = { write = { \"dist/more.txt\" } }  to stage 'without'")
