@@ -17,7 +17,7 @@
 #include <lua.h>
 
 #include "base/value.h"
-#include "loop/cancel.h"
+#include "loop/exec.h"
 #include "loop/loop.h"
 
 /* The C modules of the Kubeflow service's Lua state: `runner` and `yaml`. */
@@ -65,6 +65,16 @@ void runner_log_close(struct runner_log *log);
 void runner_job_exec(const struct value *spec, const struct cancel *cancel, struct value *out);
 void runner_job_digest(const struct value *spec, struct value *out);
 void runner_job_unpack(const struct value *spec, struct value *out);
+
+/*
+ * Runs a command from an unpacked image in the sandbox, until it ends: of tasks, and of the
+ * containers of the embedded Seldon.
+ *   spec   argv, env: lists of text; root (folder), read_only, mounts { kind, source, target,
+ * upper, work, size }, hostname, memory (bytes), uid, gid, cwd, timeout_ms, grace_ms As exec_run;
+ * ctx is handed to output and started.
+ */
+int runner_exec(const struct value *spec, const struct cancel *cancel, exec_output_fn *output,
+                exec_started_fn *started, void *ctx, struct exec_result *result, struct error *err);
 
 /* ---- images (runner_image.c) ---- */
 

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "loop/exec.h"
 
 struct words {
     char **items;
@@ -62,15 +61,14 @@ static void report(const struct exec_result *result, const struct runner_log *lo
     value_set_bytes(value_put(out, "tail"), log->tail, log->tail_len);
 }
 
-static int run(const struct value *spec, const struct cancel *cancel, struct runner_log *log,
-               struct value *out, struct error *err)
+int runner_exec(const struct value *spec, const struct cancel *cancel, exec_output_fn *output,
+                exec_started_fn *started, void *ctx, struct exec_result *result, struct error *err)
 {
     struct sandbox_policy policy = SANDBOX_POLICY_INIT;
     cleanup_words struct words argv = {NULL}, env = {NULL};
     const struct value *mounts = value_get(spec, "mounts");
     cleanup_free struct sandbox_mount *list =
         mem_array(NULL, value_count(mounts) + 1, sizeof *list);
-    struct exec_result result = {0};
 
     for (size_t i = 0; i < value_count(mounts); i++) {
         if (mount_of(value_at(mounts, i), &list[i], err) < 0)
@@ -86,7 +84,7 @@ static int run(const struct value *spec, const struct cancel *cancel, struct run
     policy.mounts = list;
     policy.mount_count = value_count(mounts);
     policy.hostname = value_get_string(spec, "hostname", NULL);
-    policy.net_allowed = true; /* tasks call the services on loopback */
+    policy.net_allowed = true; /* tasks and models call the services on loopback */
     policy.memory = (uint64_t)value_get_int(spec, "memory", 0);
     policy.uid = (uid_t)value_get_int(spec, "uid", 0);
     policy.gid = (gid_t)value_get_int(spec, "gid", 0);
@@ -96,13 +94,23 @@ static int run(const struct value *spec, const struct cancel *cancel, struct run
     policy.cwd = value_get_string(spec, "cwd", "/");
     int64_t timeout = value_get_int(spec, "timeout_ms", -1);
     struct exec_spec exec = {.policy = &policy,
-                             .output = runner_log_output,
-                             .output_ctx = log,
+                             .output = output,
+                             .started = started,
+                             .output_ctx = ctx,
                              .keep = 1,
+                             .grace_ms = value_get_int(spec, "grace_ms", 0),
                              .deadline =
                                  timeout < 0 ? DEADLINE_NONE : deadline_in(timeout * NS_PER_MS),
                              .cancel = cancel};
-    int status = exec_run(&exec, &result, err);
+    return exec_run(&exec, result, err);
+}
+
+static int run(const struct value *spec, const struct cancel *cancel, struct runner_log *log,
+               struct value *out, struct error *err)
+{
+    struct exec_result result = {0};
+    int status = runner_exec(spec, cancel, runner_log_output, NULL, log, &result, err);
+
     runner_log_close(log); /* what was held back belongs to the tail */
     if (status == 0)
         report(&result, log, out);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -142,6 +143,15 @@ static int fs_remove(lua_State *L)
     return 0;
 }
 
+static int fs_rename(lua_State *L)
+{
+    const char *from = luaL_checkstring(L, 1);
+
+    if (rename(from, luaL_checkstring(L, 2)) < 0)
+        return luaL_error(L, "%s: %s", from, strerror(errno));
+    return 0;
+}
+
 static int push_kind(lua_State *L, mode_t mode)
 {
     lua_pushstring(L, S_ISREG(mode)   ? "file"
@@ -182,17 +192,12 @@ static int fs_real(lua_State *L)
 void runner_push_fs(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"read", fs_read},
-        {"read_inside", fs_read_inside},
-        {"write", fs_write},
-        {"append", fs_append},
-        {"mkdir", fs_mkdir},
-        {"mkdir_shared", fs_mkdir_shared},
-        {"remove", fs_remove},
-        {"kind", fs_kind},
-        {"kind_inside", fs_kind_inside},
-        {"real", fs_real},
-        {NULL, NULL},
+        {"read", fs_read},     {"read_inside", fs_read_inside},
+        {"write", fs_write},   {"append", fs_append},
+        {"mkdir", fs_mkdir},   {"mkdir_shared", fs_mkdir_shared},
+        {"remove", fs_remove}, {"rename", fs_rename},
+        {"kind", fs_kind},     {"kind_inside", fs_kind_inside},
+        {"real", fs_real},     {NULL, NULL},
     };
     luaL_newlib(L, functions);
 }

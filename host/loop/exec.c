@@ -270,6 +270,8 @@ int exec_run(const struct exec_spec *spec, struct exec_result *result, struct er
     pipes_close(&pipes); /* the command's ends: only it may keep them open */
     pipes = (struct pipes){{{-1, -1}, {-1, -1}, {-1, -1}}};
     run.piece = mem_alloc(PIECE);
+    if (spec->started)
+        spec->started(spec->output_ctx, run.child.pid);
     int rc = serve(&run, err);
     if (rc < 0)
         sandbox_kill(&run.child);

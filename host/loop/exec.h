@@ -11,13 +11,17 @@
 /* stream: 1 stdout, 2 stderr. Pieces as they come, not lines. */
 typedef void exec_output_fn(void *ctx, int stream, const char *data, size_t len);
 
+/* The command's program is loaded. pid: of the process above it, see sandbox_spawn. */
+typedef void exec_started_fn(void *ctx, pid_t pid);
+
 struct exec_spec {
     struct sandbox_policy
         *policy; /* argv, env, cwd, root file system ... ; its stdio fields are set by exec_run */
     const void *input;
     size_t input_len;
     exec_output_fn *output;
-    void *output_ctx; /* may be NULL */
+    exec_started_fn *started;
+    void *output_ctx; /* of both, which may be NULL */
     size_t keep;      /* bytes of each stream kept in the result (the last ones); 0: 1 MiB */
     int64_t deadline;
     int64_t grace_ms; /* between SIGTERM and SIGKILL of the tree; 0: 2000 */
