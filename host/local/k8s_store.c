@@ -234,14 +234,20 @@ static int put_uid(struct value *metadata, struct error *err)
     return 0;
 }
 
-static void put_now(struct value *metadata, const char *key)
+void k8s_time_now(char *to, size_t size)
 {
     time_t now = (time_t)(clock_wall_ms() / 1000);
     struct tm tm;
-    char text[32];
 
     gmtime_r(&now, &tm);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    strftime(to, size, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+static void put_now(struct value *metadata, const char *key)
+{
+    char text[32];
+
+    k8s_time_now(text, sizeof text);
     value_put_string(metadata, key, text);
 }
 

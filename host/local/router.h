@@ -65,6 +65,9 @@ struct service {
     void (*data)(struct request *rq, const void *bytes, size_t len);
     void (*handle)(struct request *rq);
     void (*end)(struct request *rq);
+    /* The server is about to stop: end what waits, such as long streams. Any thread may still be in
+     * the service. Optional. */
+    void (*stopping)(struct service *service);
     /* The server has stopped: free everything, the struct included. Optional. */
     void (*close)(struct service *service);
     void *state; /* the service's own: rq->service->state */

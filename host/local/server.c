@@ -185,14 +185,17 @@ static bool from_here(const struct request *rq)
     return true;
 }
 
-/* Paths of the server itself. `version` makes the mlflow client use the calls of its 3.x series. */
+/* Paths of the server itself. `version` makes the mlflow client use the calls of its 3.x series;
+ * clients of Kubernetes, which ask there for JSON, get the answer of that service. */
 static bool own_path(struct request *rq)
 {
     bool get = strcmp(rq->method, "GET") == 0 || strcmp(rq->method, "HEAD") == 0;
+    const char *accept = request_header(rq, "Accept");
 
     if (get && (strcmp(rq->path, "/health") == 0 || strcmp(rq->path, "/healthz") == 0))
         answer(rq, 200, "text/html; charset=utf-8", "OK", 2);
-    else if (get && strcmp(rq->path, "/version") == 0)
+    else if (get && strcmp(rq->path, "/version") == 0 &&
+             !(rq->service && accept && strstr(accept, "application/json")))
         answer(rq, 200, "text/html; charset=utf-8", "3.0.0", 5);
     else
         return false;
@@ -224,9 +227,9 @@ static void start_request(const struct server *server, struct request *rq, const
     }
     host = request_header(rq, "Host");
     rq->origin = mem_printf("http://%s", host ? host : "localhost");
+    rq->service = find_service(server, rq);
     if (own_path(rq))
         return;
-    rq->service = find_service(server, rq);
     if (!rq->service) {
         error_set(&err, ERR_NOT_FOUND, "nothing is served at %s", rq->raw_path);
         error_hint(
@@ -423,6 +426,10 @@ void server_stop(struct server *server, int drain_ms)
 
     for (size_t i = 0; i < server->daemon_count; i++)
         listening[i] = MHD_quiesce_daemon(server->daemons[i]);
+    for (size_t i = 0; i < server->service_count; i++) {
+        if (server->services[i]->stopping)
+            server->services[i]->stopping(server->services[i]);
+    }
     pthread_mutex_lock(&server->lock);
     while (server->active && pthread_cond_timedwait(&server->idle, &server->lock, &at) == 0)
         continue;
@@ -432,7 +439,8 @@ void server_stop(struct server *server, int drain_ms)
         if (listening[i] >= 0)
             close(listening[i]);
     }
-    for (size_t i = 0; i < server->service_count; i++) {
+    /* Last opened, first closed: a service may use those that were opened before it. */
+    for (size_t i = server->service_count; i-- > 0;) {
         if (server->services[i]->close)
             server->services[i]->close(server->services[i]);
     }

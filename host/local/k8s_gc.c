@@ -1,0 +1,257 @@
+/*
+ * What Kubernetes' garbage collector does: an object whose owners (metadata.ownerReferences) are
+ * all gone is deleted, and one that waits for a foreground deletion is let go when nothing that
+ * blocks it is left.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "local/k8s_serve.h"
+
+#define FOREGROUND "foregroundDeletion"
+#define BATCH      64
+
+struct k8s_collector {
+    struct k8s_store *store;
+    pthread_t thread;
+};
+
+static void complain(const char *what, const struct value *object, const struct error *err)
+{
+    fprintf(stderr, "mlhost: kubernetes: %s %s/%s: %s\n", what,
+            value_get_string(object, "kind", "?"),
+            value_text(value_path(object, "metadata.name"), "?"), err->message);
+}
+
+static const struct k8s_resource *resource_of(const char *api_version, const char *kind)
+{
+    for (size_t i = 0; i < k8s_resource_count; i++) {
+        char version[160];
+        k8s_api_version(&k8s_resources[i], version, sizeof version);
+        /* an owner's version may be another than the one that is served */
+        size_t group = strcspn(version, "/"), asked = strcspn(api_version, "/");
+        bool same = version[group] ? group == asked && strncmp(version, api_version, group) == 0
+                                   : !api_version[asked];
+        if (same && strcmp(k8s_resources[i].kind, kind) == 0)
+            return &k8s_resources[i];
+    }
+    return NULL;
+}
+
+/* Owners of kinds that are not served here are never taken for gone. */
+static bool owner_there(struct k8s_store *store, const struct value *reference,
+                        const char *namespace)
+{
+    const struct k8s_resource *resource = resource_of(value_get_string(reference, "apiVersion", ""),
+                                                      value_get_string(reference, "kind", ""));
+    cleanup_value struct value owner = {0};
+
+    if (!resource)
+        return true;
+    return k8s_store_get(store, resource->store, resource->namespaced ? namespace : "",
+                         value_get_string(reference, "name", ""), &owner) &&
+           strcmp(value_text(value_path(&owner, "metadata.uid"), ""),
+                  value_get_string(reference, "uid", "")) == 0;
+}
+
+static bool has_finalizers(const struct value *object)
+{
+    return value_count(value_path(object, "metadata.finalizers")) > 0;
+}
+
+static void delete_object(struct k8s_store *store, const struct k8s_resource *resource,
+                          const struct value *object)
+{
+    const char *name = value_text(value_path(object, "metadata.name"), "");
+    const char *namespace = value_text(value_path(object, "metadata.namespace"), "");
+    struct error err = {0};
+
+    if (has_finalizers(object)) {
+        cleanup_value struct value next = {0};
+        if (value_path(object, "metadata.deletionTimestamp"))
+            return;
+        char now[32];
+        k8s_time_now(now, sizeof now);
+        value_copy(&next, object);
+        value_put_string(value_get(&next, "metadata"), "deletionTimestamp", now);
+        value_put_int(value_get(&next, "metadata"), "deletionGracePeriodSeconds", 0);
+        if (k8s_store_put(store, resource->store, &next, 0, NULL, &err) < 0)
+            complain("cannot mark", object, &err);
+    } else if (k8s_store_delete(store, resource->store, namespace, name, &err) < 0) {
+        complain("cannot delete", object, &err);
+    }
+}
+
+/* Whether `reference` names the owner with that uid. */
+static const struct value *reference_to(const struct value *object, const char *uid)
+{
+    const struct value *references = value_path(object, "metadata.ownerReferences");
+
+    for (size_t i = 0; i < value_count(references); i++) {
+        const struct value *reference = value_at(references, i);
+        if (strcmp(value_get_string(reference, "uid", ""), uid) == 0)
+            return reference;
+    }
+    return NULL;
+}
+
+/* The dependents of an owner: deleted when it was their last one. With `blocking`: only counts
+ * those that are still there and block their owner, deleting all. */
+static size_t visit_dependents(struct k8s_store *store, const struct value *owner, bool waiting)
+{
+    const char *uid = value_text(value_path(owner, "metadata.uid"), "");
+    const char *namespace = value_text(value_path(owner, "metadata.namespace"), NULL);
+    size_t blocking = 0;
+
+    for (size_t i = 0; i < k8s_resource_count; i++) {
+        cleanup_value struct value objects = {0};
+        k8s_store_list(store, k8s_resources[i].store, namespace, &objects, NULL);
+        for (size_t k = 0; k < value_count(&objects); k++) {
+            const struct value *object = value_at(&objects, k);
+            const struct value *reference = reference_to(object, uid);
+            if (!reference)
+                continue;
+            const struct value *references = value_path(object, "metadata.ownerReferences");
+            const char *within = value_text(value_path(object, "metadata.namespace"), "");
+            bool kept = false;
+            for (size_t n = 0; n < value_count(references); n++) {
+                const struct value *other = value_at(references, n);
+                if (other != reference && owner_there(store, other, within))
+                    kept = true;
+            }
+            if (kept)
+                continue;
+            delete_object(store, &k8s_resources[i], object);
+            blocking += waiting && has_finalizers(object) &&
+                        value_get_bool(reference, "blockOwnerDeletion", false);
+        }
+    }
+    return blocking;
+}
+
+static bool waits_for_dependents(const struct value *object)
+{
+    const struct value *finalizers = value_path(object, "metadata.finalizers");
+
+    if (!value_path(object, "metadata.deletionTimestamp"))
+        return false;
+    for (size_t i = 0; i < value_count(finalizers); i++) {
+        if (strcmp(value_text(value_at(finalizers, i), ""), FOREGROUND) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Takes the finalizer off; the last one gone, the object goes, too. */
+static void let_go(struct k8s_store *store, const struct k8s_resource *resource,
+                   const struct value *object)
+{
+    cleanup_value struct value next = {0};
+    struct error err = {0};
+
+    value_copy(&next, object);
+    struct value *finalizers = value_path(&next, "metadata.finalizers");
+    cleanup_value struct value rest = {0};
+    value_set_array(&rest);
+    for (size_t i = 0; i < value_count(finalizers); i++) {
+        if (strcmp(value_text(value_at(finalizers, i), ""), FOREGROUND) != 0)
+            value_copy(value_push(&rest), value_at(finalizers, i));
+    }
+    if (!value_count(&rest)) {
+        value_remove(value_get(&next, "metadata"), "finalizers");
+        delete_object(store, resource, &next);
+        return;
+    }
+    value_move(finalizers, &rest);
+    if (k8s_store_put(store, resource->store, &next, 0, NULL, &err) < 0)
+        complain("cannot let go of", object, &err);
+}
+
+/* All that wait for their dependents. */
+static void finish_foreground(struct k8s_store *store)
+{
+    for (size_t i = 0; i < k8s_resource_count; i++) {
+        cleanup_value struct value objects = {0};
+        k8s_store_list(store, k8s_resources[i].store, NULL, &objects, NULL);
+        for (size_t k = 0; k < value_count(&objects); k++) {
+            const struct value *object = value_at(&objects, k);
+            if (waits_for_dependents(object) && visit_dependents(store, object, true) == 0)
+                let_go(store, &k8s_resources[i], object);
+        }
+    }
+}
+
+/* Orphans that an ended process has left: dependents whose owners are all gone. */
+static void sweep(struct k8s_store *store)
+{
+    for (size_t i = 0; i < k8s_resource_count; i++) {
+        cleanup_value struct value objects = {0};
+        k8s_store_list(store, k8s_resources[i].store, NULL, &objects, NULL);
+        for (size_t k = 0; k < value_count(&objects); k++) {
+            const struct value *object = value_at(&objects, k);
+            const struct value *references = value_path(object, "metadata.ownerReferences");
+            const char *within = value_text(value_path(object, "metadata.namespace"), "");
+            bool kept = value_count(references) == 0;
+            for (size_t n = 0; n < value_count(references); n++)
+                kept = kept || owner_there(store, value_at(references, n), within);
+            if (!kept)
+                delete_object(store, &k8s_resources[i], object);
+        }
+    }
+    finish_foreground(store);
+}
+
+static void *collect(void *context)
+{
+    struct k8s_collector *collector = context;
+    struct k8s_store *store = collector->store;
+    uint64_t at = k8s_store_version(store);
+
+    sweep(store);
+    while (k8s_store_wait(store, at, DEADLINE_NONE), !k8s_store_woken(store)) {
+        struct k8s_event events[BATCH];
+        bool waiting = false;
+        int count = k8s_store_events(store, at, NULL, NULL, events, BATCH, &at);
+        if (count < 0) { /* too slow: look at all */
+            at = k8s_store_version(store);
+            sweep(store);
+            continue;
+        }
+        for (int i = 0; i < count; i++) {
+            if (events[i].change == K8S_DELETED) {
+                visit_dependents(store, &events[i].object, false);
+                waiting = waiting || value_path(&events[i].object, "metadata.ownerReferences");
+            } else {
+                waiting = waiting || waits_for_dependents(&events[i].object);
+            }
+            k8s_event_free(&events[i]);
+        }
+        if (waiting)
+            finish_foreground(store);
+    }
+    return NULL;
+}
+
+struct k8s_collector *k8s_collector_start(struct k8s_store *store, struct error *err)
+{
+    struct k8s_collector *collector = mem_alloc(sizeof *collector);
+
+    collector->store = store;
+    int why = pthread_create(&collector->thread, NULL, collect, collector);
+    if (why) {
+        free(collector);
+        error_errno(err, why, "cannot start the garbage collector");
+        return NULL;
+    }
+    return collector;
+}
+
+void k8s_collector_stop(struct k8s_collector *collector)
+{
+    pthread_join(collector->thread, NULL);
+    free(collector);
+}
