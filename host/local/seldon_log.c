@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -60,5 +61,6 @@ void seldon_log_close(struct seldon_log *log)
 {
     fd_cleanup(&log->fd);
     log->fd = -1;
-    mem_cleanup(&log->path);
+    free(log->path);
+    log->path = NULL;
 }

@@ -163,7 +163,8 @@ void seldon_metrics_free(void)
         free(all.items[i].deployment);
         free(all.items[i].labels);
     }
-    mem_cleanup(&all.items);
+    free(all.items);
+    all.items = NULL;
     all.count = 0;
     pthread_mutex_unlock(&all.lock);
 }
