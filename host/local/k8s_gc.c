@@ -1,7 +1,7 @@
 /*
  * What Kubernetes' garbage collector does: an object whose owners (metadata.ownerReferences) are
  * all gone is deleted, and one that waits for a foreground deletion is let go when nothing that
- * blocks it is left.
+ * blocks it is left. A namespace that is to end goes when all that was in it has gone.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -185,6 +185,40 @@ static void finish_foreground(struct k8s_store *store)
     }
 }
 
+/* What is in a namespace: deleted. How many of them wait for a finalizer? */
+static size_t empty_namespace(struct k8s_store *store, const char *name)
+{
+    size_t left = 0;
+
+    for (size_t i = 0; i < k8s_resource_count; i++) {
+        cleanup_value struct value objects = {0};
+        if (!k8s_resources[i].namespaced)
+            continue;
+        k8s_store_list(store, k8s_resources[i].store, name, &objects, NULL);
+        for (size_t k = 0; k < value_count(&objects); k++) {
+            delete_object(store, &k8s_resources[i], value_at(&objects, k));
+            left += has_finalizers(value_at(&objects, k));
+        }
+    }
+    return left;
+}
+
+static void finish_namespaces(struct k8s_store *store)
+{
+    cleanup_value struct value namespaces = {0};
+
+    k8s_store_list(store, "namespaces", NULL, &namespaces, NULL);
+    for (size_t i = 0; i < value_count(&namespaces); i++) {
+        const struct value *namespace = value_at(&namespaces, i);
+        const char *name = value_text(value_path(namespace, "metadata.name"), "");
+        struct error err = {0};
+        if (value_path(namespace, "metadata.deletionTimestamp") &&
+            empty_namespace(store, name) == 0 &&
+            k8s_store_delete(store, "namespaces", "", name, &err) < 0)
+            complain("cannot delete", namespace, &err);
+    }
+}
+
 /* Orphans that an ended process has left: dependents whose owners are all gone. */
 static void sweep(struct k8s_store *store)
 {
@@ -203,6 +237,7 @@ static void sweep(struct k8s_store *store)
         }
     }
     finish_foreground(store);
+    finish_namespaces(store);
 }
 
 static void *collect(void *context)
@@ -214,7 +249,7 @@ static void *collect(void *context)
     sweep(store);
     while (k8s_store_wait(store, at, DEADLINE_NONE), !k8s_store_woken(store)) {
         struct k8s_event events[BATCH];
-        bool waiting = false;
+        bool waiting = false, ending = false;
         int count = k8s_store_events(store, at, NULL, NULL, events, BATCH, &at);
         if (count < 0) { /* too slow: look at all */
             at = k8s_store_version(store);
@@ -225,13 +260,17 @@ static void *collect(void *context)
             if (events[i].change == K8S_DELETED) {
                 visit_dependents(store, &events[i].object, false);
                 waiting = waiting || value_path(&events[i].object, "metadata.ownerReferences");
+                ending = true;
             } else {
                 waiting = waiting || waits_for_dependents(&events[i].object);
+                ending = ending || value_path(&events[i].object, "metadata.deletionTimestamp");
             }
             k8s_event_free(&events[i]);
         }
         if (waiting)
             finish_foreground(store);
+        if (ending)
+            finish_namespaces(store);
     }
     return NULL;
 }

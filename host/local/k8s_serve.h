@@ -2,9 +2,14 @@
 #ifndef MLHOST_LOCAL_K8S_SERVE_H
 #define MLHOST_LOCAL_K8S_SERVE_H
 
+#include <lua.h>
+
 #include "local/k8s_resources.h"
 #include "local/k8s_store.h"
 #include "local/router.h"
+
+/* The module `k8s` of the service's Lua state (kubernetes.c), over k8s_store_here. */
+int luaopen_mlh_k8s(lua_State *L);
 
 /* A Status object of the Kubernetes API: reason "NotFound", "BadRequest" ... */
 void k8s_status(struct value *out, int code, const char *reason, const char *format, ...)

@@ -10,20 +10,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "local/k8s_files.h"
+#include "local/k8s_metadata.h"
 
 #define LOG_EVENTS 4096 /* a power of two */
 #define RESERVE    1000 /* numbers that one write of the counter's file covers */
@@ -201,136 +199,6 @@ static int reserve(struct k8s_store *store, struct error *err)
     return 0;
 }
 
-/* ---- metadata ---- */
-
-static struct value *metadata_of(struct value *object)
-{
-    struct value *metadata = value_get(object, "metadata");
-
-    if (!metadata || metadata->kind != VALUE_MAP) {
-        metadata = value_put(object, "metadata");
-        value_set_map(metadata);
-    }
-    return metadata;
-}
-
-static uint64_t version_of(const struct value *object)
-{
-    return strtoull(value_text(value_path(object, "metadata.resourceVersion"), "0"), NULL, 10);
-}
-
-static int put_uid(struct value *metadata, struct error *err)
-{
-    unsigned char b[16];
-
-    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
-        return error_errno(err, errno, "no random numbers");
-    b[6] = (unsigned char)(0x40 | (b[6] & 0x0f));
-    b[8] = (unsigned char)(0x80 | (b[8] & 0x3f));
-    struct value *uid = value_put(metadata, "uid");
-    value_set_printf(uid, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-                     b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11],
-                     b[12], b[13], b[14], b[15]);
-    return 0;
-}
-
-void k8s_time_now(char *to, size_t size)
-{
-    time_t now = (time_t)(clock_wall_ms() / 1000);
-    struct tm tm;
-
-    gmtime_r(&now, &tm);
-    strftime(to, size, "%Y-%m-%dT%H:%M:%SZ", &tm);
-}
-
-static void put_now(struct value *metadata, const char *key)
-{
-    char text[32];
-
-    k8s_time_now(text, sizeof text);
-    value_put_string(metadata, key, text);
-}
-
-/* Whether anything but metadata and status differs. */
-static bool spec_differs(const struct value *a, const struct value *b)
-{
-    size_t same = 0, others = 0;
-
-    for (size_t i = 0; i < a->as.map.count; i++) {
-        const struct value_pair *pair = &a->as.map.pairs[i];
-        if (strcmp(pair->key, "metadata") == 0 || strcmp(pair->key, "status") == 0)
-            continue;
-        const struct value *other = value_get(b, pair->key);
-        if (!other || !value_equal(&pair->value, other))
-            return true;
-        same++;
-    }
-    for (size_t i = 0; i < b->as.map.count; i++) {
-        const char *key = b->as.map.pairs[i].key;
-        others += strcmp(key, "metadata") != 0 && strcmp(key, "status") != 0;
-    }
-    return same != others;
-}
-
-static void put_generation(const char *resource, struct value *next, const struct value *before)
-{
-    struct value *metadata = metadata_of(next);
-    const struct value *old = before ? value_get(before, "metadata") : NULL;
-    int64_t generation = value_get_int(old, "generation", 0);
-
-    value_remove(metadata, "generation");
-    if (!strchr(resource, '.'))
-        return;
-    if (!before || spec_differs(next, before) ||
-        (value_get(metadata, "deletionTimestamp") && !value_get(old, "deletionTimestamp")))
-        generation++;
-    value_put_int(metadata, "generation", generation);
-}
-
-/* What is the store's in metadata: as in `before`, or new. */
-static int fill(const char *resource, struct value *next, const struct value *before,
-                struct error *err)
-{
-    static const char *const kept[] = {"uid", "creationTimestamp", "resourceVersion"};
-    struct value *metadata = metadata_of(next);
-    const struct value *old = before ? value_get(before, "metadata") : NULL;
-
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
-        const struct value *was = value_get(old, kept[i]);
-        value_remove(metadata, kept[i]);
-        if (was)
-            value_copy(value_put(metadata, kept[i]), was);
-    }
-    if (!before) {
-        put_now(metadata, "creationTimestamp");
-        if (put_uid(metadata, err) < 0)
-            return -1;
-    }
-    put_generation(resource, next, before);
-    return 0;
-}
-
-static void put_version(struct value *object, uint64_t version)
-{
-    value_set_printf(value_put(metadata_of(object), "resourceVersion"), "%" PRIu64, version);
-}
-
-static bool usable_name(const char *text)
-{
-    return *text && *text != '.' && strlen(text) <= 253 && !strchr(text, '/');
-}
-
-static int check_names(const char *resource, const char *namespace, const char *name,
-                       struct error *err)
-{
-    if (!usable_name(name))
-        return error_set(err, ERR_INVALID, "'%.80s' is no name for an object of %s", name,
-                         resource);
-    if (*namespace && (!usable_name(namespace) || strcmp(namespace, "_") == 0))
-        return error_set(err, ERR_INVALID, "'%.80s' is no name for a namespace", namespace);
-    return 0;
-}
-
 /* ---- reading ---- */
 
 int k8s_store_get(struct k8s_store *store, const char *resource, const char *namespace,
@@ -374,15 +242,16 @@ static int put_locked(struct k8s_store *store, const char *resource, const struc
     const char *namespace = value_text(value_path(object, "metadata.namespace"), "");
     cleanup_value struct value next = {0};
 
-    if (check_names(resource, namespace, name, err) < 0)
+    if (k8s_check_names(resource, namespace, name, err) < 0)
         return -1;
     struct object *before = find(store, resource, namespace, name);
     if (expected == K8S_ABSENT && before)
         return error_set(err, ERR_EXISTS, "%s \"%s\" already exists", resource, name);
-    if (expected && expected != K8S_ABSENT && (!before || version_of(&before->value) != expected))
+    if (expected && expected != K8S_ABSENT &&
+        (!before || k8s_version_of(&before->value) != expected))
         return error_set(err, ERR_CONFLICT, "%s \"%s\" has been modified since", resource, name);
     value_copy(&next, object);
-    if (fill(resource, &next, before ? &before->value : NULL, err) < 0)
+    if (k8s_fill(resource, &next, before ? &before->value : NULL, err) < 0)
         return -1;
     if (before && value_equal(&next, &before->value)) {
         if (out) {
@@ -392,7 +261,7 @@ static int put_locked(struct k8s_store *store, const char *resource, const struc
         return 0;
     }
     cleanup_free char *path = k8s_file_path(resource, namespace, name);
-    put_version(&next, store->version + 1);
+    k8s_put_version(&next, store->version + 1);
     if (reserve(store, err) < 0 || k8s_file_write(store->root, path, &next, err) < 0)
         return error_wrap(err, "%s \"%s\" is not stored", resource, name);
     if (out) {
@@ -443,7 +312,7 @@ static int delete_locked(struct k8s_store *store, const char *resource, const ch
     if (reserve(store, err) < 0 || k8s_file_remove(store->root, path, err) < 0)
         return error_wrap(err, "%s \"%s\" is not removed", resource, name);
     value_copy(&last, &before->value);
-    put_version(&last, store->version + 1);
+    k8s_put_version(&last, store->version + 1);
     commit(store, NULL, before, make(resource, namespace, name, &last));
     return 1;
 }
@@ -588,9 +457,9 @@ static int load(void *context, const char *resource, struct value *object, struc
     const char *name = value_text(value_path(object, "metadata.name"), "");
     const char *namespace = value_text(value_path(object, "metadata.namespace"), "");
 
-    if (check_names(resource, namespace, name, err) < 0)
+    if (k8s_check_names(resource, namespace, name, err) < 0)
         return -1;
-    uint64_t version = version_of(object);
+    uint64_t version = k8s_version_of(object);
     if (find(store, resource, namespace, name))
         return error_set(err, ERR_INVALID, "%s \"%s\" is there twice", resource, name);
     if (version > store->version)

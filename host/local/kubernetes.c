@@ -266,7 +266,7 @@ static void set_flag(lua_State *L, const char *key, bool flag)
     lua_setfield(L, -2, key);
 }
 
-static int open_module(lua_State *L)
+int luaopen_mlh_k8s(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"get", lib_get},       {"list", lib_list},           {"put", lib_put},
@@ -380,7 +380,7 @@ static void close_service(struct service *service)
 struct service *kubernetes_open(const struct local_host *host, struct error *err)
 {
     static const luaL_Reg libraries[] = {
-        {"k8s", open_module},
+        {"k8s", luaopen_mlh_k8s},
         {"yaml", luaopen_mlh_yaml},
         {NULL, NULL},
     };

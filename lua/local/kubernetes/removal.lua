@@ -9,6 +9,9 @@ local removal = {}
 
 local FOREGROUND = "foregroundDeletion"
 
+-- Whose deletion is answered with the object itself, as typed clients expect it.
+local returned = { pods = true, services = true, serviceaccounts = true }
+
 local function has_finalizers(object)
   local list = tree.get(object, "metadata", "finalizers")
   return tree.is_list(list) and #list > 0
@@ -96,7 +99,7 @@ function removal.delete(resource, live, options)
     return metadata.deletionTimestamp and live or mark(resource, live)
   end
   remove(resource, live)
-  return done
+  return returned[resource.store] and live or done
 end
 
 return removal
