@@ -13,11 +13,13 @@
 
 static const char *const top_keys[] = {"profile", "profiles", "permissions", "jobs"};
 static const char *const services[] = {"registry", "mlflow",     "kubeflow", "azdo",
-                                       "azureml",  "databricks", "seldon",   "kubernetes"};
+                                       "azureml",  "databricks", "k8s",      "seldon"};
 static const char *const service_keys[] = {
     "url",      "auth",         "namespace",      "ca",        "client_cert", "client_key",
     "insecure", "proxy",        "headers",        "timeout",   "experiment",  "organization",
-    "project",  "subscription", "resource_group", "workspace", "repository",  "mirrors"};
+    "project",  "subscription", "resource_group", "workspace", "repository",  "mirrors",
+    "context",  "kubeconfig",   "ingress",        "gateway",   "host",        "namespaces"};
+static const char *const gateways[] = {"istio", "ambassador"};
 static const char *const auth_keys[] = {"type",     "token",     "token_file", "username",
                                         "password", "tenant",    "client_id",  "client_secret",
                                         "scope",    "authority", "name",       "value"};
@@ -100,6 +102,15 @@ static int check_service(struct checker *c, const char *name, const struct value
     const struct value *url = value_get(service, "url");
     if (url && url->kind != VALUE_STRING)
         return wrong_kind(c, "url", "text", url);
+    const struct value *gateway = value_get(service, "gateway");
+    if (gateway && !among(value_text(gateway, ""), gateways, COUNT(gateways))) {
+        error_set(c->err, ERR_INVALID, "%s:%d: gateway of '%s' is '%s'", c->file,
+                  line_of(c->text, "gateway"), name, value_text(gateway, "no text"));
+        return error_hint(c->err, "allowed: istio, ambassador");
+    }
+    const struct value *namespaces = value_get(service, "namespaces");
+    if (namespaces && namespaces->kind != VALUE_MAP)
+        return wrong_kind(c, "namespaces", "a map", namespaces);
     const struct value *auth = value_get(service, "auth");
     if (!auth)
         return 0;

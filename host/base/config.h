@@ -8,7 +8,9 @@
  * https://mlflow.acme.example, auth: { type: bearer, token: { env: MLFLOW_TRACKING_TOKEN } } }
  *       kubeflow: { url: https://kf.acme.example/pipeline, namespace: team-a,
  *                   auth: { type: azure_ad, tenant: T, client_id: C, client_secret: { env: S },
- * scope: api://kf/.default } } permissions: { read: [..], write: [..], net: [..], exec: [..], env:
+ * scope: api://kf/.default } } k8s: { kubeconfig: kube.yaml, context: prod } (or url, auth, ca,
+ * client_cert, client_key, namespace) seldon: { ingress: https://models.acme.example, gateway:
+ * istio, host: NAME, namespaces: { qa: QA, prod: PROD } } permissions: { read: [..], write: [..], net: [..], exec: [..], env:
  * [..] }   # upper bound for scripts jobs: 4
  *
  * The profile `local` needs no entry: its services are in the program. A service that a named
@@ -34,7 +36,7 @@ int config_load(const char *workspace, const char *profile_override, struct conf
                 struct error *err);
 void config_free(struct config *config);
 /* The active profile's map for a service ("registry" "mlflow" "kubeflow" "azdo" "azureml"
- * "databricks"), or NULL. */
+ * "databricks" "k8s" "seldon"), or NULL. */
 const struct value *config_service(const struct config *config, const char *service);
 bool config_is_local(const struct config *config); /* the active profile is the embedded default */
 

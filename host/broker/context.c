@@ -273,6 +273,26 @@ void call_service(struct call *call, const char *service, struct service_target 
         out->unix_socket = spec->local_socket;
 }
 
+int call_daemon(struct call *call, char **socket, char **url, struct error *err)
+{
+    struct value question = {0};
+    cleanup_value struct value answer = {0};
+
+    value_set_map(&question);
+    value_put_string(&question, "kind", "daemon");
+    if (broker_ask(call, &question, &answer, err) < 0)
+        return error_wrap(err, "the embedded services that outlive a run");
+    const char *path = value_get_string(&answer, "socket", NULL);
+    if (!path) {
+        error_set(err, ERR_UNAVAILABLE, "the embedded services that outlive a run: %s",
+                  value_get_string(&answer, "by", "they cannot be started"));
+        return error_hint(err, "mlhost serve --background starts them; --status tells of them");
+    }
+    *socket = mem_strdup(path);
+    *url = mem_strdup(value_get_string(&answer, "url", NULL));
+    return 0;
+}
+
 struct http *call_http(struct call *call, struct error *err)
 {
     struct broker *broker = call->broker;

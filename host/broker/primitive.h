@@ -93,6 +93,9 @@ struct service_target {
     const char *profile;
 };
 void call_service(struct call *call, const char *service, struct service_target *out);
+/* The workspace's daemon, which has the services that outlive a run (host/run/daemon.h): its unix
+ * socket and http address, allocated. Started when it does not run. */
+int call_daemon(struct call *call, char **socket, char **url, struct error *err);
 struct http *call_http(struct call *call,
                        struct error *err); /* the broker's one client (io module only) */
 const char *call_workspace(struct call *call);

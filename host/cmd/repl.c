@@ -19,6 +19,7 @@
 #include "cmd/edit.h"
 #include "cmd/operator.h"
 #include "run/services_apart.h"
+#include "run/worker.h"
 #include "run/text.h"
 
 static const char help[] = "usage: mlhost repl [FILE.lua] [options]\n"
@@ -133,6 +134,17 @@ static void show_event(const struct repl *r, const struct value *event)
     }
 }
 
+static void answer(struct repl *r, const struct value *question)
+{
+    struct value frame = {0};
+    cleanup_buf struct buf out = BUF_INIT;
+
+    worker_answer(&r->config, question, &frame);
+    frame_append(&frame, &out);
+    value_free(&frame);
+    (void)fd_write_all(r->fd, out.data, out.len, NULL);
+}
+
 /* Events until one of type `wanted`, which goes to *out. -1: the sandbox ended; why was printed. */
 static int wait_for(struct repl *r, const char *wanted, struct value *out)
 {
@@ -150,7 +162,10 @@ static int wait_for(struct repl *r, const char *wanted, struct value *out)
                 value_free(out);
                 return -1;
             }
-            show_event(r, out);
+            if (strcmp(t, "ask") == 0)
+                answer(r, out);
+            else
+                show_event(r, out);
             value_free(out);
         }
         if (taken < 0)

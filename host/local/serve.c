@@ -35,16 +35,32 @@ static const service_open services[] = {
     kubeflow_open,
 };
 
-static int open_services(const struct local_host *host, struct service **open, size_t *count,
-                         struct error *err)
+/* What outlives a run, in this order: Seldon stands on the objects of Kubernetes. */
+static const service_open durable_services[] = {
+    kubernetes_open,
+    seldon_ingress_open,
+};
+#define COUNT(list) (sizeof list / sizeof *list)
+
+static int open_list(const service_open *list, size_t list_count, const struct local_host *host,
+                     struct service **open, size_t *count, struct error *err)
 {
-    for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
-        struct service *service = services[i](host, err);
+    for (size_t i = 0; i < list_count; i++) {
+        struct service *service = list[i](host, err);
         if (!service)
             return -1;
         open[(*count)++] = service;
     }
     return 0;
+}
+
+static int open_services(const struct local_host *host, bool durable, struct service **open,
+                         size_t *count, struct error *err)
+{
+    if (open_list(services, COUNT(services), host, open, count, err) < 0)
+        return -1;
+    return durable ? open_list(durable_services, COUNT(durable_services), host, open, count, err)
+                   : 0;
 }
 
 static int tell_ready(int fd, const char *url, struct error *err)
@@ -73,7 +89,7 @@ int mlh_serve_main(const struct serve_spec *spec, struct error *err)
     cleanup_free char *url = mem_strdup("");
     struct service *open[MAX_SERVICES] = {NULL};
     size_t count = 0;
-    int port = spec->port, fds[2] = {spec->unix_fd, -1};
+    int port = spec->port, fds[2] = {spec->unix_fd, spec->tcp_fd};
     sigset_t ends, before;
 
     if (dir_make(state, err) < 0)
@@ -87,20 +103,24 @@ int mlh_serve_main(const struct serve_spec *spec, struct error *err)
     struct sigaction ignore = {.sa_handler = SIG_IGN}, pipe_before;
     sigaction(SIGPIPE, &ignore, &pipe_before);
     int status = -1;
-    if (spec->port >= 0) {
+    if (spec->tcp_fd >= 0) {
+        port = server_port(spec->tcp_fd);
+    } else if (spec->port >= 0) {
         fds[1] = server_listen(&port, err);
         if (fds[1] < 0)
             goto out;
+    }
+    if (fds[1] >= 0) {
         mem_cleanup(&url);
         url = mem_printf("http://127.0.0.1:%d", port);
     }
     struct local_host host = {.config = spec->config, .state = state, .url = url};
     struct server *server = NULL;
-    if (open_services(&host, open, &count, err) == 0)
+    if (open_services(&host, spec->durable, open, &count, err) == 0)
         server = server_start(fds, 2, open, count, !spec->quiet, err);
     else
-        for (size_t i = 0; i < count; i++)
-            open[i]->close(open[i]);
+        while (count-- > 0)
+            open[count]->close(open[count]);
     if (!server)
         goto out;
     status = tell_ready(spec->ready_fd, url, err);

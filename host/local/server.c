@@ -63,6 +63,14 @@ int server_listen(int *port, struct error *err)
     return steal_fd(&fd);
 }
 
+int server_port(int fd)
+{
+    struct sockaddr_in address = {0};
+    socklen_t len = sizeof address;
+
+    return getsockname(fd, (struct sockaddr *)&address, &len) == 0 ? ntohs(address.sin_port) : 0;
+}
+
 /* ---- one request ---- */
 
 static int hex_digit(char c)

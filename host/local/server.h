@@ -8,6 +8,8 @@ struct server;
 
 /* A loopback TCP socket that listens: *port 0 means any free one and is set. -1 on failure. */
 int server_listen(int *port, struct error *err);
+/* The port of a socket that listens. */
+int server_port(int fd);
 /* Serves on fds (each -1 or listening; taken). Services live until server_stop, which closes them.
  */
 struct server *server_start(const int *fds, size_t fd_count, struct service *const *services,

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/module.h"
+#include "run/daemon.h"
 #include "run/text.h"
 
 #define LINE_MAX_BYTES 256
@@ -28,6 +30,8 @@ struct prompt {
     char line[LINE_MAX_BYTES];
     size_t len;
 };
+
+static void forget_daemon(struct slot *slot);
 
 static void answer(const struct slot *slot, int64_t id, struct value *frame)
 {
@@ -186,6 +190,7 @@ void run_ask_forget(struct slot *slot)
     struct prompt *prompt = run->prompt;
     struct question *shown = prompt ? prompt->first : NULL;
 
+    forget_daemon(slot);
     if (!shown)
         return;
     for (struct question **at = &prompt->first; *at;) {
@@ -203,6 +208,7 @@ void run_ask_forget(struct slot *slot)
 
 void run_ask_end(struct run *run)
 {
+    loop_end(run->daemon_watch);
     if (!run->prompt)
         return;
     loop_end(run->prompt->watch);
@@ -213,6 +219,88 @@ void run_ask_end(struct run *run)
     }
     free(run->prompt);
     run->prompt = NULL;
+}
+
+/* ---- the daemon: started at the first question, everybody gets the same answer ---- */
+
+struct waiting {
+    struct waiting *next;
+    struct slot *slot;
+    int64_t id;
+};
+
+static void answer_daemon(const struct slot *slot, int64_t id, const struct error *failure)
+{
+    struct value frame = {0};
+
+    daemon_answer(slot->run->opt->config, failure, &frame);
+    answer(slot, id, &frame);
+}
+
+static void on_daemon(void *ctx, int fd, uint32_t events)
+{
+    struct run *run = ctx;
+    struct error err = {0};
+
+    (void)events;
+    loop_end(run->daemon_watch);
+    run->daemon_watch = NULL;
+    /* One short line, or the end: it does not wait any more. */
+    int rc = daemon_started(fd, deadline_in(NS_PER_S), &err);
+    if (rc == 0)
+        run_say(run, "debug", "started the embedded services that outlive this run");
+    while (run->daemon_asked) {
+        struct waiting *first = run->daemon_asked;
+        run->daemon_asked = first->next;
+        answer_daemon(first->slot, first->id, rc < 0 ? &err : NULL);
+        free(first);
+    }
+}
+
+static void ask_daemon(struct slot *slot, int64_t id)
+{
+    struct run *run = slot->run;
+    cleanup_daemon struct daemon daemon;
+    struct error err = {0};
+    int ready;
+
+    daemon_look(run->opt->config, &daemon);
+    if (daemon.running) {
+        if (daemon.version && strcmp(daemon.version, mlhost_version) != 0) {
+            cleanup_free char *text =
+                mem_printf("the embedded services run as mlhost %s, this is %s: "
+                           "`mlhost serve --stop` lets the next run start them anew",
+                           daemon.version, mlhost_version);
+            run_say(run, "warning", text);
+        }
+        answer_daemon(slot, id, NULL);
+        return;
+    }
+    struct waiting *waiting = mem_alloc(sizeof *waiting);
+    *waiting = (struct waiting){.next = run->daemon_asked, .slot = slot, .id = id};
+    run->daemon_asked = waiting;
+    if (run->daemon_watch)
+        return;
+    if (daemon_start(run->opt->config, 0, &ready, &err) == 0) {
+        run->daemon_watch = loop_fd(run->opt->loop, ready, EPOLLIN, on_daemon, run);
+        return;
+    }
+    run->daemon_asked = waiting->next;
+    free(waiting);
+    answer_daemon(slot, id, &err);
+}
+
+static void forget_daemon(struct slot *slot)
+{
+    for (struct waiting **at = &slot->run->daemon_asked; *at;) {
+        struct waiting *one = *at;
+        if (one->slot == slot) {
+            *at = one->next;
+            free(one);
+        } else {
+            at = &one->next;
+        }
+    }
 }
 
 /* ---- earlier runs ---- */
@@ -270,7 +358,9 @@ void run_ask(struct slot *slot, const struct value *event)
     const char *text = value_get_string(event, "question", "");
     int64_t id = value_get_int(event, "id", 0);
 
-    if (strcmp(kind, "latest_run") == 0)
+    if (strcmp(kind, "daemon") == 0)
+        ask_daemon(slot, id);
+    else if (strcmp(kind, "latest_run") == 0)
         latest_run(slot, id, value_get_string(event, "pipeline", ""));
     else if (approved_before(slot->run, name))
         decide(slot, id, name, text, true, "--approve");

@@ -26,7 +26,8 @@ struct slot {
     struct value output, error;
 };
 
-struct prompt; /* of ask.c */
+struct prompt; /* of ask.c, like the next */
+struct waiting;
 struct run {
     const struct run_options *opt;
     struct journal journal;
@@ -41,8 +42,10 @@ struct run {
     bool costly;           /* something happened that is worth a sync */
     bool untidy;           /* a process may have left others behind */
     int64_t started;
-    struct prompt *prompt; /* NULL until a question is put to the terminal */
-    struct error broken;   /* the journal cannot be written: nothing more may be done */
+    struct prompt *prompt;        /* NULL until a question is put to the terminal */
+    struct waiting *daemon_asked; /* calls that wait for the daemon to start */
+    struct loop_watch *daemon_watch;
+    struct error broken; /* the journal cannot be written: nothing more may be done */
 };
 
 struct tally_cell *slot_state(const struct slot *slot);

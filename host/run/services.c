@@ -37,8 +37,7 @@ struct services {
     bool closing;
 };
 
-/* A folder for sockets: short, and nobody else's. */
-static char *socket_folder(const struct config *config)
+char *services_folder(const struct config *config)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     struct stat status;
@@ -83,8 +82,12 @@ static _Noreturn void serve(struct services *services, pid_t parent)
 {
     struct error err = {0};
     sigset_t none;
-    struct serve_spec spec = {
-        .config = services->config, .unix_fd = 3, .port = 0, .ready_fd = -1, .quiet = true};
+    struct serve_spec spec = {.config = services->config,
+                              .unix_fd = 3,
+                              .tcp_fd = -1,
+                              .port = 0,
+                              .ready_fd = -1,
+                              .quiet = true};
     int null = open("/dev/null", O_RDONLY);
     int log = open(services->log, O_WRONLY | O_CREAT | O_APPEND, 0666);
 
@@ -171,7 +174,7 @@ static void on_connect(void *ctx, int fd, uint32_t events)
 struct services *services_open(struct loop *loop, const struct config *config, services_say *say,
                                void *ctx, struct error *err)
 {
-    cleanup_free char *folder = socket_folder(config);
+    cleanup_free char *folder = services_folder(config);
     cleanup_free char *local = path_join(config->state, "local");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     cleanup_free char *path = mem_printf("%s/mlhost-%d-%llx.sock", folder, (int)getpid(),

@@ -10,6 +10,8 @@
 #include "loop/loop.h"
 
 struct services;
+/* A folder for sockets: short, and nobody else's. Allocated. */
+char *services_folder(const struct config *config);
 /* say(ctx, level, text): notices for the user. */
 typedef void services_say(void *ctx, const char *level, const char *text);
 struct services *services_open(struct loop *loop, const struct config *config, services_say *say,

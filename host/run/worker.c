@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "run/daemon.h"
 
 #define LINE_LIMIT    (64u * 1024)
 #define ROUND_LIMIT   (1u << 20)     /* bytes read before other watches get their turn */
@@ -396,6 +397,7 @@ void worker_kill(struct worker *worker)
 }
 
 struct ask {
+    const struct config *config;
     struct loop *loop;
     struct worker *worker;
     void (*on_event)(void *ctx, struct value *event);
@@ -405,27 +407,32 @@ struct ask {
     int rc;
 };
 
-/* A plan, a component, a check: there is no run behind it, and nobody to be asked. */
-static void decline(struct worker *worker, const struct value *question)
+void worker_answer(const struct config *config, const struct value *question, struct value *out)
 {
-    struct value frame = {0};
+    struct error err = {0};
 
-    value_set_map(&frame);
-    value_put_string(&frame, "t", "answer");
-    value_put_int(&frame, "id", value_get_int(question, "id", 0));
-    value_put_string(&frame, "by", "only `mlhost run` can ask");
-    worker_send(worker, &frame);
-    value_free(&frame);
+    if (strcmp(value_get_string(question, "kind", ""), "daemon") == 0) {
+        daemon_answer(config, daemon_ensure(config, &err) < 0 ? &err : NULL, out);
+    } else {
+        value_set_map(out);
+        value_put_string(out, "by", "only `mlhost run` can ask");
+    }
+    value_put_string(out, "t", "answer");
+    value_put_int(out, "id", value_get_int(question, "id", 0));
 }
 
 static void ask_event(void *ctx, struct value *event)
 {
     struct ask *ask = ctx;
 
-    if (strcmp(value_get_string(event, "t", ""), "ask") == 0)
-        decline(ask->worker, event);
-    else if (ask->on_event)
+    if (strcmp(value_get_string(event, "t", ""), "ask") == 0) {
+        struct value frame = {0};
+        worker_answer(ask->config, event, &frame);
+        worker_send(ask->worker, &frame);
+        value_free(&frame);
+    } else if (ask->on_event) {
         ask->on_event(ask->ctx, event);
+    }
 }
 
 static void ask_end(void *ctx, struct worker_result *result)
@@ -444,8 +451,13 @@ int worker_ask(struct loop *loop, const struct broker_spec *spec,
                void (*on_event)(void *ctx, struct value *event), void *ctx, struct value *result,
                struct error *err)
 {
-    struct ask ask = {
-        .loop = loop, .on_event = on_event, .ctx = ctx, .result = result, .err = err, .rc = -1};
+    struct ask ask = {.config = spec->config,
+                      .loop = loop,
+                      .on_event = on_event,
+                      .ctx = ctx,
+                      .result = result,
+                      .err = err,
+                      .rc = -1};
     struct worker_handler handler = {.event = ask_event, .end = ask_end, .ctx = &ask};
 
     struct worker *worker = worker_start(loop, spec, &handler, err);

@@ -32,6 +32,9 @@ struct worker_handler {
 
 struct worker *worker_start(struct loop *loop, const struct broker_spec *spec,
                             const struct worker_handler *handler, struct error *err);
+/* The answer to an `ask` of a broker that has no run behind it: a plan, a component, a REPL. Nobody
+ * is asked, but the daemon is started when it is wanted. */
+void worker_answer(const struct config *config, const struct value *question, struct value *out);
 /* A frame for the broker: the answer to an `ask`. */
 void worker_send(struct worker *worker, const struct value *frame);
 /* Ask for an end: clean-up code gets the grace period, then all is killed. timeout: it counts as

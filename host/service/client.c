@@ -51,6 +51,13 @@ static const struct service services[] = {
      .scope = "https://management.azure.com/.default"},
     /* https://docs.databricks.com/dev-tools/auth: unified authentication's variables */
     {.name = "databricks", .url = "DATABRICKS_HOST", .token = "DATABRICKS_TOKEN"},
+    /* where the profile has no url, a kubeconfig says it */
+    {.name = "k8s", .embedded = true, .durable = true},
+    {.name = "seldon",
+     .url = "SELDON_INGRESS",
+     .url_key = "ingress",
+     .embedded = true,
+     .durable = true},
 };
 
 const struct service *service_find(const char *name)
@@ -68,6 +75,7 @@ static void client_free(void *object)
     free(client->url);
     free(client->url_origin);
     free(client->unix_socket);
+    free(client->shown_url);
     free(client->profile);
     free(client->host);
     free(client->ca);
@@ -127,8 +135,9 @@ static char *operator_url(const struct service *service, const struct service_ta
 {
     const char *text = variable(service->url);
     const char *from = service->url;
+    const char *key = service->url_key ? service->url_key : "url";
     cleanup_free char *profile_key =
-        mem_printf("profiles.%s.%s.url", target->profile, service->name);
+        mem_printf("profiles.%s.%s.%s", target->profile, service->name, key);
 
     *configured_badly = false;
     if (text && strcmp(text, "databricks") == 0 && variable("DATABRICKS_HOST")) {
@@ -136,7 +145,7 @@ static char *operator_url(const struct service *service, const struct service_ta
         from = "DATABRICKS_HOST";
     }
     if (!text) {
-        text = value_get_string(target->config, "url", NULL);
+        text = value_get_string(target->config, key, NULL);
         from = profile_key;
     }
     if (!text && service->default_url && (target->config || variable(service->client_secret))) {
@@ -159,9 +168,9 @@ static int not_configured(const struct service *service, const struct service_ta
               service->name, target->profile);
     if (err)
         snprintf(err->service, sizeof(err->service), "%s", service->name);
-    return error_hint(err, "add profiles.%s.%s.url to mlhost.yaml%s%s%s", target->profile,
-                      service->name, service->url ? ", or set " : "",
-                      service->url ? service->url : "",
+    return error_hint(err, "add profiles.%s.%s.%s to mlhost.yaml%s%s%s", target->profile,
+                      service->name, service->url_key ? service->url_key : "url",
+                      service->url ? ", or set " : "", service->url ? service->url : "",
                       service->embedded ? ", or use the profile local" : "");
 }
 
@@ -182,7 +191,20 @@ static void set_host(struct rest_client *client)
     curl_url_cleanup(url);
 }
 
-static int set_address(struct rest_client *client, const struct value *args,
+/* The embedded service: of this run, or the daemon's, which is started when nobody has yet. */
+static int set_embedded(struct call *call, struct rest_client *client,
+                        const struct service_target *target, struct error *err)
+{
+    client->url = mem_strdup("http://mlhost.local");
+    client->url_origin = mem_strdup("the embedded service");
+    client->trusted = true;
+    if (client->service->durable)
+        return call_daemon(call, &client->unix_socket, &client->shown_url, err);
+    client->unix_socket = mem_strdup(target->unix_socket);
+    return 0;
+}
+
+static int set_address(struct call *call, struct rest_client *client, const struct value *args,
                        const struct service_target *target, char **own_url, struct error *err)
 {
     const char *asked = value_get_string(args, "endpoint", NULL);
@@ -203,10 +225,8 @@ static int set_address(struct rest_client *client, const struct value *args,
         client->url_origin = steal_ptr(&origin);
         client->trusted = true;
     } else if (client->service->embedded && target->unix_socket) {
-        client->url = mem_strdup("http://mlhost.local");
-        client->url_origin = mem_strdup("the embedded service");
-        client->unix_socket = mem_strdup(target->unix_socket);
-        client->trusted = true;
+        if (set_embedded(call, client, target, err) < 0)
+            return -1;
     } else {
         return not_configured(client->service, target, err);
     }
@@ -299,12 +319,12 @@ static int set_transport(struct call *call, struct rest_client *client,
 static void describe(struct call *call, const struct rest_client *client,
                      const struct service_target *target, struct value *out)
 {
-    static const char *const names[] = {"namespace", "experiment",   "organization",
-                                        "project",   "subscription", "resource_group",
-                                        "workspace", "repository"};
+    static const char *const names[] = {
+        "namespace", "experiment", "organization", "project", "subscription", "resource_group",
+        "workspace", "repository", "gateway",      "host",    "context"};
     cleanup_buf struct buf url = BUF_INIT;
 
-    url_print_safe(client->url, &url);
+    url_print_safe(client->shown_url ? client->shown_url : client->url, &url);
     value_put_string(out, "url", url.data);
     value_put_string(out, "origin", client->url_origin);
     value_put_string(out, "profile", client->profile);
@@ -314,6 +334,8 @@ static void describe(struct call *call, const struct rest_client *client,
         cleanup_free char *text = v ? call_config_text(call, v, false, NULL) : NULL;
         value_put_string(out, names[i], text);
     }
+    if (value_get(target->config, "namespaces"))
+        value_copy(value_put(out, "namespaces"), value_get(target->config, "namespaces"));
     if (!value_get(out, "subscription"))
         value_put_string(out, "subscription", variable(client->service->subscription));
     if (!value_get(out, "experiment"))
@@ -342,7 +364,7 @@ int prim_service_connect(struct call *call, const struct value *args, struct val
     client->service = service;
     client->profile = mem_strdup(target.profile);
     pthread_mutex_init(&client->lock, NULL);
-    if (set_address(client, args, &target, &own_url, err) != 0 ||
+    if (set_address(call, client, args, &target, &own_url, err) != 0 ||
         set_auth(call, client, args, &target, err) != 0 ||
         set_transport(call, client, &target, err) != 0) {
         client_free(client);
@@ -367,14 +389,17 @@ int prim_service_configured(struct call *call, const struct value *args, struct 
     struct service_target target = {0};
 
     if (!service)
-        return error_set(err, ERR_USAGE,
-                         "unknown service '%s': mlflow, kubeflow, azdo, azureml or databricks",
-                         name);
+        return error_set(
+            err, ERR_USAGE,
+            "unknown service '%s': mlflow, kubeflow, azdo, azureml, databricks, k8s or seldon",
+            name);
     call_service(call, name, &target);
     value_set_bool(
-        out, variable(service->url) || value_get_string(target.config, "url", NULL) ||
-                 (service->default_url && (target.config || variable(service->client_secret))) ||
-                 (service->embedded && target.unix_socket));
+        out,
+        variable(service->url) ||
+            value_get_string(target.config, service->url_key ? service->url_key : "url", NULL) ||
+            (service->default_url && (target.config || variable(service->client_secret))) ||
+            (service->embedded && target.unix_socket));
     return 0;
 }
 

@@ -13,6 +13,8 @@ struct service {
     const char *url;             /* variable with the address */
     const char *default_url;     /* where the service is without one */
     bool embedded;               /* the local profile has it */
+    bool durable;                /* and there it is the daemon's, which outlives runs */
+    const char *url_key;         /* of the address in a profile; NULL: "url" */
     const char *token;           /* variable: bearer token */
     const char *pat;             /* variable: password of basic authentication with an empty user */
     const char *user, *password; /* variables: basic */
@@ -46,6 +48,7 @@ struct rest_client {
     char *url;        /* without a trailing slash */
     char *url_origin; /* for messages: where the URL came from */
     char *unix_socket;
+    char *shown_url; /* how people reach what is behind the socket, or NULL */
     char *profile;
     bool trusted; /* the operator named the URL, not the script */
     char *host;   /* of the URL, with port, for the permission check */

@@ -38,6 +38,14 @@ void call_service(struct call *call, const char *service, struct service_target 
                                    call->broker->profile};
 }
 
+int call_daemon(struct call *call, char **socket, char **url, struct error *err)
+{
+    (void)socket;
+    (void)url;
+    (void)call;
+    return error_set(err, ERR_UNAVAILABLE, "there is no daemon in a unit test");
+}
+
 struct http *call_http(struct call *call, struct error *err)
 {
     (void)err;
