@@ -20,10 +20,12 @@ static const char *const service_keys[] = {
     "project",  "subscription", "resource_group", "workspace", "repository",  "mirrors",
     "context",  "kubeconfig",   "ingress",        "gateway",   "host",        "namespaces"};
 static const char *const gateways[] = {"istio", "ambassador"};
-static const char *const auth_keys[] = {"type",     "token",     "token_file", "username",
-                                        "password", "tenant",    "client_id",  "client_secret",
-                                        "scope",    "authority", "name",       "value"};
-static const char *const auth_types[] = {"none", "bearer", "basic", "azure_ad", "header"};
+static const char *const auth_keys[] = {
+    "type",   "token",     "token_file",        "username", "password",
+    "tenant", "client_id", "client_secret",     "scope",    "authority",
+    "name",   "value",     "service_connection"};
+static const char *const auth_types[] = {
+    "none", "bearer", "basic", "azure_ad", "workload_identity", "header"};
 static const char *const permission_keys[] = {"read", "write", "net", "exec", "env"};
 #define COUNT(list) (sizeof list / sizeof *list)
 
@@ -121,7 +123,8 @@ static int check_service(struct checker *c, const char *name, const struct value
         error_set(c->err, ERR_INVALID, "%s:%d: auth of '%s' has %s '%s'", c->file,
                   line_of(c->text, "auth"), name,
                   type ? "the unknown type" : "no type:", type ? type : "");
-        return error_hint(c->err, "allowed types: none, bearer, basic, azure_ad, header");
+        return error_hint(c->err, "allowed types: none, bearer, basic, azure_ad, "
+                                  "workload_identity, header");
     }
     return 0;
 }

@@ -12,8 +12,9 @@
 #include <string.h>
 
 #define TOKEN_FILE_LIMIT (1u << 20)
-/* An Azure AD token is renewed this long before it ends. */
-#define TOKEN_MARGIN_NS (120 * NS_PER_S)
+/* Set by the workload identity webhook of AKS, and by the AzureCLI task of Azure DevOps. */
+#define AZURE_FEDERATED_FILE "AZURE_FEDERATED_TOKEN_FILE"
+#define AZURE_CONNECTION     "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID"
 
 const char *variable(const char *name)
 {
@@ -41,6 +42,7 @@ void auth_free(struct auth *auth)
     free(auth->tenant);
     free(auth->client_id);
     free(auth->client_secret);
+    free(auth->service_connection);
     free(auth->scope);
     free(auth->authority);
     free(auth->name);
@@ -57,7 +59,7 @@ static void mask(struct call *call, const char *text)
     value_free(&handle);
 }
 
-static char *secret_copy(struct call *call, const char *text)
+char *secret_copy(struct call *call, const char *text)
 {
     mask(call, text);
     return mem_strdup(text);
@@ -105,6 +107,56 @@ static int need(const char *type, const char *key, const void *have, struct erro
     return have ? 0 : error_set(err, ERR_INVALID, "auth of type %s needs '%s'", type, key);
 }
 
+/*
+ * Where a workload's assertion comes from: `token_file`, a service connection on an agent, or (AKS)
+ * the file that the workload identity webhook mounts. Tenant and client id default to the variables
+ * that the same webhook and the AzureCLI task set.
+ */
+static int workload_identity(struct call *call, const struct value *map, struct auth *out,
+                             struct error *err)
+{
+    const char *path = value_get_string(map, "token_file", NULL);
+    const char *federated = variable(AZURE_FEDERATED_FILE);
+
+    out->kind = AUTH_WORKLOAD_IDENTITY;
+    if (field(call, map, "service_connection", false, out->from_script, &out->service_connection,
+              err) != 0)
+        return -1;
+    if (path && out->service_connection)
+        return error_set(err, ERR_INVALID,
+                         "auth of type workload_identity has 'token_file' and "
+                         "'service_connection'; it takes one of them");
+    if (out->from_script && !path) {
+        error_set(err, ERR_DENIED, "a script's workload_identity needs 'token_file'");
+        return error_hint(err, "the operator's identity is for mlhost.yaml: put the auth there");
+    }
+    if (path)
+        out->token_file = out->from_script ? call_path(call, path, ACCESS_READ, err)
+                                           : path_join(call_workspace(call), path);
+    if (path && !out->token_file)
+        return -1;
+    if (!path && !out->service_connection && federated)
+        out->token_file = mem_strdup(federated);
+    else if (!path && !out->service_connection)
+        out->service_connection = mem_strdup(variable(AZURE_CONNECTION));
+    if (!out->token_file && !out->service_connection) {
+        error_set(err, ERR_INVALID, "auth of type workload_identity has no source of assertions");
+        return error_hint(err, "give 'service_connection' (the connection's id, on an Azure DevOps "
+                               "agent) or 'token_file', or set " AZURE_FEDERATED_FILE);
+    }
+    if (!out->from_script && !out->tenant)
+        out->tenant = mem_strdup(variable("AZURE_TENANT_ID|AZURESUBSCRIPTION_TENANT_ID"));
+    if (!out->from_script && !out->client_id)
+        out->client_id = mem_strdup(variable("AZURE_CLIENT_ID|AZURESUBSCRIPTION_CLIENT_ID"));
+    if (!out->from_script && !out->authority)
+        out->authority = mem_strdup(variable("AZURE_AUTHORITY_HOST"));
+    if (need("workload_identity", "tenant", out->tenant, err) != 0 ||
+        need("workload_identity", "client_id", out->client_id, err) != 0 ||
+        need("workload_identity", "scope", out->scope, err) != 0)
+        return -1;
+    return 0;
+}
+
 int auth_from_value(struct call *call, const struct value *map, bool from_script, struct auth *out,
                     struct error *err)
 {
@@ -113,8 +165,9 @@ int auth_from_value(struct call *call, const struct value *map, bool from_script
     *out = (struct auth){.from_script = from_script,
                          .origin = from_script ? "the script's auth" : "mlhost.yaml"};
     if (!type)
-        return error_set(err, ERR_INVALID,
-                         "auth has no type: none, bearer, basic, azure_ad or header");
+        return error_set(
+            err, ERR_INVALID,
+            "auth has no type: none, bearer, basic, azure_ad, workload_identity or header");
     if (field(call, map, "token", true, from_script, &out->token, err) != 0 ||
         field(call, map, "username", false, from_script, &out->user, err) != 0 ||
         field(call, map, "password", true, from_script, &out->password, err) != 0 ||
@@ -151,6 +204,9 @@ int auth_from_value(struct call *call, const struct value *map, bool from_script
             need(type, "client_secret", out->client_secret, err) != 0 ||
             need(type, "scope", out->scope, err) != 0)
             goto fail;
+    } else if (strcmp(type, "workload_identity") == 0) {
+        if (workload_identity(call, map, out, err) != 0)
+            goto fail;
     } else if (strcmp(type, "header") == 0) {
         out->kind = AUTH_HEADER;
         if (field(call, map, "value", true, from_script, &out->token, err) != 0 ||
@@ -158,7 +214,7 @@ int auth_from_value(struct call *call, const struct value *map, bool from_script
             goto fail;
     } else {
         error_set(err, ERR_INVALID, "unknown auth type '%s'", type);
-        error_hint(err, "allowed types: none, bearer, basic, azure_ad, header");
+        error_hint(err, "allowed types: none, bearer, basic, azure_ad, workload_identity, header");
         goto fail;
     }
     return 0;
@@ -197,16 +253,32 @@ int auth_from_variables(struct call *call, const struct service *service, struct
         out->scope = mem_strdup(service->scope);
         const char *authority = variable("AZURE_AUTHORITY_HOST");
         out->authority = mem_strdup(authority);
+    } else if (service->scope && variable(service->tenant) && variable(service->client_id) &&
+               (variable(AZURE_FEDERATED_FILE) || variable(AZURE_CONNECTION))) {
+        *out = (struct auth){.kind = AUTH_WORKLOAD_IDENTITY};
+        out->tenant = mem_strdup(variable(service->tenant));
+        out->client_id = mem_strdup(variable(service->client_id));
+        out->scope = mem_strdup(service->scope);
+        out->authority = mem_strdup(variable("AZURE_AUTHORITY_HOST"));
+        out->token_file = mem_strdup(variable(AZURE_FEDERATED_FILE));
+        if (!out->token_file)
+            out->service_connection = mem_strdup(variable(AZURE_CONNECTION));
+        out->origin = out->token_file ? AZURE_FEDERATED_FILE : AZURE_CONNECTION;
     }
     return 0;
 }
 
-bool auth_can_refresh(const struct auth *auth)
+static bool auth_is_azure(const struct auth *auth)
 {
-    return auth->kind == AUTH_AZURE_AD || (auth->kind == AUTH_BEARER && auth->token_file);
+    return auth->kind == AUTH_AZURE_AD || auth->kind == AUTH_WORKLOAD_IDENTITY;
 }
 
-static char *read_token_file(struct call *call, const char *path, struct error *err)
+bool auth_can_refresh(const struct auth *auth)
+{
+    return auth_is_azure(auth) || (auth->kind == AUTH_BEARER && auth->token_file);
+}
+
+char *read_token_file(struct call *call, const char *path, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
@@ -223,91 +295,6 @@ static char *read_token_file(struct call *call, const char *path, struct error *
     return secret_copy(call, text.data);
 }
 
-static void form_field(struct buf *form, const char *name, const char *value)
-{
-    if (form->len)
-        buf_putc(form, '&');
-    buf_printf(form, "%s=", name);
-    url_escape(value, strlen(value), form);
-}
-
-/*
- * OAuth 2.0 client credentials (RFC 6749 section 4.4) at Microsoft's v2.0 end point: tenant, client
- * id, secret and scope in, a bearer token with its lifetime out.
- */
-static char *fetch_azure_token(struct call *call, struct rest_client *client, const char *scope,
-                               int64_t *until, struct error *err)
-{
-    struct auth *auth = &client->auth;
-    const char *authority = auth->authority ? auth->authority : "https://login.microsoftonline.com";
-    cleanup_buf struct buf url = BUF_INIT;
-    cleanup_buf struct buf form = BUF_INIT;
-    cleanup_response struct http_response response = {0};
-    cleanup_value struct value reply = {0};
-    struct http_request request = HTTP_REQUEST_INIT;
-    struct http *http = call_http(call, err);
-    size_t authority_len = strlen(authority);
-
-    if (!http)
-        return NULL;
-    while (authority_len && authority[authority_len - 1] == '/')
-        authority_len--;
-    buf_append(&url, authority, authority_len);
-    buf_putc(&url, '/');
-    url_escape(auth->tenant, strlen(auth->tenant), &url);
-    buf_puts(&url, "/oauth2/v2.0/token");
-    form_field(&form, "grant_type", "client_credentials");
-    form_field(&form, "client_id", auth->client_id);
-    form_field(&form, "client_secret", auth->client_secret);
-    form_field(&form, "scope", scope);
-    request.method = "POST";
-    request.url = url.data;
-    request.body = form.data;
-    request.body_len = form.len;
-    request.repeat = HTTP_REPEAT_ALWAYS;
-    request.deadline = deadline_min(call->deadline, deadline_in(60 * NS_PER_S));
-    request.cancel = call->cancel;
-    if (auth->from_script) {
-        request.allow = call_http_allow;
-        request.allow_ctx = call;
-    }
-    http_header_add(&request.headers, "Content-Type", "application/x-www-form-urlencoded");
-    int result = http_perform(http, &request, &response, err);
-    http_headers_free(&request.headers);
-    if (result != 0) {
-        error_wrap(err, "Azure AD sign-in");
-        return NULL;
-    }
-    if (response.status != 200) {
-        cleanup_buf struct buf text = BUF_INIT;
-        enum error_code code = ERR_NONE;
-        rest_error_text(&response.body, &text, &code);
-        http_status_error(&request, &response, text.data, err);
-        error_wrap(err, "Azure AD refuses the client credentials");
-        if (err && response.status < 500)
-            err->code = ERR_UNAUTHORIZED;
-        error_hint(err, "check tenant, client_id, client_secret and scope (from %s)", auth->origin);
-        return NULL;
-    }
-    if (value_from_json(response.body.data, response.body.len, "the token reply", NULL, &reply,
-                        err) != 0) {
-        error_wrap(err, "Azure AD sign-in");
-        return NULL;
-    }
-    const char *token = value_get_string(&reply, "access_token", NULL);
-    if (!token) {
-        error_set(err, ERR_INVALID, "Azure AD sign-in: the reply holds no access_token");
-        return NULL;
-    }
-    /* the v1 end point gives numbers as strings */
-    const struct value *expires = value_get(&reply, "expires_in");
-    int64_t seconds = expires && expires->kind == VALUE_STRING
-                          ? strtoll(expires->as.string.data, NULL, 10)
-                          : value_get_int(&reply, "expires_in", 300);
-    *until = deadline_in(seconds * NS_PER_S) - TOKEN_MARGIN_NS;
-    return secret_copy(call, token);
-}
-
 /* With client->lock held. */
 static char *token_locked(struct call *call, struct rest_client *client, const char *scope,
                           bool fresh, struct error *err)
@@ -318,11 +305,11 @@ static char *token_locked(struct call *call, struct rest_client *client, const c
     if (auth->kind == AUTH_BEARER)
         return auth->token_file ? read_token_file(call, auth->token_file, err)
                                 : mem_strdup(auth->token);
-    if (auth->kind == AUTH_AZURE_AD && scope)
-        return fetch_azure_token(call, client, scope, &until, err);
-    if (auth->kind == AUTH_AZURE_AD) {
+    if (auth_is_azure(auth) && scope)
+        return azure_token(call, client, scope, &until, err);
+    if (auth_is_azure(auth)) {
         if (fresh || !auth->cached || deadline_passed(auth->cached_until)) {
-            char *token = fetch_azure_token(call, client, auth->scope, &until, err);
+            char *token = azure_token(call, client, auth->scope, &until, err);
             if (!token)
                 return NULL;
             free(auth->cached);
@@ -333,7 +320,7 @@ static char *token_locked(struct call *call, struct rest_client *client, const c
     }
     error_set(err, ERR_UNSUPPORTED, "%s is not used with a bearer token here",
               client->service->name);
-    error_hint(err, "use auth of type bearer or azure_ad");
+    error_hint(err, "use auth of type bearer, azure_ad or workload_identity");
     return NULL;
 }
 
@@ -372,6 +359,7 @@ int auth_apply(struct call *call, struct rest_client *client, bool fresh,
         return 0;
     case AUTH_BEARER:
     case AUTH_AZURE_AD:
+    case AUTH_WORKLOAD_IDENTITY:
         break;
     }
     cleanup_free char *token = auth_token(call, client, NULL, fresh, err);

@@ -40,7 +40,12 @@ static const struct service services[] = {
     {.name = "azdo",
      .url = "SYSTEM_COLLECTIONURI",
      .token = "SYSTEM_ACCESSTOKEN",
-     .pat = "AZURE_DEVOPS_EXT_PAT|AZDO_PAT"},
+     .pat = "AZURE_DEVOPS_EXT_PAT|AZDO_PAT",
+     .tenant = "AZURE_TENANT_ID|AZ_TENANT_ID|AZURESUBSCRIPTION_TENANT_ID",
+     .client_id = "AZURE_CLIENT_ID|AZ_CLIENT_ID|AZURESUBSCRIPTION_CLIENT_ID",
+     .client_secret = "AZURE_CLIENT_SECRET|AZ_CLIENT_SECRET",
+     /* the application id of Azure DevOps itself, the same in every tenant */
+     .scope = "499b84ac-1321-427f-aa17-267ca6975798/.default"},
     /* the names that Azure's own SDKs read (EnvironmentCredential) */
     {.name = "azureml",
      .default_url = "https://management.azure.com",

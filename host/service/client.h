@@ -28,17 +28,25 @@ struct service {
 };
 const struct service *service_find(const char *name);
 
-enum auth_kind { AUTH_NONE, AUTH_BEARER, AUTH_BASIC, AUTH_AZURE_AD, AUTH_HEADER };
+enum auth_kind {
+    AUTH_NONE,
+    AUTH_BEARER,
+    AUTH_BASIC,
+    AUTH_AZURE_AD,
+    AUTH_WORKLOAD_IDENTITY, /* Azure AD with an assertion instead of a secret */
+    AUTH_HEADER
+};
 
 struct auth {
     enum auth_kind kind;
     char *token;      /* bearer; header's value */
-    char *token_file; /* bearer from a file, read per request */
+    char *token_file; /* bearer from a file, read per request; workload identity: the assertion */
     char *user, *password;
     char *tenant, *client_id, *client_secret, *scope, *authority;
-    char *name;       /* header */
-    bool from_script; /* its Azure authority must be permitted like any other host */
-    char *cached;     /* Azure AD token */
+    char *service_connection; /* workload identity on an agent: whose assertion is asked for */
+    char *name;               /* header */
+    bool from_script;         /* its Azure authority must be permitted like any other host */
+    char *cached;             /* Azure AD token */
     int64_t cached_until;
     const char *origin; /* for messages: "MLFLOW_TRACKING_TOKEN", "mlhost.yaml" */
 };
@@ -77,6 +85,14 @@ int auth_apply(struct call *call, struct rest_client *client, bool fresh,
 char *auth_token(struct call *call, struct rest_client *client, const char *scope, bool fresh,
                  struct error *err);
 bool auth_can_refresh(const struct auth *auth);
+
+/* auth.c: a copy that is masked from now on; the bytes of a token file, masked. Allocated. */
+char *secret_copy(struct call *call, const char *text);
+char *read_token_file(struct call *call, const char *path, struct error *err);
+/* auth_azure.c: signs in at Azure AD for `scope`; *until is when the token is to be renewed.
+ * Allocated. */
+char *azure_token(struct call *call, struct rest_client *client, const char *scope, int64_t *until,
+                  struct error *err);
 
 /* A variable's text, of the first of "A|B" that has one; NULL when unset, empty, or an Azure DevOps
  * "$(NAME)" that nobody replaced. */

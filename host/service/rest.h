@@ -39,6 +39,7 @@ primitive_fn prim_mlflow_upload, prim_mlflow_download;
 primitive_fn prim_kubeflow_upload;
 primitive_fn prim_databricks_import;
 primitive_fn prim_content_hash;
+primitive_fn prim_azdo_download;
 
 /* ---- for the primitives of this folder ---- */
 

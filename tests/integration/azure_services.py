@@ -11,11 +11,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import azdo_server
+
 PAT = "Basic " + base64.b64encode(b":the-pat").decode()
-PLAN = r"/proj/_apis/distributedtask/hubs/build/plans/plan-1"
 WORKSPACE = (r"/subscriptions/sub/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/ws")
 record = []
-state = {"polls": 0}
+state = {"polls": 0, "oidc": 0, "assertions": set()}
+faults = []  # what the next requests to Azure DevOps get: (status, headers)
 
 
 class Refusal(Exception):
@@ -28,31 +30,32 @@ def need(condition, status, text):
 
 
 def token(request, form):
+    if "client_assertion" in form:
+        need(form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", 400, "assertion type")
+        need("client_secret" not in form and form["client_assertion"] not in state["assertions"], 401, "AADSTS700024: used")
+        need(form["client_assertion"].startswith("jwt-"), 401, "bad assertion")
+        state["assertions"].add(form["client_assertion"])
+        return {"access_token": "aad:" + form["scope"], "expires_in": 3600, "token_type": "Bearer"}
     need(form.get("grant_type") == "client_credentials" and form.get("client_secret") == "s3cret", 401, "bad client")
     return {"access_token": "aad:" + form["scope"], "expires_in": 3600, "token_type": "Bearer"}
 
 
 def azdo(request, path, query, body):
-    need(request.headers.get("Authorization") == PAT, 401, "TF400813: not authorized")
-    need(query.get("api-version") == "7.1", 400, "no api-version")
-    if path == PLAN + "/events":
-        event = json.loads(body)
-        need(event["taskId"] == "task-1" and event["jobId"] == "job-1", 400, "wrong ids")
-        need(event["name"] != "TaskCompleted" or event["result"] in ("succeeded", "failed"), 400, "wrong result")
-        return {}
-    if path == PLAN + "/timelines/line-1/records/job-1/feed":
-        feed = json.loads(body)
-        need(feed["count"] == len(feed["value"]) <= 100, 400, "wrong count")
-        return {}
-    if path == PLAN + "/logs":
-        need(json.loads(body)["path"] == "logs\\task-1", 400, "wrong path")
-        return {"id": 12}
-    if path == PLAN + "/logs/12":
-        return {"id": 12, "lineCount": body.count(b"\n")}
-    if path == PLAN + "/timelines/line-1/records":
-        need(json.loads(body)["value"][0]["log"]["id"] == 12, 400, "wrong log")
-        return {}
-    raise Refusal(404, "no such path")
+    need(request.headers.get("Authorization") in (PAT, "Bearer aad:azdo/.default"), 401, "TF400813: not authorized")
+    if faults:
+        status, headers = faults.pop(0)
+        raise Refusal(status, "come back later", headers)
+    row, problem = azdo_server.check(request.command, path, query, request.headers, body)
+    need(row, 404 if (problem or "").startswith("no contract") else 400, problem)
+    return azdo_server.answer(row, query, body, "http://%s" % request.headers["Host"])
+
+
+def oidc(request, query, body):
+    need(request.headers.get("Authorization") == "Bearer job-token", 401, "not the job's token")
+    need(request.command == "POST" and request.headers.get("Content-Type") == "application/json" and not body, 400, "form")
+    need(query == {"api-version": "7.1", "serviceConnectionId": "conn-1"}, 400, "query")
+    state["oidc"] += 1
+    return {"oidcToken": "jwt-%d" % state["oidc"]}
 
 
 def azureml(request, path, query, body):
@@ -109,11 +112,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def reply(self, status, value):
+    def reply(self, status, value, headers=None):
         data = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
         self.end_headers()
         self.wfile.write(data)
 
@@ -124,12 +129,26 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/record":
             self.reply(200, record)
             return
+        if url.path == "/contracts":
+            self.reply(200, sorted(row["id"] for row in azdo_server.CONTRACTS if row["id"] not in azdo_server.seen))
+            return
+        if url.path == "/faults":
+            faults[:] = [(status, headers) for status, headers in json.loads(body)]
+            self.reply(200, {})
+            return
         record.append(self.command + " " + url.path)
         try:
             if re.match(r"/t1/oauth2/v2.0/token$", url.path):
                 value = token(self, {k: v[-1] for k, v in parse_qs(body.decode()).items()})
             elif self.headers.get("Host", "").startswith("acct.blob."):
                 value = blob(self, url.path, body)
+            elif url.path == "/oidctoken":
+                value = oidc(self, query, body)
+            elif url.path == "/_apis/resources/Containers/1":
+                need(self.headers.get("Authorization") == PAT and query == {"$format": "zip"}, 401, "zip")
+                value = {"zip": True}
+            elif url.path.startswith("/signin/"):
+                raise Refusal(302 if url.path.startswith("/signin/302") else 203, "<html>sign in</html>", {"Location": "/login"})
             elif url.path.startswith("/proj/"):
                 value = azdo(self, url.path, query, body)
             elif url.path.startswith("/subscriptions/"):
@@ -138,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
                 value = databricks(self, url.path, query, body)
             self.reply(200, value)
         except Refusal as refusal:
-            self.reply(refusal.args[0], {"message": refusal.args[1], "error_code": "REFUSED"})
+            self.reply(refusal.args[0], {"message": refusal.args[1], "error_code": "REFUSED"}, *refusal.args[2:])
         except (KeyError, ValueError, IndexError) as missing:
             self.reply(400, {"message": "bad field: %r" % missing, "error_code": "REFUSED"})
 

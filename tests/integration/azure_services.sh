@@ -10,7 +10,16 @@ exec 9>"$work/in"
 read -r port <"$work/port"
 trap 'exec 9>&-; wait; rm -rf "$work"' EXIT
 cp tests/integration/azure_services.lua "$work/"
-(cd "$work" && env -u http_proxy -u all_proxy DATABRICKS_HOST="http://127.0.0.1:$port" DATABRICKS_TOKEN=dapi AZDO_PAT=the-pat \
+cat >"$work/mlhost.yaml" <<END
+profile: azure
+profiles:
+  azure:
+    azureml:
+      url: http://127.0.0.1:$port
+      auth: { type: workload_identity, service_connection: conn-1, tenant: t1, client_id: c, scope: "https://management.azure.com/.default",
+              authority: "http://127.0.0.1:$port" }
+END
+(cd "$work" && env -u http_proxy -u all_proxy DATABRICKS_HOST="http://127.0.0.1:$port" DATABRICKS_TOKEN=dapi AZDO_PAT=the-pat SYSTEM_OIDCREQUESTURI="http://127.0.0.1:$port/oidctoken" SYSTEM_ACCESSTOKEN=job-token \
   "$MLHOST" run azure_services.lua --output plain) >"$work/output" 2>&1 9>&-
 status=$?
 good=$(grep -acE '\] ok [a-z]+$' "$work/output")
