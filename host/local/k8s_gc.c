@@ -2,6 +2,7 @@
  * What Kubernetes' garbage collector does: an object whose owners (metadata.ownerReferences) are
  * all gone is deleted, and one that waits for a foreground deletion is let go when nothing that
  * blocks it is left. A namespace that is to end goes when all that was in it has gone.
+ * Events go after an hour.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -14,6 +15,9 @@
 
 #define FOREGROUND "foregroundDeletion"
 #define BATCH      64
+
+#define EVENT_SECONDS  3600
+#define FORGET_SECONDS 60 /* between two looks for old events */
 
 struct k8s_collector {
     struct k8s_store *store;
@@ -240,6 +244,24 @@ static void sweep(struct k8s_store *store)
     finish_namespaces(store);
 }
 
+/* Events that were last seen before the hour. */
+static void forget_events(struct k8s_store *store)
+{
+    cleanup_value struct value events = {0};
+    char before[32];
+
+    k8s_time(clock_wall_ms() / 1000 - EVENT_SECONDS, before, sizeof before);
+    k8s_store_list(store, "events", NULL, &events, NULL);
+    for (size_t i = 0; i < value_count(&events); i++) {
+        const struct value *event = value_at(&events, i);
+        const char *made = value_text(value_path(event, "metadata.creationTimestamp"), "");
+        /* times of this form sort as texts */
+        if (strcmp(value_get_string(event, "lastTimestamp", made), before) < 0 &&
+            strcmp(made, before) < 0)
+            delete_object(store, k8s_resource_named("events"), event);
+    }
+}
+
 static void *collect(void *context)
 {
     struct k8s_collector *collector = context;
@@ -247,9 +269,14 @@ static void *collect(void *context)
     uint64_t at = k8s_store_version(store);
 
     sweep(store);
-    while (k8s_store_wait(store, at, DEADLINE_NONE), !k8s_store_woken(store)) {
+    int64_t forget_at = deadline_in(FORGET_SECONDS * NS_PER_S);
+    while (k8s_store_wait(store, at, forget_at), !k8s_store_woken(store)) {
         struct k8s_event events[BATCH];
         bool waiting = false, ending = false;
+        if (deadline_passed(forget_at)) {
+            forget_events(store);
+            forget_at = deadline_in(FORGET_SECONDS * NS_PER_S);
+        }
         int count = k8s_store_events(store, at, NULL, NULL, events, BATCH, &at);
         if (count < 0) { /* too slow: look at all */
             at = k8s_store_version(store);

@@ -41,13 +41,18 @@ static int put_uid(struct value *metadata, struct error *err)
     return 0;
 }
 
-void k8s_time_now(char *to, size_t size)
+void k8s_time(int64_t unix_seconds, char *to, size_t size)
 {
-    time_t now = (time_t)(clock_wall_ms() / 1000);
+    time_t time = (time_t)unix_seconds;
     struct tm tm;
 
-    gmtime_r(&now, &tm);
+    gmtime_r(&time, &tm);
     strftime(to, size, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+void k8s_time_now(char *to, size_t size)
+{
+    k8s_time(clock_wall_ms() / 1000, to, size);
 }
 
 static void put_now(struct value *metadata, const char *key)

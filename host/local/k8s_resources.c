@@ -33,6 +33,15 @@ const struct k8s_resource k8s_resources[] = {
 };
 const size_t k8s_resource_count = sizeof k8s_resources / sizeof *k8s_resources;
 
+const struct k8s_resource *k8s_resource_named(const char *store)
+{
+    for (size_t i = 0; i < k8s_resource_count; i++) {
+        if (strcmp(k8s_resources[i].store, store) == 0)
+            return &k8s_resources[i];
+    }
+    return NULL;
+}
+
 void k8s_api_version(const struct k8s_resource *resource, char *to, size_t size)
 {
     snprintf(to, size, "%s%s%s", resource->group, *resource->group ? "/" : "", resource->version);

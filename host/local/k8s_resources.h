@@ -15,6 +15,8 @@ struct k8s_resource {
 extern const struct k8s_resource k8s_resources[];
 extern const size_t k8s_resource_count;
 
+/* By the store's name; NULL when there is none. */
+const struct k8s_resource *k8s_resource_named(const char *store);
 /* "v1" or "apps/v1". */
 void k8s_api_version(const struct k8s_resource *resource, char *to, size_t size);
 

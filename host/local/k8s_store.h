@@ -66,7 +66,8 @@ int k8s_store_put_status(struct k8s_store *store, const char *resource, const ch
 int k8s_store_delete(struct k8s_store *store, const char *resource, const char *namespace,
                      const char *name, struct error *err);
 
-/* Now as metadata has it: "2026-01-31T12:00:00Z". */
+/* A time as metadata has it: "2026-01-31T12:00:00Z"; and now. */
+void k8s_time(int64_t unix_seconds, char *to, size_t size);
 void k8s_time_now(char *to, size_t size);
 /* The newest number that was given. */
 uint64_t k8s_store_version(struct k8s_store *store);

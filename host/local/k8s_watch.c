@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "local/k8s_selector.h"
 #include "local/k8s_serve.h"
+#include "local/k8s_table.h"
 
 #define WATCH_SECONDS                                                                              \
     1800 /* without timeoutSeconds: as much again at random, as in kube-apiserver */
@@ -31,7 +32,8 @@ struct watch {
     char *name;      /* NULL: all */
     uint64_t at;     /* events up to this number were sent */
     int64_t deadline, bookmark_at;
-    bool bookmarks, ended;
+    bool bookmarks, ended, table;
+    enum k8s_rows rows;
     int changes, connection;
     struct buf out;
     size_t sent;
@@ -55,6 +57,15 @@ static void say(struct watch *watch, const char *type, const struct value *objec
     buf_printf(&watch->out, "{\"type\":\"%s\",\"object\":", type);
     value_to_json(object, 0, &watch->out);
     buf_puts(&watch->out, "}\n");
+}
+
+static void say_object(struct watch *watch, const char *type, const struct value *object)
+{
+    cleanup_value struct value table = {0};
+
+    if (watch->table)
+        k8s_table(watch->resource, object, NULL, watch->rows, &table);
+    say(watch, type, watch->table ? &table : object);
 }
 
 /* `initial`: the one that ends the list of what was there. */
@@ -95,9 +106,9 @@ static void tell(struct watch *watch, struct k8s_event *event)
     bool before = wanted(watch, &event->before);
 
     if (now)
-        say(watch, before ? "MODIFIED" : "ADDED", &event->object);
+        say_object(watch, before ? "MODIFIED" : "ADDED", &event->object);
     else if (before)
-        say(watch, "DELETED", &event->object);
+        say_object(watch, "DELETED", &event->object);
 }
 
 static void gone(struct watch *watch)
@@ -194,7 +205,7 @@ static void list_first(struct watch *watch)
     for (size_t i = 0; i < value_count(&objects); i++) {
         const struct value *object = value_at(&objects, i);
         if (wanted(watch, object))
-            say(watch, "ADDED", object);
+            say_object(watch, "ADDED", object);
     }
 }
 
@@ -224,6 +235,7 @@ void k8s_watch(struct request *rq, struct k8s_store *store, const struct k8s_pat
     int64_t seconds = request_query_int(rq, "timeoutSeconds", 0, 1000000);
     bool initial =
         request_query(rq, "sendInitialEvents") != NULL && k8s_query_true(rq, "sendInitialEvents");
+    const char *accept = request_header(rq, "Accept");
     struct error err = {0};
     char *end = NULL;
 
@@ -256,6 +268,8 @@ void k8s_watch(struct request *rq, struct k8s_store *store, const struct k8s_pat
         .bookmark_at = deadline_in(BOOKMARK_SECONDS * NS_PER_S),
         .bookmarks =
             request_query(rq, "allowWatchBookmarks") && k8s_query_true(rq, "allowWatchBookmarks"),
+        .table = accept && strstr(accept, "as=Table"),
+        .rows = k8s_rows_of(request_query(rq, "includeObject")),
         .changes = k8s_store_listen(store, &err),
     };
     if (watch->changes < 0) {

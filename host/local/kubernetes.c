@@ -11,6 +11,7 @@
  *     version() -> resourceVersion; remembers(version) -> can a watch start there?
  *     parse(path) -> { resource, group, version, plural, namespace, name, subresource, rest } | nil
  *     now() -> "2026-01-31T12:00:00Z"; resources: what is served
+ *     table(resource, objects, metadata, includeObject) -> Table
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 #include "base/mem.h"
 #include "local/k8s_selector.h"
 #include "local/k8s_serve.h"
+#include "local/k8s_table.h"
 #include "local/runner.h"
 #include "local/seldon_ingress.h"
 #include "local/services.h"
@@ -78,15 +80,6 @@ bool k8s_query_true(const struct request *rq, const char *name)
 
 /* ---- the module k8s ---- */
 
-static const struct k8s_resource *resource_named(const char *store_name)
-{
-    for (size_t i = 0; i < k8s_resource_count; i++) {
-        if (strcmp(k8s_resources[i].store, store_name) == 0)
-            return &k8s_resources[i];
-    }
-    return NULL;
-}
-
 static int lua_failed(lua_State *L, const struct error *err)
 {
     lua_pushnil(L);
@@ -132,7 +125,7 @@ static bool behind(const struct value *object, const char *after)
 
 static int lib_list(lua_State *L)
 {
-    const struct k8s_resource *resource = resource_named(luaL_checkstring(L, 1));
+    const struct k8s_resource *resource = k8s_resource_named(luaL_checkstring(L, 1));
     struct error err = {0};
     struct value objects = {0};
     uint64_t version;
@@ -260,6 +253,27 @@ static int lib_now(lua_State *L)
     return 1;
 }
 
+/* table(resource, object or list of objects, metadata of the list | nil, includeObject | nil) */
+static int lib_table(lua_State *L)
+{
+    const struct k8s_resource *resource = k8s_resource_named(luaL_checkstring(L, 1));
+    struct value objects = {0}, metadata = {0}, table = {0};
+    struct error err = {0};
+
+    luaL_argcheck(L, resource, 1, "a resource that is served");
+    if (lua_to_value(L, 2, &objects, &err) < 0 || lua_to_value(L, 3, &metadata, &err) < 0) {
+        value_free(&objects);
+        return luaL_error(L, "%s", err.message);
+    }
+    k8s_table(resource, &objects, metadata.kind == VALUE_MAP ? &metadata : NULL,
+              k8s_rows_of(lua_tostring(L, 4)), &table);
+    value_free(&objects);
+    value_free(&metadata);
+    lua_push_value(L, &table);
+    value_free(&table);
+    return 1;
+}
+
 static void set_flag(lua_State *L, const char *key, bool flag)
 {
     lua_pushboolean(L, flag);
@@ -269,9 +283,10 @@ static void set_flag(lua_State *L, const char *key, bool flag)
 int luaopen_mlh_k8s(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"get", lib_get},       {"list", lib_list},           {"put", lib_put},
-        {"delete", lib_delete}, {"version", lib_version},     {"parse", lib_parse},
-        {"now", lib_now},       {"remembers", lib_remembers}, {NULL, NULL},
+        {"get", lib_get},       {"list", lib_list},       {"put", lib_put},
+        {"delete", lib_delete}, {"version", lib_version}, {"parse", lib_parse},
+        {"now", lib_now},       {"table", lib_table},     {"remembers", lib_remembers},
+        {NULL, NULL},
     };
 
     luaL_newlib(L, functions);

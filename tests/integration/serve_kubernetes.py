@@ -643,6 +643,17 @@ def kubectl_works(s, k):
     same(k("get", "deployment", "-l", "team=ml", "-o", "name"), "deployment.apps/web\n")
     same(k("get", "deployment", "-l", "team!=ml", "-o", "name"), "")
     holds(k("describe", "deployment", "web"), "three:3")
+    # as a table, with the columns of its kind, in a list and in a watch
+    same(k("get", "deployment", "web").split()[:9],
+         ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "web", "0/3", "0", "0"])
+    watcher = k.start("get", "configmap", "-w")
+    same(watcher.stdout.readline().split(), ["NAME", "DATA", "AGE"])
+    same(watcher.stdout.readline().split()[:2], ["conf", "1"])
+    k("create", "configmap", "seen", "--from-literal=a=b", "--from-literal=c=d")
+    same(watcher.stdout.readline().split()[:2], ["seen", "2"])
+    watcher.kill()
+    watcher.communicate()
+    k("delete", "configmap", "seen")
     # a watch in the background, wait, rollout status, logs, delete
     watcher = k.start("get", "configmap", "-w", "-o", "name")
     same(watcher.stdout.readline(), "configmap/conf\n")

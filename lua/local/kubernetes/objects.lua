@@ -159,6 +159,11 @@ local function decode_token(text)
   return token
 end
 
+-- What kubectl asks for when it shows objects.
+local function wants_table(request)
+  return request.method == "GET" and (request.headers.accept or ""):find("as=Table", 1, true) ~= nil
+end
+
 function objects.list(request, path, resource)
   local query = request.query
   local limit = query.limit and math.tointeger(tonumber(query.limit)) or 0
@@ -190,6 +195,9 @@ function objects.list(request, path, resource)
       metadata.remainingItemCount = remaining
     end
   end
+  if wants_table(request) then
+    return 200, k8s.table(resource.store, items, metadata, query.includeObject)
+  end
   return 200, { kind = resource.kind .. "List", apiVersion = resource.api_version, metadata = metadata, items = items }
 end
 
@@ -197,8 +205,11 @@ local function need(path, resource)
   return k8s.get(resource.store, path.namespace, path.name) or status.not_found(resource, path.name)
 end
 
-function objects.get(_, path, resource)
+function objects.get(request, path, resource)
   local object = need(path, resource)
+  if path.subresource == "" and wants_table(request) then
+    return 200, k8s.table(resource.store, object, nil, request.query.includeObject)
+  end
   return 200, path.subresource == "scale" and scale.of(resource, object) or object
 end
 
