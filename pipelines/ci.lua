@@ -97,6 +97,7 @@ stage "upload" {
     fs.write(cx.out "training.yaml", package:yaml())
 
     local version = kubeflow.connect():upload(package, { name = cx.params.pipeline_name, mode = cx.params.upload })
+    set_variable("KF_PIPELINE_ID", version.pipeline_id, { output = true })
     set_variable("KF_PIPELINE_VERSION_ID", version.pipeline_version_id, { output = true })
     log.info("pipeline %s, version %s%s", version.pipeline_id, version.pipeline_version_id,
       version.existing and " (already there)" or "")
