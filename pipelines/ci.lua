@@ -26,6 +26,7 @@ pipeline "mlhost-ci" {
     azureml_workspace = { default = "", description = "register in this Azure ML workspace too" },
     resource_group = { default = "" },
     databricks_cluster = { default = "", description = "run the Databricks notebook on this cluster" },
+    train = { type = "bool", default = true, description = "false: end after the upload; somebody else creates the run" },
     wait = { type = "bool", default = true, description = "false: hand over to the callback and end" },
   },
   permissions = {
@@ -108,6 +109,7 @@ stage "upload" {
 stage "train" {
   description = "Create the run, and wait for it or hand over",
   needs = { "upload" },
+  when = function(cx) return cx.params.train, "-P train=false" end,
   timeout = "2h",
   run = function(cx)
     local kfp = kubeflow.connect()
@@ -147,7 +149,7 @@ end
 stage "model" {
   description = "Find what the run registered",
   needs = { "train" },
-  when = function(cx) return cx.needs.train.waited, "the run was handed over to its callback" end,
+  when = function(cx) return cx.params.train and cx.needs.train.waited, "the run was handed over to its callback" end,
   timeout = "5m",
   run = function(cx)
     local ml = mlflow.connect()
