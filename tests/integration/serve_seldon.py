@@ -546,6 +546,55 @@ def test_errors():
     delete("prepack")
 
 
+def test_v2():
+    graph = {"name": "first", "type": "TRANSFORMER", "children": [{"name": "second", "type": "MODEL", "children": []}]}
+    deploy(sdep("oip", predictor(graph=graph, containers=[container("first", MUL=10), container("second", ADD=1)]),
+                protocol="v2"))
+    body = {"id": "7", "inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [4]}]}
+    for path in ("/v2/models/infer", "/v2/models/first/infer"):
+        status, reply, _ = call("POST", "/seldon/default/oip" + path, body)
+        check(path, status == 200 and reply["model_name"] == "second" and reply["outputs"][0]["data"] == [41],
+              (status, reply))
+    status, reply, _ = call("POST", "/seldon/default/oip/v2/models/other/infer", body)
+    check("another model", status == 404 and "other" in reply["error"], (status, reply))
+    check("ready", call("GET", "/seldon/default/oip/v2/health/ready")[0] == 200)
+    delete("oip")
+
+
+def test_explainer():
+    one = predictor(explainer={"type": "Custom", "containerSpec": container("why", VERSION="because")})
+    apply(sdep("told", one))
+    path = "/seldon/default/told-explainer/main/api/v1.0/explain"
+    good = wait("the explainer answers", lambda: call("POST", path, {"data": {"ndarray": [[1]]}})[0] == 200)
+    check("explanations", good and version(call("POST", path, {"data": {"ndarray": [[1]]}})[1]) == "because")
+    check("no such predictor", call("POST", path.replace("main", "other"), {})[0] == 404)
+    delete("told")
+
+
+def test_service_host():
+    deploy(sdep("far", predictor(containers=[container("model", ADD=5)])))
+    graph = {"name": "near", "type": "TRANSFORMER", "children": [
+        {"name": "model", "type": "MODEL", "children": [],
+         "endpoint": {"service_host": "far-main-model.default.svc.cluster.local", "service_port": 9000}}]}
+    deploy(sdep("near", predictor(graph=graph, containers=[container("near", MUL=2)])))
+    status, reply, _ = predict("near", 4)
+    check("a node of another deployment", status == 200 and reply["data"]["ndarray"] == [[13]], (status, reply))
+    delete("near")
+    delete("far")
+
+
+def test_liveness():
+    one = container("model", DEAD=1)
+    one["livenessProbe"] = {"httpGet": {"path": "/alive", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1}
+    apply(sdep("dead", predictor(containers=[one])))
+    found = wait("a restart", lambda: [s for s, _ in waiting("dead") if s["restartCount"] >= 1])
+    check("liveness restarts", found, waiting("dead"))
+    reasons = [e["message"] for e in call("GET", "/api/v1/namespaces/default/events")[1]["items"]
+               if e["reason"] == "Unhealthy"]
+    check("and is told", any("Liveness" in text for text in reasons), reasons)
+    delete("dead")
+
+
 def test_crash_under_load():
     deploy(sdep("kill", predictor(replicas=2, containers=[container("model", VERSION="1")])))
     load = Load("kill")
@@ -583,8 +632,8 @@ def test_restart():
 
 
 TESTS = [test_deploy, test_scale, test_environment, test_bad_image, test_crash_loop, test_unready, test_rolling,
-         test_split, test_canary_under_load, test_shadow, test_graph, test_builtins, test_errors, test_crash_under_load,
-         test_restart]
+         test_split, test_canary_under_load, test_shadow, test_graph, test_builtins, test_errors, test_v2,
+         test_explainer, test_service_host, test_liveness, test_crash_under_load, test_restart]
 
 if not shutil.which("cc"):
     print("SKIPPED serve_seldon: no C compiler")

@@ -106,7 +106,7 @@ local function explainer_of(operator, sdep, predictor)
   if not tree.text(map(map(predictor.explainer).containerSpec).image) then
     return list
   end
-  for _, pod in ipairs(ready_pods(operator, sdep.metadata.namespace, names.explainer(sdep.metadata.name, predictor))) do
+  for _, pod in ipairs(ready_pods(operator, sdep.metadata.namespace, names.explainer(sdep.metadata.name, predictor.name))) do
     list[#list + 1] = operator.pods:endpoint(pod, map(map(pod.spec).containers)[1].name)
   end
   return list

@@ -8,6 +8,7 @@
  *   DELAY_MS  before each answer
  *   CRASH     ends with this exit status at once
  *   UNREADY   /health/ping answers 503
+ *   DEAD      /alive answers 500
  *   REFUSE    predict answers with this status and an error of its own
  */
 #include <netinet/in.h>
@@ -61,10 +62,21 @@ static int reply_to(const char *method, const char *path, const char *body, char
         snprintf(out, room, "pong");
         return unready ? 503 : 200;
     }
+    if (strcmp(path, "/v2/health/ready") == 0 || strcmp(path, "/alive") == 0) {
+        snprintf(out, room, "{}");
+        return strcmp(path, "/alive") == 0 && *setting("DEAD", "") ? 500 : 200;
+    }
     printf("%s %s %s\n", method, path, body);
     fflush(stdout);
     if (strcmp(path, "/route") == 0) {
         snprintf(out, room, "{\"data\":{\"ndarray\":[[%s]]}}", setting("BRANCH", "-1"));
+    } else if (strstr(path, "/infer")) {
+        snprintf(out, room,
+                 "{\"model_name\":\"%s\",\"outputs\":[{\"name\":\"y\",\"datatype\":\"FP64\","
+                 "\"shape\":[1],\"data\":[%g]}]}",
+                 setting("PREDICTIVE_UNIT_ID", "node"),
+                 number_after(body, "\"data\"", 0) * atof(setting("MUL", "1")) +
+                     atof(setting("ADD", "0")));
     } else if (strcmp(path, "/metadata") == 0) {
         snprintf(out, room,
                  "{\"name\":\"%s\",\"versions\":[\"%s\"],\"platform\":\"test\",\"inputs\":[{"
