@@ -19,6 +19,7 @@
  * so until the model listens on it. */
 #define FIRST_PORT 20000
 #define PORTS      10000
+#define PAUSE_MS   1000 /* after a fault of its own */
 
 struct entry {
     struct entry *next;
@@ -371,25 +372,41 @@ static int with_traceback(lua_State *L)
     return 1;
 }
 
+static void end_processes(struct seldon_operator *op)
+{
+    for (struct entry *entry = op->entries; entry; entry = entry->next)
+        seldon_process_stop(entry->process);
+    while (op->entries) {
+        struct entry *entry = op->entries;
+        op->entries = entry->next;
+        seldon_process_free(entry->process);
+        free(entry);
+    }
+}
+
 /* Runs until the event "stop". What escapes is a fault of ours: it is printed, and the operator
- * begins anew from the store, unless it fails at once. */
+ * begins anew from the store after a pause, with new processes. */
 static void *work(void *ctx)
 {
     struct seldon_operator *op = ctx;
 
-    while (!atomic_load(&op->over)) {
-        int64_t started = clock_now();
+    for (;;) {
         lua_settop(op->L, 0);
         lua_pushcfunction(op->L, with_traceback);
         lua_pushcfunction(op->L, run_protected);
         lua_pushlightuserdata(op->L, op);
         if (lua_pcall(op->L, 1, 0, 1) == LUA_OK)
-            break;
+            return NULL;
         fprintf(stderr, "mlhost: seldon: %s\n", lua_tostring(op->L, -1));
-        if (clock_now() - started < NS_PER_S)
-            break;
+        jobs_end(op, 0);
+        end_processes(op);
+        int64_t pause = deadline_in(PAUSE_MS * NS_PER_MS);
+        struct value event = {0};
+        while (!atomic_load(&op->over) && seldon_queue_take(op->queue, pause, &event))
+            value_free(&event);
+        if (atomic_load(&op->over))
+            return NULL;
     }
-    return NULL;
 }
 
 static void *watch(void *ctx)
@@ -411,14 +428,7 @@ static void operator_free(struct seldon_operator *op)
     if (op->L)
         lua_close(op->L);
     jobs_end(op, 0);
-    for (struct entry *entry = op->entries; entry; entry = entry->next)
-        seldon_process_stop(entry->process);
-    while (op->entries) {
-        struct entry *entry = op->entries;
-        op->entries = entry->next;
-        seldon_process_free(entry->process);
-        free(entry);
-    }
+    end_processes(op);
     seldon_routes_clear();
     seldon_queue_free(op->queue);
     free(op->state);

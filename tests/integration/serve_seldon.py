@@ -546,6 +546,26 @@ def test_errors():
     delete("prepack")
 
 
+def test_nonsense():
+    """What cannot be understood is refused or Failed, and stops nobody else."""
+    deploy(sdep("sane", predictor()))
+    odd = [sdep("odd", {"name": "main"}), sdep("odd", predictor(containers=[{"name": "model"}])),
+           sdep("odd", predictor(containers=[dict(container("model"), env=[{"valueFrom": {"secretKeyRef": {}}}])]))]
+    for thing in odd:
+        thing["spec"]["predictors"][0].setdefault("replicas", 1)
+        status, reply, _ = call("POST", SDEPS, thing)
+        if status in (200, 201):
+            check("it is not Available", wait("a state", lambda: get("odd").get("status", {}).get("state") in
+                                              ("Failed", "Creating")), get("odd").get("status"))
+            delete("odd")
+        else:
+            check("it is refused", status in (400, 422), (status, reply))
+        check("the other one answers", predict("sane")[0] == 200)
+    deploy(sdep("sane", predictor(containers=[container("model", VERSION="2")])))
+    check("and is updated", version(predict("sane")[1]) == "2")
+    delete("sane")
+
+
 def test_v2():
     graph = {"name": "first", "type": "TRANSFORMER", "children": [{"name": "second", "type": "MODEL", "children": []}]}
     deploy(sdep("oip", predictor(graph=graph, containers=[container("first", MUL=10), container("second", ADD=1)]),
@@ -632,7 +652,7 @@ def test_restart():
 
 
 TESTS = [test_deploy, test_scale, test_environment, test_bad_image, test_crash_loop, test_unready, test_rolling,
-         test_split, test_canary_under_load, test_shadow, test_graph, test_builtins, test_errors, test_v2,
+         test_split, test_canary_under_load, test_shadow, test_graph, test_builtins, test_errors, test_nonsense, test_v2,
          test_explainer, test_service_host, test_liveness, test_crash_under_load, test_restart]
 
 if not shutil.which("cc"):

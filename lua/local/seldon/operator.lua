@@ -110,6 +110,21 @@ function operator:write_status(sdep, found)
   sdep.status = new
 end
 
+-- One that is not what the operator expects must not stop the others: its fault becomes its status.
+function operator:take_up(sdep)
+  local found = { list = json.array {}, services = {} }
+  local ok, why = pcall(function()
+    found.problem = resources.problem(sdep)
+    if not found.problem and not sdep.metadata.deletionTimestamp then
+      self:expand(sdep, found)
+    end
+  end)
+  if not ok then
+    found.problem = ("it cannot be understood: %s; seldon.validate tells which field is wrong"):format(tostring(why))
+  end
+  return found
+end
+
 -- Reads what the store has.
 function operator:look()
   self.sdeps = self.host.list(SDEP)
@@ -152,12 +167,9 @@ function operator:pass()
   local all = {}
   self.served = {}
   for _, sdep in ipairs(self.sdeps) do
-    local found = { list = json.array {}, services = {}, problem = resources.problem(sdep) }
+    local found = self:take_up(sdep)
     all[sdep] = found
     self.served[#self.served + 1] = self:served_spec(sdep, found.problem)
-    if not found.problem and not sdep.metadata.deletionTimestamp then
-      self:expand(sdep, found)
-    end
   end
   core2.reconcile(self)
   self.deployments, self.services = self.host.list("deployments.apps"), self.host.list("services")

@@ -366,7 +366,11 @@ function pods:reconcile(list)
   end
   for _, box in pairs(self.all) do
     for _, unit in ipairs(box.units) do
-      self:advance(box, unit)
+      local ok, why = pcall(self.advance, self, box, unit)
+      if not ok then
+        wait_with(unit, "CreateContainerConfigError", "its spec cannot be understood: " .. tostring(why))
+        self:back_off(unit)
+      end
     end
   end
 end
