@@ -373,7 +373,7 @@ def test_bad_image():
     apply(sdep("bad", predictor(containers=[container("model", "mlhost.local/node:missing", VERSION="never")])))
     found = wait("ImagePullBackOff", lambda: [w for _, w in waiting("bad") if w.get("reason") == "ImagePullBackOff"])
     check("ImagePullBackOff", found and "node:missing" in found[0]["message"], found)
-    now = wait("the state says so", lambda: get("bad")["status"] if get("bad")["status"]["state"] == "Creating" else None)
+    now = wait("the state says so", lambda: get("bad")["status"]["state"] == "Creating" and get("bad")["status"])
     check("Creating, and why", now and "ImagePullBackOff" in now.get("description", ""), now)
     check("the old one answers", version(predict("bad")[1]) == "good")
     deploy(sdep("bad", predictor(containers=[container("model", VERSION="good")])))
@@ -546,6 +546,25 @@ def test_errors():
     delete("prepack")
 
 
+def test_deadline():
+    apply(sdep("late", predictor(progressDeadlineSeconds=1, containers=[container("model", "mlhost.local/none:1")])))
+    now = wait("Failed", lambda: get("late").get("status", {}).get("state") == "Failed" and get("late")["status"])
+    check("no progress is a failure", now and "none:1" in now["description"], get("late").get("status"))
+    deploy(sdep("late", predictor(containers=[container("model")])))
+    delete("late")
+
+
+def test_core2():
+    model = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Model",
+             "metadata": {"name": "m", "namespace": "default"}, "spec": {"storageUri": "s3://m/1", "requirements": ["sklearn"]}}
+    apply(model)
+    path = "/apis/mlops.seldon.io/v1alpha1/namespaces/default/models/m"
+    found = wait("a condition", lambda: call("GET", path)[1].get("status"))
+    conditions = {c["type"]: (c["status"], c["reason"]) for c in found["conditions"]} if found else {}
+    check("a Model says that it needs a cluster", conditions.get("ModelReady") == ("False", "ScheduleFailed"), found)
+    call("DELETE", path)
+
+
 def test_nonsense():
     """What cannot be understood is refused or Failed, and stops nobody else."""
     deploy(sdep("sane", predictor()))
@@ -652,8 +671,9 @@ def test_restart():
 
 
 TESTS = [test_deploy, test_scale, test_environment, test_bad_image, test_crash_loop, test_unready, test_rolling,
-         test_split, test_canary_under_load, test_shadow, test_graph, test_builtins, test_errors, test_nonsense, test_v2,
-         test_explainer, test_service_host, test_liveness, test_crash_under_load, test_restart]
+         test_split, test_canary_under_load, test_shadow, test_graph, test_builtins, test_errors, test_deadline,
+         test_core2, test_nonsense, test_v2, test_explainer, test_service_host, test_liveness,
+         test_crash_under_load, test_restart]
 
 if not shutil.which("cc"):
     print("SKIPPED serve_seldon: no C compiler")
