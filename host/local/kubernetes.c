@@ -35,8 +35,8 @@ struct kubernetes {
 
 /* ---- Status ---- */
 
-static void status_setv(struct value *out, int code, const char *reason, const char *format,
-                        va_list args)
+__attribute__((format(printf, 4, 0))) static void
+status_setv(struct value *out, int code, const char *reason, const char *format, va_list args)
 {
     struct buf message = BUF_INIT;
 
