@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "local/k8s_metadata.h"
 #include "local/k8s_serve.h"
 
 #define FOREGROUND "foregroundDeletion"
@@ -67,27 +68,62 @@ static bool has_finalizers(const struct value *object)
     return value_count(value_path(object, "metadata.finalizers")) > 0;
 }
 
+/* The object as it is now; false when it has gone, or another one has its name. */
+static bool refresh(struct k8s_store *store, const struct k8s_resource *resource,
+                    const struct value *object, struct value *now)
+{
+    return k8s_store_get(store, resource->store,
+                         value_text(value_path(object, "metadata.namespace"), ""),
+                         value_text(value_path(object, "metadata.name"), ""), now) &&
+           strcmp(value_text(value_path(now, "metadata.uid"), ""),
+                  value_text(value_path(object, "metadata.uid"), "")) == 0;
+}
+
+/* False when somebody else has written meanwhile: look again. */
+static bool put_unchanged(struct k8s_store *store, const struct k8s_resource *resource,
+                          const struct value *next)
+{
+    struct error err = {0};
+
+    if (k8s_store_put(store, resource->store, next, k8s_version_of(next), NULL, &err) == 0)
+        return true;
+    if (err.code == ERR_CONFLICT)
+        return false;
+    complain("cannot change", next, &err);
+    return true;
+}
+
+static void remove_object(struct k8s_store *store, const struct k8s_resource *resource,
+                          const struct value *object)
+{
+    struct error err = {0};
+
+    if (k8s_store_delete(store, resource->store,
+                         value_text(value_path(object, "metadata.namespace"), ""),
+                         value_text(value_path(object, "metadata.name"), ""), &err) < 0)
+        complain("cannot delete", object, &err);
+}
+
+/* Removed, or marked when it has finalizers. */
 static void delete_object(struct k8s_store *store, const struct k8s_resource *resource,
                           const struct value *object)
 {
-    const char *name = value_text(value_path(object, "metadata.name"), "");
-    const char *namespace = value_text(value_path(object, "metadata.namespace"), "");
-    struct error err = {0};
+    cleanup_value struct value now = {0};
+    char time[32];
 
-    if (has_finalizers(object)) {
-        cleanup_value struct value next = {0};
-        if (value_path(object, "metadata.deletionTimestamp"))
+    do {
+        if (!refresh(store, resource, object, &now))
             return;
-        char now[32];
-        k8s_time_now(now, sizeof now);
-        value_copy(&next, object);
-        value_put_string(value_get(&next, "metadata"), "deletionTimestamp", now);
-        value_put_int(value_get(&next, "metadata"), "deletionGracePeriodSeconds", 0);
-        if (k8s_store_put(store, resource->store, &next, 0, NULL, &err) < 0)
-            complain("cannot mark", object, &err);
-    } else if (k8s_store_delete(store, resource->store, namespace, name, &err) < 0) {
-        complain("cannot delete", object, &err);
-    }
+        if (!has_finalizers(&now)) {
+            remove_object(store, resource, &now);
+            return;
+        }
+        if (value_path(&now, "metadata.deletionTimestamp"))
+            return;
+        k8s_time_now(time, sizeof time);
+        value_put_string(value_get(&now, "metadata"), "deletionTimestamp", time);
+        value_put_int(value_get(&now, "metadata"), "deletionGracePeriodSeconds", 0);
+    } while (!put_unchanged(store, resource, &now));
 }
 
 /* Whether `reference` names the owner with that uid. */
@@ -154,25 +190,24 @@ static bool waits_for_dependents(const struct value *object)
 static void let_go(struct k8s_store *store, const struct k8s_resource *resource,
                    const struct value *object)
 {
-    cleanup_value struct value next = {0};
-    struct error err = {0};
+    cleanup_value struct value now = {0};
 
-    value_copy(&next, object);
-    struct value *finalizers = value_path(&next, "metadata.finalizers");
-    cleanup_value struct value rest = {0};
-    value_set_array(&rest);
-    for (size_t i = 0; i < value_count(finalizers); i++) {
-        if (strcmp(value_text(value_at(finalizers, i), ""), FOREGROUND) != 0)
-            value_copy(value_push(&rest), value_at(finalizers, i));
-    }
-    if (!value_count(&rest)) {
-        value_remove(value_get(&next, "metadata"), "finalizers");
-        delete_object(store, resource, &next);
-        return;
-    }
-    value_move(finalizers, &rest);
-    if (k8s_store_put(store, resource->store, &next, 0, NULL, &err) < 0)
-        complain("cannot let go of", object, &err);
+    do {
+        cleanup_value struct value rest = {0};
+        if (!refresh(store, resource, object, &now))
+            return;
+        struct value *finalizers = value_path(&now, "metadata.finalizers");
+        value_set_array(&rest);
+        for (size_t i = 0; i < value_count(finalizers); i++) {
+            if (strcmp(value_text(value_at(finalizers, i), ""), FOREGROUND) != 0)
+                value_copy(value_push(&rest), value_at(finalizers, i));
+        }
+        if (!value_count(&rest)) {
+            remove_object(store, resource, &now);
+            return;
+        }
+        value_move(finalizers, &rest);
+    } while (!put_unchanged(store, resource, &now));
 }
 
 /* All that wait for their dependents. */
