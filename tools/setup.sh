@@ -83,3 +83,26 @@ need_venv() {
   cp "$2" "$dir/.requirements"
   exec {lock}>&-
 }
+
+# need_node NAME DIR: the npm packages that DIR/package-lock.json pins, in $MLHOST_VENVS/node-NAME/node_modules. Node.js is the
+# machine's, else Debian's.
+need_node() {
+  local dir=$MLHOST_VENVS/node-$1 log lock
+  if ! command -v npm >/dev/null; then need_packages node || return 1; fi
+  mkdir -p "$MLHOST_VENVS"
+  exec {lock}>"$dir.lock" && flock "$lock" || return 1
+  if cmp -s "$2/package-lock.json" "$dir/.lock"; then exec {lock}>&-; return 0; fi
+  echo "mlhost: installing npm packages into $dir"
+  rm -rf "$dir"
+  mkdir "$dir"
+  cp "$2/package.json" "$2/package-lock.json" "$dir/"
+  log=$(log_of "node-$1")
+  if ! (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund) >"$log" 2>&1; then
+    tail -20 "$log" >&2
+    echo "mlhost: npm failed; the whole log is $log" >&2
+    exec {lock}>&-
+    return 1
+  fi
+  cp "$2/package-lock.json" "$dir/.lock"
+  exec {lock}>&-
+}
