@@ -641,6 +641,7 @@ def test_crash_under_load():
     def restarts():
         return sum(p["status"]["containerStatuses"][0]["restartCount"] for p in pods("kill"))
     for count in range(1, 4):
+        wait("those of earlier tests end", lambda: len(nodes()) == 2)
         os.kill(nodes()[0], signal.SIGKILL)
         check("a killed process is restarted", wait("it is counted", lambda: restarts() == count and settled("kill")),
               (restarts(), nodes()))

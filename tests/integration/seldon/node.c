@@ -26,6 +26,7 @@
 
 static atomic_int busy;
 static atomic_bool over;
+static int listener;
 
 static const char *setting(const char *name, const char *otherwise)
 {
@@ -162,6 +163,7 @@ static void end(int signo)
 {
     (void)signo;
     atomic_store(&over, 1);
+    shutdown(listener, SHUT_RDWR); /* whichever thread got the signal: accept ends */
 }
 
 int main(void)
@@ -177,7 +179,7 @@ int main(void)
     }
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     address.sin_port =
         htons((unsigned short)atoi(setting("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "9000")));
