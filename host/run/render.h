@@ -31,7 +31,8 @@ struct renderer {
     bool verbose; /* debug lines too */
     bool colour;
     bool utf8;
-    const char *report; /* absolute path of report.md, set before end() */
+    const char *report; /* absolute path of report.md, set before end(); NULL: not written */
+    const char *junit;  /* that of junit.xml */
     void *state;
 };
 

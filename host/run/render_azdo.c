@@ -208,6 +208,29 @@ static void azdo_event(struct renderer *renderer, const struct value *event)
     }
 }
 
+/*
+ * The test results of the run, to its page: they need no task of their own in the pipeline. The
+ * agent fails the step for a file that is not there, and reads resultFiles as a list with commas.
+ */
+static void publish_results(const struct renderer *renderer, struct buf *out)
+{
+    const char *junit = renderer->junit;
+
+    if (!junit)
+        return;
+    if (strchr(junit, ',')) {
+        cleanup_free char *text = mem_printf(
+            "the test results are not published, for the comma in their path: %s", junit);
+        issue("warning", text, NULL, 0, 0, NULL, out);
+        return;
+    }
+    buf_puts(out, "##vso[results.publish type=JUnit;");
+    property("resultFiles", junit, out);
+    buf_puts(out, "mergeResults=true;failTaskOnFailedTests=false;");
+    property("runTitle", renderer->tally->pipeline, out);
+    buf_puts(out, "]\n");
+}
+
 static void azdo_end(struct renderer *renderer)
 {
     struct azdo *azdo = renderer->state;
@@ -225,6 +248,7 @@ static void azdo_end(struct renderer *renderer)
         drop_first(azdo);
     free(azdo->held);
     tally_summary(tally, renderer->report, true, &renderer->out);
+    publish_results(renderer, &renderer->out);
     if (renderer->report) {
         buf_puts(&renderer->out, "##vso[task.uploadsummary]");
         text_azdo(renderer->report, false, &renderer->out);

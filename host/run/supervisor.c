@@ -134,6 +134,7 @@ static int finish(struct run *run, int *status, struct error *err)
     const struct run_options *opt = run->opt;
     struct value skipped = {0};
     cleanup_free char *report = path_join(opt->dir, "report.md");
+    cleanup_free char *junit = path_join(opt->dir, "junit.xml");
 
     *status = run->signals ? 130 : run->exit;
     emit_end(run, *status);
@@ -151,9 +152,10 @@ static int finish(struct run *run, int *status, struct error *err)
     }
     value_free(&skipped);
     opt->renderer->report = rc == 0 ? report : NULL;
+    opt->renderer->junit = rc == 0 ? junit : NULL;
     opt->renderer->kind->end(opt->renderer);
     renderer_flush(opt->renderer);
-    opt->renderer->report = NULL;
+    opt->renderer->report = opt->renderer->junit = NULL;
     return rc;
 }
 

@@ -112,6 +112,7 @@ static void play(const char *kind, struct stream *s)
             "\"reason\":\"needs b\",\"time\":1}");
     feed(s, "{\"t\":\"run_end\",\"status\":\"failed\",\"exit\":1,\"duration_ms\":1600,\"time\":1}");
     s->renderer->report = "/w/report.md";
+    s->renderer->junit = "/w/junit.xml";
     s->renderer->kind->end(s->renderer);
     renderer_flush(s->renderer);
     close(fds[1]);
@@ -161,6 +162,8 @@ static void azdo_speaks_the_agents_language(void **state)
             "failed: <bad> & "
             "50%AZP25%0Ahint: do it\n");
     has(&s, "##vso[task.setprogress value=33;]1 of 3 stages\n");
+    has(&s, "##vso[results.publish type=JUnit;resultFiles=/w/junit.xml;mergeResults=true;"
+            "failTaskOnFailedTests=false;runTitle=p;]\n");
     has(&s, "##vso[task.uploadsummary]/w/report.md\n");
     has(&s, "##vso[task.complete result=Failed;]failed\n");
     has(&s, "from b **vso[task.complete]\n");

@@ -143,22 +143,22 @@ function of(all, command) {
 }
 
 // One run in a folder whose name needs escaping, too.
-function run(name, failure, extra) {
-  const folder = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'azdo-')), 'a;b] %25');
+function run(name, failure, inner) {
+  const folder = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'azdo-')), inner);
   fs.mkdirSync(folder);
   const given = values(failure);
   fs.copyFileSync(path.join(__dirname, 'commands.lua'), path.join(folder, 'commands.lua'));
   fs.writeFileSync(path.join(folder, 'mlhost.yaml'), '');
   fs.writeFileSync(path.join(folder, 'values.json'), JSON.stringify(given));
   fs.writeFileSync(path.join(folder, 'lines.txt'), LINES.join('\n') + '\n' + 'x'.repeat(65530) + LINES[0] + '\n');
-  const done = spawnSync(mlhost, ['run', 'commands.lua', ...extra],
+  const done = spawnSync(mlhost, ['run', 'commands.lua', '--output', 'azdo'],
     { cwd: folder, encoding: 'utf8', maxBuffer: 1 << 28, timeout: 300000 });
   const all = commands(name, done.stdout);
   return { folder, given, done, all, close: () => fs.rmSync(path.dirname(folder), { recursive: true }) };
 }
 
 function verify(name, failure) {
-  const r = run(name, failure, ['--output', 'azdo']);
+  const r = run(name, failure, 'a;b] %25');
   const { given, all } = r;
   same(`${name}: exit`, r.done.status, failure ? 1 : 0);
   same(`${name}: variables`, of(all, 'task.setvariable'), given.variables.map(variableOf));
@@ -178,11 +178,19 @@ function verify(name, failure) {
   const summary = of(all, 'task.uploadsummary');
   same(`${name}: one summary`, summary.length, 1);
   check(`${name}: the summary is there`, path.isAbsolute(summary[0].message) && fs.existsSync(summary[0].message), short(summary));
+  const results = of(all, 'results.publish');
+  same(`${name}: one publication of results`, results.length, 1);
+  const { resultFiles, ...rest } = results[0].properties;
+  same(`${name}: how results are published`, rest,
+    { type: 'JUnit', mergeResults: 'true', failTaskOnFailedTests: 'false', runTitle: 'commands' });
+  same(`${name}: the results are beside the summary`, resultFiles, path.join(path.dirname(summary[0].message), 'junit.xml'));
+  const xml = fs.readFileSync(resultFiles, 'utf8');
+  check(`${name}: they hold the reports and the stages`, /name="a ##vso\[b\]"/.test(xml) && /name="beside"/.test(xml), short(xml));
   const known = ['task.setvariable', 'task.logissue', 'task.setprogress', 'task.uploadsummary', 'task.complete', 'results.publish'];
   same(`${name}: nothing else`, all.filter((c) => !known.includes(c.command)), []);
   // The value of a secret is in its own command and nowhere else.
-  const rest = r.done.stdout.split('\n').filter((line) => !line.startsWith('##vso[task.setvariable')).join('\n') + r.done.stderr;
-  for (const v of given.variables.filter((one) => one.secret)) check(`${name}: ${v.name} is masked`, !rest.includes(v.value), v.name);
+  const outside = r.done.stdout.split('\n').filter((line) => !line.startsWith('##vso[task.setvariable')).join('\n') + r.done.stderr;
+  for (const v of given.variables.filter((one) => one.secret)) check(`${name}: ${v.name} is masked`, !outside.includes(v.value), v.name);
   // Groups do not nest, and nothing but the host begins a line with ##[.
   let open = false;
   for (const line of r.done.stdout.split('\n')) {
@@ -204,8 +212,27 @@ function verify(name, failure) {
   r.close();
 }
 
-verify('ok', '');
-verify('failed', 'no data;]% ##vso[task.complete result=Succeeded;]\r\nsecond line Ω');
+// The agent takes commas between files: it is told why there are no results.
+function comma() {
+  const r = run('comma', '', 'a,b');
+  same('comma: no results', of(r.all, 'results.publish'), []);
+  check('comma: a warning says so', of(r.all, 'task.logissue').some((c) => c.properties.type === 'warning'
+    && c.message.includes('comma') && c.message.includes(path.join(r.folder, '.mlhost'))), short(r.all.slice(-3)));
+  same('comma: the summary comes all the same', of(r.all, 'task.uploadsummary').length, 1);
+  r.close();
+}
+
+function guarded(name, body) {
+  try {
+    body();
+  } catch (problem) {
+    check(name, false, problem.stack);
+  }
+}
+
+guarded('ok', () => verify('ok', ''));
+guarded('comma', comma);
+guarded('failed', () => verify('failed', 'no data;]% ##vso[task.complete result=Succeeded;]\r\nsecond line Ω'));
 
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);
