@@ -140,13 +140,15 @@ local function store(task)
 end
 
 --- task:complete(result): "succeeded" or "failed". The log is stored first: writes after the end of a plan are lost.
---- Repeated until the server has answered, or the task's timeout has passed; 401, 403 and 404 raise at once.
+--- Repeated until the server has answered, or the task's timeout has passed; 401, 403 and 404 raise at once. Output
+--- variables that the server refused are raised too, but not before the task has ended.
 function Task:complete(result)
   if result ~= "succeeded" and result ~= "failed" then
     error(("azdo: a task ends as 'succeeded' or 'failed', not '%s'"):format(tostring(result)), 2)
   end
-  store(self)
+  local _, err = try(store, self)
   event(self, "TaskCompleted", result)
+  if err then error(err, 0) end
 end
 
 return M
