@@ -302,7 +302,7 @@ def test_deploy():
     one = pods("first")[0]
     check("pod is running", one["status"]["phase"] == "Running" and
           one["status"]["containerStatuses"][0]["state"].get("running"), one["status"])
-    check("log", "ready" in logs(one), logs(one))
+    check("log", wait("a line", lambda: "ready" in logs(one)), logs(one))
     events = {e["reason"] for e in call("GET", "/api/v1/namespaces/default/events")[1]["items"]
               if e["involvedObject"]["name"] == one["metadata"]["name"]}
     check("events", {"Scheduled", "Pulled", "Created", "Started"} <= events, events)
@@ -500,9 +500,9 @@ def test_graph():
     check("tags of all", {"scale", "b", "c", "join", "last"} <= set(meta["tags"]), meta)
     status, _, _ = call("POST", "/seldon/default/graph/api/v1.0/feedback", {
         "request": {"data": {"ndarray": [[3]]}}, "response": reply, "reward": 1})
-    counts = asked("POST /send-feedback")
-    check("feedback takes the same way", status == 200 and counts == {"a": 0, "b": 1, "c": 1, "pick": 1},
-          (status, counts))
+    counts = {"a": 0, "b": 1, "c": 1, "pick": 1}
+    good = wait("the logs say so", lambda: asked("POST /send-feedback") == counts)
+    check("feedback takes the same way", status == 200 and good, (status, asked("POST /send-feedback")))
     status, reply, _ = call("GET", "/seldon/default/graph/api/v1.0/metadata")
     check("metadata of the graph", status == 200 and set(reply["models"]) == {
         "last", "scale", "join", "pick", "a", "b", "c"} and reply["graphinputs"] == [{"messagetype": "ndarray"}]
