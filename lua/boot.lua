@@ -105,7 +105,7 @@ end
 
 local modes = {
   plan = "prelude.pipeline", check = "prelude.check", stage = "prelude.pipeline", always = "prelude.pipeline",
-  component = "component", test = "prelude.suite", repl = "prelude.repl",
+  component = "component", model = "model", test = "prelude.suite", repl = "prelude.repl",
 }
 
 return function(_, start)

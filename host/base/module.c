@@ -14,12 +14,14 @@
 static const char *const versions[] = {
     [MODULE_IO] = "mlhost_io_version",
     [MODULE_SERVE] = "mlhost_serve_version",
+    [MODULE_MODEL] = "mlhost_model_version",
     [MODULE_EDIT] = "mlhost_edit_version",
 };
 
 static const char *const files[] = {
     [MODULE_IO] = "mlhost-io.so",
     [MODULE_SERVE] = "mlhost-serve.so",
+    [MODULE_MODEL] = "mlhost-model.so",
     [MODULE_EDIT] = "mlhost-edit.so",
 };
 

@@ -1,5 +1,5 @@
 /*
- * The private modules (mlhost-io.so, mlhost-serve.so, mlhost-edit.so): found in the folder
+ * The private modules (mlhost-io.so, mlhost-serve.so, mlhost-model.so, mlhost-edit.so): found in the folder
  * MLHOST_MODULE_PATH, beside the program, in ../lib/mlhost (any multiarch lib folder), or where the
  * build was told to install; loaded on first use, never unloaded. serve brings io along.
  */
@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-enum module { MODULE_CORE, MODULE_IO, MODULE_SERVE, MODULE_EDIT };
+enum module { MODULE_CORE, MODULE_IO, MODULE_SERVE, MODULE_MODEL, MODULE_EDIT };
 
 /* The address of an exported function. In a program that holds everything (unit tests) it is found
  * there first. Thread-safe. */

@@ -32,6 +32,7 @@ static _Noreturn void leave(struct broker *broker)
         cancel_raise(broker->cancel);
     if (broker->late_cancel)
         cancel_raise(broker->late_cancel);
+    broker_model_gone(broker);
     if (!broker->vm_ended && broker->vm_pid > 0)
         kill(broker->vm_pid, SIGKILL);
     sandbox_kill_descendants(getpid());
@@ -104,6 +105,9 @@ static void conclude(struct broker *broker)
 
     if (broker->has_done)
         done(broker);
+    if (broker->model_stuck)
+        fail(broker, ERR_TIMEOUT, "raise --timeout, or make the model quicker",
+             "a request was not answered in time");
     if (WIFEXITED(status) && WEXITSTATUS(status) == VM_EXIT_OVERRUN)
         timed_out(broker, ": the script was inside one long library function");
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
@@ -134,6 +138,10 @@ static void on_vm_frame(struct broker *broker, struct value *frame)
     } else if (strcmp(t, "done") == 0) {
         value_move(&broker->done, frame);
         broker->has_done = true;
+    } else if (strcmp(t, "response") == 0) {
+        broker_model_reply(broker, frame);
+    } else if (strcmp(t, "loaded") == 0) {
+        broker_model_loaded(broker);
     } else if (strcmp(t, "evaled") == 0 || strcmp(t, "completions") == 0) {
         broker_event(broker, frame);
     }
@@ -195,6 +203,10 @@ static void stop(struct broker *broker)
 {
     if (broker->stopping)
         return;
+    if (broker->spec->model) {
+        broker_model_drain(broker);
+        return;
+    }
     if (strcmp(broker->spec->mode, "repl") == 0)
         leave(broker); /* nothing was promised to be cleaned up */
     int64_t grace = broker->spec->grace_ns ? broker->spec->grace_ns : GRACE_NS;
@@ -298,6 +310,8 @@ static void grant(struct broker *broker)
         policy_name(broker->policy, who);
     } else if (strcmp(spec->mode, "component") == 0) {
         policy_name(broker->policy, "the component");
+    } else if (strcmp(spec->mode, "model") == 0) {
+        policy_name(broker->policy, "the model");
     } else if (strcmp(spec->mode, "test") == 0) {
         policy_name(broker->policy, "a test");
     }
@@ -399,7 +413,8 @@ static _Noreturn void broker_process(const struct broker_spec *spec, int event_f
         event_fd = 3;
     }
     fcntl(3, F_SETFD, FD_CLOEXEC);
-    syscall(SYS_close_range, 4, ~0u, 0);
+    broker_model_keep(spec);
+    syscall(SYS_close_range, BROKER_KEPT, ~0u, 0);
     if (getppid() != parent)
         _exit(0);
 

@@ -11,9 +11,11 @@
 #include "broker/policy.h"
 #include "sandbox/sandbox.h"
 
+struct model_serving; /* host/model/model.h */
+
 struct broker_spec {
     const struct config *config;
-    const char *mode;   /* "plan" "stage" "always" "check" "repl" "component" "test" */
+    const char *mode;   /* "plan" "stage" "always" "check" "repl" "component" "test" "model" */
     const char *script; /* path of the main script (absolute); NULL for a bare REPL */
     const char *stage;  /* stage or cell name ("build_images[component=training]"), or NULL */
     const char *run_id;
@@ -26,6 +28,7 @@ struct broker_spec {
     int64_t timeout_ns;        /* 0: none */
     int64_t grace_ns;          /* for clean-up code after the deadline; 0: 5 s */
     bool allow_degraded;
+    const struct model_serving *model; /* mode "model", when it is to serve */
 };
 
 /* Forks the broker, which forks its VM. The parent gets the child and its end of the event socket:

@@ -61,6 +61,8 @@ struct broker {
     bool has_done;
     struct value done;
     char *script_folder; /* absolute */
+    struct model *model; /* of a model server, once its script has loaded */
+    bool model_stuck;
     bool out_dir_made;
     pthread_mutex_t out_lock;
 };
@@ -73,6 +75,15 @@ void broker_event(struct broker *broker, struct value *event); /* masks, sends; 
 void broker_output(struct broker *broker, int stream, const char *data, size_t len);
 void broker_result(struct broker *broker, struct value *frame); /* the last event; takes *frame */
 void error_into_value(const struct error *err, struct value *out);
+
+/* ---- model.c: the worker of a model server ---- */
+/* Descriptors 4 and 5 of every broker: the sockets that a model server listens on. */
+#define BROKER_KEPT 6
+void broker_model_keep(const struct broker_spec *spec);
+void broker_model_loaded(struct broker *broker);                     /* starts the HTTP side */
+void broker_model_reply(struct broker *broker, struct value *frame); /* may take from *frame */
+void broker_model_drain(struct broker *broker); /* ends the worker when all is answered */
+void broker_model_gone(struct broker *broker);  /* the VM has ended: answers what waits */
 
 /* ---- asks.c ---- */
 /* Puts a question { kind, ... } to the supervisor and waits for its answer, the call's deadline or

@@ -117,7 +117,7 @@ int mlh_serve_main(const struct serve_spec *spec, struct error *err)
     struct local_host host = {.config = spec->config, .state = state, .url = url};
     struct server *server = NULL;
     if (open_services(&host, spec->durable, open, &count, err) == 0)
-        server = server_start(fds, 2, open, count, !spec->quiet, err);
+        server = server_start(fds, 2, open, count, spec->quiet ? 0 : SERVER_VERBOSE, err);
     else
         while (count-- > 0)
             open[count]->close(open[count]);

@@ -32,7 +32,7 @@ struct server {
     size_t daemon_count;
     struct service **services;
     size_t service_count;
-    bool verbose;
+    bool verbose, any_host;
     pthread_mutex_t lock;
     pthread_cond_t idle;
     unsigned active; /* requests in hand; under lock */
@@ -226,7 +226,7 @@ static void start_request(const struct server *server, struct request *rq, const
         rq->length = strtoull(length, NULL, 10);
     else if (!request_header(rq, "Transfer-Encoding"))
         rq->length = 0;
-    if (!from_here(rq)) {
+    if (!server->any_host && !from_here(rq)) {
         error_set(&err, ERR_FORBIDDEN,
                   "requests for another host or from another origin are not answered");
         error_hint(&err, "use http://127.0.0.1 or http://localhost");
@@ -236,7 +236,7 @@ static void start_request(const struct server *server, struct request *rq, const
     host = request_header(rq, "Host");
     rq->origin = mem_printf("http://%s", host ? host : "localhost");
     rq->service = find_service(server, rq);
-    if (own_path(rq))
+    if (!server->any_host && own_path(rq))
         return;
     if (!rq->service) {
         error_set(&err, ERR_NOT_FOUND, "nothing is served at %s", rq->raw_path);
@@ -389,11 +389,12 @@ static void on_log(void *cls, const char *format, va_list args)
 /* ---- start and stop ---- */
 
 struct server *server_start(const int *fds, size_t fd_count, struct service *const *services,
-                            size_t service_count, bool verbose, struct error *err)
+                            size_t service_count, unsigned options, struct error *err)
 {
     struct server *server = mem_alloc(sizeof *server);
 
-    server->verbose = verbose;
+    server->verbose = options & SERVER_VERBOSE;
+    server->any_host = options & SERVER_ANY_HOST;
     server->services = mem_array(NULL, service_count + 1, sizeof *server->services);
     memcpy(server->services, services, service_count * sizeof *services);
     server->service_count = service_count;

@@ -10,10 +10,14 @@ struct server;
 int server_listen(int *port, struct error *err);
 /* The port of a socket that listens. */
 int server_port(int fd);
+#define SERVER_VERBOSE 1u /* a line per request on stderr */
+#define SERVER_ANY_HOST                                                                            \
+    2u /* for a pod's network: whatever name it is called by; no paths of its own */
+
 /* Serves on fds (each -1 or listening; taken). Services live until server_stop, which closes them.
  */
 struct server *server_start(const int *fds, size_t fd_count, struct service *const *services,
-                            size_t service_count, bool verbose, struct error *err);
+                            size_t service_count, unsigned options, struct error *err);
 /* Takes no more connections, waits up to drain_ms for requests in hand, closes the rest, closes the
  * services. */
 void server_stop(struct server *server, int drain_ms);

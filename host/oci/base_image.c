@@ -219,8 +219,8 @@ static void base_config(const struct value *diff_ids, int64_t epoch, struct valu
     }
 }
 
-int base_image_build(struct store *store, const char *program, const char *module, int64_t epoch,
-                     struct build_result *out, char tag[17], struct error *err)
+int base_image_build(struct store *store, const char *program, const char *const *modules,
+                     int64_t epoch, struct build_result *out, char tag[17], struct error *err)
 {
     cleanup_value struct value libraries = {0};
     cleanup_value struct value layers = {0};
@@ -233,15 +233,18 @@ int base_image_build(struct store *store, const char *program, const char *modul
     value_set_map(&libraries);
     value_set_array(&layers);
     value_set_array(&diff_ids);
-    if (elf_libraries(program, &libraries, &interpreter, err) != 0 ||
-        (module && elf_libraries(module, &libraries, NULL, err) != 0))
+    int status = elf_libraries(program, &libraries, &interpreter, err);
+    for (size_t i = 0; status == 0 && modules[i]; i++)
+        status = elf_libraries(modules[i], &libraries, NULL, err);
+    if (status != 0)
         return error_wrap(err, "base image");
     if (!interpreter || *interpreter != '/')
         return error_set(err, ERR_UNSUPPORTED, "base image: %s has no dynamic loader", program);
-    int status = add_system(&system, &libraries, interpreter, err);
+    status = add_system(&system, &libraries, interpreter, err);
     add_file(&own, mem_strdup("usr/local/bin/mlhost"), program, 0755);
-    if (module)
-        add_file(&own, mem_strdup("usr/local/lib/mlhost/mlhost-io.so"), module, 0755);
+    for (size_t i = 0; modules[i]; i++)
+        add_file(&own, mem_printf("usr/local/lib/mlhost/%s", strrchr(modules[i], '/') + 1),
+                 modules[i], 0755);
     if (status == 0)
         status = write_layer(store, &system, epoch, &layers, &diff_ids, err);
     if (status == 0)

@@ -23,17 +23,19 @@ struct resolving {
 static int build_base(struct call *call, struct store *store, struct build_result *result,
                       char tag[17], struct error *err)
 {
-    cleanup_free char *module = module_file(MODULE_IO, err);
+    cleanup_free char *io = module_file(MODULE_IO, err);
+    cleanup_free char *model = io ? module_file(MODULE_MODEL, err) : NULL;
+    const char *const modules[] = {io, model, NULL};
     char program[PATH_MAX];
 
     (void)call;
-    if (!module)
+    if (!model)
         return -1;
     ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
     if (len < 0)
         return error_errno(err, errno, "cannot find the program's own file");
     program[len] = '\0';
-    if (base_image_build(store, program, module, build_epoch(), result, tag, err) == 0)
+    if (base_image_build(store, program, modules, build_epoch(), result, tag, err) == 0)
         return 0;
     if (err && err->code == ERR_NOT_FOUND && strstr(program, " (deleted)"))
         error_hint(err, "the program was replaced while it runs: start again");

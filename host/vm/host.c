@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/mem.h"
 #include "vm/state.h"
 
 #define TASK "mlhost.task"
@@ -57,6 +58,28 @@ static bool deliver(struct vm *vm, struct value *frame)
         }
     }
     return false;
+}
+
+/* Anything that is no reply is a request for a model: it waits until its turn comes. */
+static void stash(struct vm *vm, struct value *frame)
+{
+    if (vm->handler == LUA_NOREF || strcmp(value_get_string(frame, "t", ""), "request") != 0)
+        return;
+    if (vm->stash_count == vm->stash_room) {
+        vm->stash_room = vm->stash_room ? 2 * vm->stash_room : 16;
+        vm->stash = mem_array(vm->stash, vm->stash_room, sizeof *vm->stash);
+    }
+    vm->stash[vm->stash_count] = (struct value){0};
+    value_move(&vm->stash[vm->stash_count++], frame);
+}
+
+static bool unstash(struct vm *vm, struct value *out)
+{
+    if (!vm->stash_count)
+        return false;
+    value_move(out, &vm->stash[0]);
+    memmove(vm->stash, vm->stash + 1, --vm->stash_count * sizeof *vm->stash);
+    return true;
 }
 
 /* Pushes the result in vm->frame, or raises its error. */
@@ -128,7 +151,8 @@ static int wait_now(lua_State *L, uint64_t id)
         vm_receive(vm, &vm->frame);
         if ((uint64_t)value_get_int(&vm->frame, "id", 0) == id)
             return finish_call(L);
-        deliver(vm, &vm->frame);
+        if (!deliver(vm, &vm->frame))
+            stash(vm, &vm->frame);
     }
 }
 
@@ -297,6 +321,54 @@ static void step(struct vm *vm, lua_State *L, struct task *task)
     task->failed = status != LUA_OK;
 }
 
+/* ---- requests of a model server: a task each ---- */
+
+static void start_request(struct vm *vm, lua_State *L)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->handler);
+    vm_push_value(L, &vm->frame);
+    struct task *task = new_task(L, 1);
+    task->request = value_get_int(&vm->frame, "id", 0);
+    task->own = luaL_ref(L, LUA_REGISTRYINDEX);
+    value_free(&vm->frame);
+}
+
+/* The handler catches what scripts raise; what escapes it is memory that ran out, or a fault. */
+static void end_request(struct vm *vm, lua_State *L, struct task *task)
+{
+    int own = task->own;
+
+    if (task->failed) {
+        struct value frame = {0};
+        value_set_map(&frame);
+        value_put_string(&frame, "t", "response");
+        value_put_int(&frame, "id", task->request);
+        value_put_int(&frame, "status", 500);
+        value_put_string(&frame, "body",
+                         "{\"error\":\"the model ran out of memory\",\"status\":{\"code\":-1,"
+                         "\"reason\":\"MICROSERVICE_INTERNAL_ERROR\",\"status\":1,"
+                         "\"info\":\"the model ran out of memory\"}}");
+        vm_send(vm, &frame);
+        value_free(&frame);
+    }
+    drop_task(L, task);
+    luaL_unref(L, LUA_REGISTRYINDEX, own);
+}
+
+/* serve(handler): never returns; handler(frame) runs as a task of its own for each request. */
+static int serve(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    if (!vm->task || L != vm->task->L)
+        return luaL_error(L, "serve: only the main task may");
+    vm->handler = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->task->waits_for = WAITS_FOR_REQUESTS;
+    return lua_yield(L, 0);
+}
+
 static struct task *runnable(struct vm *vm, bool *waiting)
 {
     *waiting = false;
@@ -320,9 +392,16 @@ bool vm_run(struct vm *vm, lua_State *L, int count, lua_State **thread)
         struct task *next = runnable(vm, &waiting);
         if (next) {
             step(vm, L, next);
+            if (next->done && next->request)
+                end_request(vm, L, next);
         } else if (waiting) {
-            vm_receive(vm, &vm->frame);
-            deliver(vm, &vm->frame);
+            if (!unstash(vm, &vm->frame))
+                vm_receive(vm, &vm->frame);
+            if (vm->handler != LUA_NOREF &&
+                strcmp(value_get_string(&vm->frame, "t", ""), "request") == 0)
+                start_request(vm, L);
+            else
+                deliver(vm, &vm->frame);
         } else {
             lua_pushliteral(goal->L, "all branches wait for each other");
             goal->done = goal->failed = true;
@@ -439,6 +518,7 @@ void vm_open_host(lua_State *L)
                                          {"signatures", host_signatures},
                                          {"spawn", host_spawn},
                                          {"join", host_join},
+                                         {"serve", serve},
                                          {"in_time", host_in_time},
                                          {"where", host_where},
                                          {"near", host_near},

@@ -38,7 +38,10 @@ struct task {
     struct task *joins; /* waits for the end of this one */
     bool has_reply, started, done, failed;
     struct value reply;
+    int64_t request; /* of a model server: the request that it answers; 0: none */
+    int own;         /* and what keeps it, since nobody joins it */
 };
+#define WAITS_FOR_REQUESTS UINT64_MAX
 
 /* How far the end of the time has come; see deadline.c. */
 enum time_stage { TIME_LEFT, TIME_GRACE, TIME_OVER };
@@ -52,7 +55,10 @@ struct vm {
     size_t signature_count;
     struct budget budget;
     struct buf in, out;
-    struct value frame; /* the last frame received */
+    struct value frame;  /* the last frame received */
+    int handler;         /* of requests: a registry reference, or LUA_NOREF */
+    struct value *stash; /* requests that came while something else was waited for */
+    size_t stash_count, stash_room;
     uint64_t next_id;
     int64_t grace_ms;
     bool override;                   /* modules come from MLHOST_LUA_PATH, through the broker */

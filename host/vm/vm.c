@@ -224,6 +224,7 @@ void vm_main(const struct vm_spec *spec)
     vm = (struct vm){.fd = spec->fd,
                      .signatures = spec->signatures,
                      .signature_count = spec->signature_count,
+                     .handler = LUA_NOREF,
                      .budget = {.limit = memory}};
     vm_time_prepare(&vm);
     forget_environment();

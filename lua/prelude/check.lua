@@ -21,6 +21,7 @@ function M.check(start)
   end
   local findings = vm.array(globals(start.script.text, name))
   if start.script.text:find("component", 1, true) then require("component").install() end
+  if start.script.text:find "%f[%w]model%s*[\"'(]" then require("model").install() end
   local found, plan, failure = pipeline.inspect(start)
   for _, item in ipairs(found) do findings[#findings + 1] = item end
   if failure then

@@ -178,16 +178,19 @@ local function plan_data(start)
   }
 end
 
---- A component's file is no pipeline, which `mlhost check` has to tell from a mistake.
-local function no_component(start)
-  function component(name)
-    error(vm.new_error { code = "unsupported", message = ("%s declares a component, not a pipeline"):format(start.script.name),
-      hint = "run it with: mlhost component " .. start.script.name, file = start.script.name, line = 1, component = name }, 0)
+--- A component's or a model's file is no pipeline, which `mlhost check` has to tell from a mistake.
+local function no_other(start)
+  for _, kind in ipairs { "component", "model" } do
+    _G[kind] = function(name)
+      error(vm.new_error { code = "unsupported", message = ("%s declares a %s, not a pipeline"):format(start.script.name, kind),
+        hint = ("run it with: mlhost %s %s"):format(kind, start.script.name), file = start.script.name, line = 1,
+        component = name }, 0)
+    end
   end
 end
 
 function M.plan(start)
-  no_component(start)
+  no_other(start)
   load_script(start)
   if #stages == 0 then
     error(vm.new_error { code = "invalid", message = start.script.name .. ": declares no stage", file = start.script.name, line = 1,

@@ -380,8 +380,9 @@ static void base_image(void **state)
     cleanup_store struct store *store = store_open_at(in("store"), false, &err);
 
     (void)state;
-    ok(base_image_build(store, PROGRAM, NULL, 0, &first, one, &err), err);
-    ok(base_image_build(store, PROGRAM, NULL, 0, &second, two, &err), err);
+    const char *const none[] = {NULL};
+    ok(base_image_build(store, PROGRAM, none, 0, &first, one, &err), err);
+    ok(base_image_build(store, PROGRAM, none, 0, &second, two, &err), err);
     assert_string_equal(one, two);
     assert_string_equal(first.manifest.text, second.manifest.text);
     ok(oci_unpack(store, first.manifest.text, in("base"), NULL, &err), err);
