@@ -148,7 +148,7 @@ def published(agent, name, pipeline, variables):
                 continue
             maker = job["steps"][at - 1]
             status, output, _ = agent.bash(maker, {})
-            check(name + ": without a run there is no artifact", status == 1 and "##vso[task.logissue type=error]" in output, output)
+            check(name + ": no run, no artifact", status == 1 and "##vso[task.logissue type=error]" in output, output)
             given = {**{k: variables[v] for k, v in job.get("variables", {}).items()}, **variables}
             status, output, _ = agent.bash(maker, given)
             check(name + ": " + maker["displayName"], status == 0, output)
@@ -179,8 +179,8 @@ def main(folder):
             check(name + ": the server job waits", server["inputs"]["waitForCompletion"] == "true" and server["name"] == "kubeflow")
             body = json.loads(server["inputs"]["body"])
             info = json.loads(body["runtime_config"]["parameters"]["azdocallbackinfo"])
-            check(name + ": what the callback needs", set(info) == {"PlanUri", "ProjectId", "HubName", "PlanId", "JobId", "TimelineId",
-                  "TaskInstanceId"}, info)
+            wanted = {"PlanUri", "ProjectId", "HubName", "PlanId", "JobId", "TimelineId", "TaskInstanceId"}
+            check(name + ": what the callback needs", set(info) == wanted, info)
             check(name + ": the order", names["handover"]["dependsOn"] == "ci" and names["note"]["dependsOn"] == "handover")
 
     for run_id in (" ", "by-hand-7"):

@@ -5,7 +5,7 @@
 //
 // The two readers differ, and the host's text suits both:
 // - both take %AZP25 for a percent sign, the library since 2.x as the last of its replacements; %25 is nothing to either.
-// - in data the library decodes %0D %0A %AZP25 only, the agent %3B and %5D as well: the host escapes no more than the library reads.
+// - in data the library decodes %0D %0A %AZP25 only, the agent %3B and %5D as well: the host escapes what both read.
 // - the library trims a property, the agent does not: blanks at the end of a value get lost in the library's reader alone.
 // - the library takes the first '[' and ']' of the line, the agent those after "##vso": a command stands at the start of a line.
 const fs = require('fs');
@@ -134,7 +134,8 @@ function variableOf(v) {
 
 function issueOf(i) {
   const properties = { type: i.level };
-  if (i.file) Object.assign(properties, { sourcepath: i.file, linenumber: String(i.line), columnnumber: String(i.column), code: i.rule });
+  const place = { sourcepath: i.file, linenumber: String(i.line), columnnumber: String(i.column), code: i.rule };
+  if (i.file) Object.assign(properties, place);
   return { command: 'task.logissue', properties, message: i.message };
 }
 
@@ -190,7 +191,9 @@ function verify(name, failure) {
   same(`${name}: nothing else`, all.filter((c) => !known.includes(c.command)), []);
   // The value of a secret is in its own command and nowhere else.
   const outside = r.done.stdout.split('\n').filter((line) => !line.startsWith('##vso[task.setvariable')).join('\n') + r.done.stderr;
-  for (const v of given.variables.filter((one) => one.secret)) check(`${name}: ${v.name} is masked`, !outside.includes(v.value), v.name);
+  for (const v of given.variables) {
+    if (v.secret) check(`${name}: ${v.name} is masked`, !outside.includes(v.value), v.name);
+  }
   // Groups do not nest, and nothing but the host begins a line with ##[.
   let open = false;
   for (const line of r.done.stdout.split('\n')) {
