@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/environment.h"
 #include "base/mem.h"
 #include "broker/internal.h"
 #include "loop/http.h"
@@ -167,7 +168,16 @@ char *call_config_text(struct call *call, const struct value *v, bool secret, st
     if (v->kind == VALUE_STRING) {
         text = mem_strdup(v->as.string.data);
     } else if (name) {
-        text = mem_strdup(getenv(name));
+        bool unmapped;
+        text = mem_strdup(environment_get(name, &unmapped));
+        if (unmapped) {
+            error_set(err, ERR_NOT_FOUND,
+                      "the environment variable %s, which mlhost.yaml names, is %s: Azure DevOps "
+                      "knows no variable of that name",
+                      name, getenv(name));
+            error_hint(err, "define it in the pipeline, or in a variable group that it uses");
+            return NULL;
+        }
         if (!text) {
             error_set(err, ERR_NOT_FOUND,
                       "the environment variable %s, which mlhost.yaml names, is not set", name);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/environment.h"
 #include "base/mem.h"
 #include "broker/internal.h"
 
@@ -110,7 +111,7 @@ static int env_get(struct call *call, const struct value *args, struct value *ou
 
     if (call_allow_env(call, name, err) < 0)
         return -1;
-    const char *text = getenv(name);
+    const char *text = environment_get(name, NULL);
     if (text)
         value_set_string(out, text);
     return 0;
@@ -123,7 +124,7 @@ static int secret_get(struct call *call, const struct value *args, struct value 
 
     if (call_allow_env(call, name, err) < 0)
         return -1;
-    const char *text = getenv(name);
+    const char *text = environment_get(name, NULL);
     if (text)
         call_secret_new(call, text, strlen(text), out);
     return 0;

@@ -2,6 +2,7 @@
  * of them. */
 #include "service/client.h"
 
+#include "base/environment.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -23,10 +24,8 @@ const char *variable(const char *name)
     for (const char *at = name; at && *at;) {
         size_t len = strcspn(at, "|");
         snprintf(one, sizeof(one), "%.*s", (int)len, at);
-        const char *text = getenv(one);
-        /* Azure DevOps leaves "$(NAME)" in the environment when a pipeline maps a variable that
-         * does not exist. */
-        if (text && *text && strncmp(text, "$(", 2) != 0)
+        const char *text = environment_get(one, NULL);
+        if (text && *text)
             return text;
         at += len + (at[len] == '|');
     }

@@ -6,6 +6,7 @@ local env = require "env"
 local fs = require "fs"
 local host = require "host"
 local http = require "http"
+local kubeflow = require "kubeflow"
 local secret = require "secret"
 
 pipeline "azure-services" { description = "our clients against the services' contracts" }
@@ -137,6 +138,13 @@ local function federated(base, cx)
   same(workspace:register_model({ name = "digits", path = cx.out "model.json" }).version, "1")
 end
 
+-- A variable that the pipeline maps and nobody defines is not sent as a token.
+local function unmapped()
+  local _, err = try(kubeflow.connect)
+  same(err.code, "not_found")
+  same(err.message:find("KF_TOKEN, which mlhost.yaml names, is $(KF_TOKEN)", 1, true) ~= nil, true)
+end
+
 local function all_contracts(base)
   same(table.concat(http.get(base .. "/contracts"):json(), ", "), "")
 end
@@ -179,6 +187,7 @@ stage "clients" {
     check("pulls", function() pulls(base) end)
     check("results", function() results(base, cx) end)
     check("federated", function() federated(base, cx) end)
+    check("unmapped", unmapped)
     check("contracts", function() all_contracts(base) end)
     check("azureml", function() model(base, cx) end)
     check("databricks", function() notebook(cx) end)

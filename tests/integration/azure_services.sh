@@ -18,8 +18,9 @@ profiles:
       url: http://127.0.0.1:$port
       auth: { type: workload_identity, service_connection: conn-1, tenant: t1, client_id: c, scope: "https://management.azure.com/.default",
               authority: "http://127.0.0.1:$port" }
+    kubeflow: { url: "http://127.0.0.1:$port", auth: { type: bearer, token: { env: KF_TOKEN } } }
 END
-(cd "$work" && env -u http_proxy -u all_proxy DATABRICKS_HOST="http://127.0.0.1:$port" DATABRICKS_TOKEN=dapi AZDO_PAT=the-pat SYSTEM_OIDCREQUESTURI="http://127.0.0.1:$port/oidctoken" SYSTEM_ACCESSTOKEN=job-token \
+(cd "$work" && env -u http_proxy -u all_proxy DATABRICKS_HOST="http://127.0.0.1:$port" DATABRICKS_TOKEN=dapi AZDO_PAT=the-pat SYSTEM_OIDCREQUESTURI="http://127.0.0.1:$port/oidctoken" SYSTEM_ACCESSTOKEN=job-token KF_TOKEN='$(KF_TOKEN)' \
   "$MLHOST" run azure_services.lua --output plain) >"$work/output" 2>&1 9>&-
 status=$?
 good=$(grep -acE '\] ok [a-z]+$' "$work/output")

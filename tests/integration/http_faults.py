@@ -12,7 +12,8 @@ Prints "PORT OTHER_PORT\n" when it listens (two loopback ports: two origins). Ea
   /close                        accepts, closes without a byte
   /cross /same /loop            redirects: to the other port's /echo, to /echo here, for ever
   /large/BYTES /error-large     bodies of that size; a 500 with 5 MB
-  /token                        an OAuth2 token end point: client credentials in, "token-<n>" out (?expires=SECONDS)
+  /token                        an OAuth2 token end point: client credentials in, "token-<n>" out (?expires=SECONDS); the secret
+                                is "right", the assertion of a federated workload "right-jwt"
   /bearer                       200 when the bearer token is "token-<last n>", else 401
 """
 import json
@@ -135,7 +136,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(500, b"e" * 5_000_000, "text/plain")
         elif part[0] == "token":
             form = {k: v[-1] for k, v in parse_qs(data.decode()).items()}
-            if form.get("grant_type") != "client_credentials" or form.get("client_secret") != "right":
+            federated = form.get("client_assertion_type") == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+            good = form.get("client_assertion") == "right-jwt" and "client_secret" not in form if federated else (
+                form.get("client_secret") == "right")
+            if form.get("grant_type") != "client_credentials" or not good:
                 self.reply(401, json.dumps({"error": "invalid_client",
                                             "error_description": "AADSTS7000215: Invalid client secret provided."}))
                 return

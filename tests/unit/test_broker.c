@@ -205,6 +205,13 @@ static void test_secrets(void **state)
         assert_null(strstr(text.data, "s3cr3t"));
         buf_free(&text);
     }
+    /* what an Azure DevOps agent leaves of a variable that it does not know */
+    setenv("TEST_TOKEN", "$(TEST_TOKEN)", 1);
+    setenv("TEST_TEXT", "$(a) and $(b)", 1);
+    stage_do(&s, "local secret, env = require 'secret', require 'env'\n"
+                 "return { secret.get 'TEST_TOKEN' == nil, env.TEST_TOKEN == nil, env.TEST_TEXT }");
+    assert_string_equal(stage_said(&s), "[true,true,\"$(a) and $(b)\"]");
+    unsetenv("TEST_TEXT");
     stage_close(&s);
     unsetenv("TEST_TOKEN");
 }

@@ -1,5 +1,7 @@
 /* The service engine: addresses, credentials, endpoints, and what each kind of refusal tells the
  * user. */
+#include <fcntl.h>
+
 #include "fault_server.h"
 
 #include "fake_call.h"
@@ -344,6 +346,163 @@ static void test_azure_ad(void **state)
     }
 }
 
+/* Variables for one test: NULL-terminated names and texts. */
+static void set_all(const char *const (*pairs)[2], bool set)
+{
+    for (; (*pairs)[0]; pairs++) {
+        if (set)
+            setenv((*pairs)[0], (*pairs)[1], 1);
+        else
+            unsetenv((*pairs)[0]);
+    }
+}
+
+static void token_file(const char *path, const char *text)
+{
+    struct error err = {0};
+
+    assert_int_equal(file_write(AT_FDCWD, path, text, strlen(text), false, &err), 0);
+}
+
+/* AKS: the webhook of workload identity sets these, and rotates what is in the file. */
+static void test_federated_token_file(void **state)
+{
+    static const struct endpoint bearer = {.method = "GET", .path = "/bearer"};
+    char path[] = "/tmp/mlhost-federated-XXXXXX";
+    char authority[96];
+    const char *const pairs[][2] = {{"SYSTEM_COLLECTIONURI", base},
+                                    {"AZURE_TENANT_ID", "t"},
+                                    {"AZURE_CLIENT_ID", "c"},
+                                    {"AZURE_FEDERATED_TOKEN_FILE", path},
+                                    {"AZURE_AUTHORITY_HOST", authority},
+                                    {NULL, NULL}};
+    struct error err = {0};
+
+    (void)state;
+    close(mkstemp(path));
+    snprintf(authority, sizeof(authority), "%s/token?expires=0&x=", base);
+    set_all(pairs, true);
+    { /* by the variables alone */
+        cleanup_value struct value client = {0};
+        cleanup_value struct value out = {0};
+        assert_int_equal(connect_to("azdo", "{}", &client, &err), 0);
+        assert_int_equal(ask(&bearer, &client, "{}", &out, &err), -1);
+        assert_int_equal(err.code, ERR_INVALID);
+        assert_non_null(strstr(err.message, "is empty"));
+        token_file(path, "old-jwt\n");
+        assert_int_equal(ask(&bearer, &client, "{}", &out, &err), -1);
+        assert_int_equal(err.code, ERR_UNAUTHORIZED);
+        assert_non_null(strstr(err.message, "AADSTS7000215"));
+        assert_non_null(strstr(err.hint, "the federated credential's subject"));
+        assert_non_null(strstr(err.hint, "AZURE_FEDERATED_TOKEN_FILE"));
+        /* the same client, after the file was rotated */
+        token_file(path, "right-jwt\n");
+        assert_int_equal(ask(&bearer, &client, "{}", &out, &err), 0);
+        assert_non_null(strstr(broker.masked.data, "right-jwt\n"));
+    }
+    { /* tenant, client and file are the defaults of a profile's workload_identity */
+        cleanup_value struct value config = {0};
+        cleanup_value struct value client = {0};
+        cleanup_value struct value out = {0};
+        static const char json[] = "{\"auth\":{\"type\":\"workload_identity\",\"scope\":\"s\"}}";
+        assert_int_equal(value_from_json(json, strlen(json), "config", NULL, &config, &err), 0);
+        value_put_string(&config, "url", base);
+        broker.config = &config;
+        assert_int_equal(connect_to("kubeflow", "{}", &client, &err), 0);
+        assert_int_equal(ask(&bearer, &client, "{}", &out, &err), 0);
+        /* but a variable that the agent left as it was is none */
+        cleanup_value struct value other = {0};
+        setenv("AZURE_FEDERATED_TOKEN_FILE", "$(AZURE_FEDERATED_TOKEN_FILE)", 1);
+        assert_int_equal(connect_to("kubeflow", "{}", &other, &err), -1);
+        assert_int_equal(err.code, ERR_INVALID);
+        assert_non_null(strstr(err.message, "no source of assertions"));
+        broker.config = NULL;
+    }
+    set_all(pairs, false);
+    unlink(path);
+}
+
+/* Azure DevOps shows its sign-in page, with 203 or a redirect, to who is not signed in. */
+static void test_sign_in_page(void **state)
+{
+    static const struct endpoint pages[] = {{.method = "GET", .path = "/status/203?style=html"},
+                                            {.method = "GET", .path = "/same"}};
+    static const int statuses[] = {203, 302};
+    const char *const pairs[][2] = {
+        {"SYSTEM_COLLECTIONURI", base}, {"SYSTEM_ACCESSTOKEN", "job"}, {NULL, NULL}};
+    struct error err = {0};
+
+    (void)state;
+    set_all(pairs, true);
+    {
+        cleanup_value struct value client = {0};
+        assert_int_equal(connect_to("azdo", "{}", &client, &err), 0);
+        for (size_t i = 0; i < 2; i++) {
+            cleanup_value struct value out = {0};
+            assert_int_equal(ask(&pages[i], &client, "{}", &out, &err), -1);
+            assert_int_equal(err.code, ERR_UNAUTHORIZED);
+            assert_int_equal(err.status, statuses[i]);
+            assert_string_equal(err.service, "azdo");
+            assert_non_null(strstr(err.hint, "SYSTEM_ACCESSTOKEN"));
+        }
+    }
+    set_all(pairs, false);
+    { /* to the others 203 is an answer, and a redirect is followed */
+        cleanup_value struct value client = {0};
+        cleanup_value struct value out = {0};
+        setenv("MLFLOW_TRACKING_URI", base, 1);
+        assert_int_equal(connect_to("mlflow", "{}", &client, &err), 0);
+        static const struct endpoint json = {.method = "GET", .path = "/status/203?style=kfp"};
+        assert_int_equal(ask(&json, &client, "{}", &out, &err), 0);
+        value_free(&out);
+        assert_int_equal(ask(&pages[1], &client, "{}", &out, &err), 0);
+        assert_string_equal(value_get_string(&out, "path", ""), "/echo?from=same");
+        unsetenv("MLFLOW_TRACKING_URI");
+    }
+}
+
+/* "$(NAME)" is what an agent leaves of a variable that no pipeline and no group defines. */
+static void test_unmapped_variables(void **state)
+{
+    static const char *const names[] = {"SYSTEM_ACCESSTOKEN", "AZURE_DEVOPS_EXT_PAT",
+                                        "AZURE_TENANT_ID", "AZURE_CLIENT_ID",
+                                        "AZURE_CLIENT_SECRET"};
+    struct error err = {0};
+    cleanup_value struct value out = {0};
+
+    (void)state;
+    setenv("SYSTEM_COLLECTIONURI", base, 1);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        cleanup_free char *text = mem_printf("$(%s)", names[i]);
+        setenv(names[i], text, 1);
+    }
+    {
+        cleanup_value struct value client = {0};
+        assert_int_equal(connect_to("azdo", "{}", &client, &err), 0);
+        assert_string_equal(authorization(&client, &out), "");
+    }
+    { /* the next that has a value is taken */
+        cleanup_value struct value client = {0};
+        setenv("AZDO_PAT", "pat", 1);
+        assert_int_equal(connect_to("azdo", "{}", &client, &err), 0);
+        assert_string_equal(authorization(&client, &out), "Basic OnBhdA==");
+        unsetenv("AZDO_PAT");
+    }
+    { /* an address, too; and only the whole text is such a name */
+        cleanup_value struct value client = {0};
+        setenv("SYSTEM_COLLECTIONURI", "$(System.CollectionUri)", 1);
+        assert_int_equal(connect_to("azdo", "{}", &client, &err), -1);
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+        setenv("SYSTEM_COLLECTIONURI", base, 1);
+        setenv("SYSTEM_ACCESSTOKEN", "$(x", 1);
+        assert_int_equal(connect_to("azdo", "{}", &client, &err), 0);
+        assert_string_equal(authorization(&client, &out), "Bearer $(x");
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        unsetenv(names[i]);
+    unsetenv("SYSTEM_COLLECTIONURI");
+}
+
 /* Calls a primitive that is no plain endpoint, with `json` besides the client. */
 static int run(primitive_fn *fn, const char *name, const struct value *client, const char *json,
                struct value *out, struct error *err)
@@ -483,10 +642,17 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request_shapes),  cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_nothing_answers), cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_credentials),     cmocka_unit_test(test_azure_ad),
-        cmocka_unit_test(test_uploads),         cmocka_unit_test(test_plain_http),
+        cmocka_unit_test(test_request_shapes),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_nothing_answers),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_credentials),
+        cmocka_unit_test(test_azure_ad),
+        cmocka_unit_test(test_uploads),
+        cmocka_unit_test(test_plain_http),
+        cmocka_unit_test(test_federated_token_file),
+        cmocka_unit_test(test_sign_in_page),
+        cmocka_unit_test(test_unmapped_variables),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
