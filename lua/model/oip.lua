@@ -1,6 +1,7 @@
 -- The Open Inference Protocol (v2) over REST, with the binary tensor extension.
 -- https://github.com/kserve/open-inference-protocol (rest spec), https://github.com/triton-inference-server/server
 -- (protocol extension "binary tensor data").
+local binary_form = require "model.binary"
 local json = require "json"
 local seldon = require "model.seldon"
 local tensor = require "model.tensor"
@@ -8,91 +9,13 @@ local vm = require "vm"
 
 local oip = {}
 
--- Little-endian forms of string.pack, and bytes each.
-local FORMATS = {
-  BOOL = { "<I1", 1 }, UINT8 = { "<I1", 1 }, UINT16 = { "<I2", 2 }, UINT32 = { "<I4", 4 }, UINT64 = { "<I8", 8 },
-  INT8 = { "<i1", 1 }, INT16 = { "<i2", 2 }, INT32 = { "<i4", 4 }, INT64 = { "<i8", 8 },
-  FP32 = { "<f", 4 }, FP64 = { "<d", 8 }, FP16 = { "<I2", 2 }, BYTES = { nil, nil },
-}
+local FORMATS = binary_form.FORMATS
 
 function oip.failure(status, text)
   return { status = status, type = "application/json", body = json.encode { error = text } }
 end
 
 local function good(body) return { status = 200, type = "application/json", body = json.encode(body) } end
-
--- ---- half precision: IEEE 754 binary16 ----
-
-local function from_half(bits)
-  local sign = bits & 0x8000 ~= 0 and -1.0 or 1.0
-  local exponent, fraction = bits >> 10 & 31, bits & 1023
-  if exponent == 31 then return fraction == 0 and sign * math.huge or 0 / 0 end
-  if exponent == 0 then return sign * fraction * 2.0 ^ -24 end
-  return sign * (1 + fraction / 1024) * 2.0 ^ (exponent - 15)
-end
-
---- Round to nearest, ties to even.
-local function to_half(value)
-  if value ~= value then return 0x7E00 end
-  local sign = (value < 0 or 1 / value < 0) and 0x8000 or 0
-  value = math.abs(value)
-  if value >= 65520 then return sign | 0x7C00 end
-  if value < 2.0 ^ -14 then
-    local n = value * 2.0 ^ 24
-    local low = math.floor(n)
-    local rest = n - low
-    if rest > 0.5 or rest == 0.5 and low % 2 == 1 then low = low + 1 end
-    return sign | math.tointeger(low)
-  end
-  local exponent = 0
-  while value >= 2 do value, exponent = value / 2, exponent + 1 end
-  while value < 1 do value, exponent = value * 2, exponent - 1 end
-  local n = (value - 1) * 1024
-  local low = math.floor(n)
-  local rest = n - low
-  if rest > 0.5 or rest == 0.5 and low % 2 == 1 then low = low + 1 end
-  return sign | (exponent + 15 << 10) + math.tointeger(low)
-end
-
--- ---- tensors in binary form ----
-
-local function unpack_tensor(name, datatype, bytes)
-  local values = {}
-  if datatype == "BYTES" then
-    local at = 1
-    while at <= #bytes do
-      if at + 3 > #bytes then seldon.bad("input '%s': the length of an element is cut off", name) end
-      local len = string.unpack("<I4", bytes, at)
-      if at + 3 + len > #bytes then seldon.bad("input '%s': an element is cut off", name) end
-      values[#values + 1] = bytes:sub(at + 4, at + 3 + len)
-      at = at + 4 + len
-    end
-    return values
-  end
-  local form, size = FORMATS[datatype][1], FORMATS[datatype][2]
-  if #bytes % size ~= 0 then seldon.bad("input '%s': %d bytes are no whole number of %s", name, #bytes, datatype) end
-  for i = 1, #bytes // size do
-    local value = string.unpack(form, bytes, (i - 1) * size + 1)
-    if datatype == "FP16" then value = from_half(value) elseif datatype == "BOOL" then value = value ~= 0 end
-    values[i] = value
-  end
-  return values
-end
-
-local function pack_tensor(datatype, values)
-  local out = {}
-  if datatype == "BYTES" then
-    for i, value in ipairs(values) do out[i] = string.pack("<s4", tostring(value)) end
-    return table.concat(out)
-  end
-  local form = FORMATS[datatype][1]
-  for i, value in ipairs(values) do
-    if datatype == "FP16" then value = to_half(value) elseif datatype == "BOOL" then value = value and 1 or 0 end
-    if form ~= "<f" and form ~= "<d" then value = math.tointeger(value) or 0 end
-    out[i] = string.pack(form, value)
-  end
-  return table.concat(out)
-end
 
 -- ---- requests ----
 
@@ -133,7 +56,9 @@ local function read_input(input, binary, at)
   local values
   if size then
     if size < 0 or at + size > #binary then seldon.bad("input '%s': %d bytes are announced, fewer came", name, size) end
-    values = unpack_tensor(name, datatype, binary:sub(at + 1, at + size))
+    local err
+    values, err = binary_form.unpack(datatype, binary:sub(at + 1, at + size))
+    if not values then seldon.bad("input '%s': %s", name, err) end
     at = at + size
   else
     if datatype == "FP16" then seldon.bad("input '%s': FP16 has a binary form only", name) end
@@ -215,7 +140,7 @@ local function write_outputs(request, outputs)
       if as_binary == nil then as_binary = all_binary end
       if not FORMATS[output.datatype] then error(("output '%s': unknown datatype '%s'"):format(output.name, output.datatype), 0) end
       if as_binary or output.datatype == "FP16" then
-        local bytes = pack_tensor(output.datatype, output.data)
+        local bytes = binary_form.pack(output.datatype, output.data)
         binary[#binary + 1] = bytes
         entry.parameters = { binary_data_size = #bytes }
       else

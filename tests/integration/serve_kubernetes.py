@@ -368,6 +368,11 @@ def custom_resources(s):
     assert len(api.get(namespace="seldon").items) == 1
     code, reply = s.call("PATCH", path, {}, "application/strategic-merge-patch+json")
     same((code, reply["reason"]), (415, "UnsupportedMediaType"))
+    code, reply = apply(s, "/apis/%s/v1/namespaces/seldon/seldondeployments/bad" % SELDON, "cd",
+                        {"apiVersion": SELDON + "/v1", "kind": "SeldonDeployment", "metadata": {"name": "bad"},
+                         "spec": {"predictors": [{"name": "a", "graph": {"name": "m"}}, {"name": "a", "graph": {}}]}})
+    same((code, reply["reason"], reply["details"]["kind"]), (422, "Invalid", "SeldonDeployment"))
+    assert reply["details"]["causes"][0]["field"].startswith("spec.predictors"), reply
     api.delete(name="digits", namespace="seldon")
     refused(404, "NotFound", s.custom.get_namespaced_custom_object, SELDON, "v1", "seldon", "seldondeployments", "digits")
     model = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Model", "metadata": {"name": "iris"},

@@ -1,6 +1,7 @@
 -- What the real API fills in when an object is written, as far as somebody here reads it, and what it refuses.
 local json = require "json"
 local status = require "local.kubernetes.status"
+local validate = require "seldon.validate"
 local tree = require "local.kubernetes.tree"
 
 local defaults = {}
@@ -177,6 +178,11 @@ local checks = {
     local replicas = tree.get(object, "spec", "replicas")
     if math.type(replicas) ~= "integer" or replicas < 0 then
       problems[#problems + 1] = { field = "spec.replicas", message = "Invalid value: must be greater than or equal to 0" }
+    end
+  end,
+  ["seldondeployments.machinelearning.seldon.io"] = function(object, problems)
+    for _, problem in ipairs(validate(object)) do
+      problems[#problems + 1] = { field = problem.field, message = problem.message }
     end
   end,
   secrets = function(object, problems)
