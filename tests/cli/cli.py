@@ -639,11 +639,12 @@ def azure_devops_is_noticed_and_spoken_to(w):
     assert "##vso[task.setvariable variable=RUN_ID;isOutput=true;]a;b]c" in lines, out
     assert any(l.startswith("##vso[task.logissue type=error;sourcepath=") and "linenumber=19;" in l for l in lines), out
     assert "##vso[task.uploadsummary]" + w.newest() + "/report.md" in lines, out
+    has(out, "##vso[results.publish type=JUnit;resultFiles=" + w.newest() + "/junit.xml;")
     assert "##vso[task.setprogress value=100;]2 of 2 stages" in lines, out
     equal(lines[-1], "##vso[task.complete result=Failed;]failed")
     for line in lines:
         if "##vso[" in line:
-            assert re.match(r"##vso\[task\.[a-z]+( ([a-zA-Z]+=[^;\]\r\n]*;)+)?\][^\r\n]*$", line), line
+            assert re.match(r"##vso\[(task|results)\.[a-z]+( ([a-zA-Z]+=[^;\]\r\n]*;)+)?\][^\r\n]*$", line), line
     w.write("b.lua", 'stage "s" { run = function(cx) end }\n')
     out = w.run("run", "b.lua", "-o", "azdo")[1]
     equal(out.splitlines()[-1], "##vso[task.complete result=Succeeded;]ok")
