@@ -6,13 +6,14 @@
 #include "base/mem.h"
 #include "broker/primitive.h"
 
-extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[], ask_rows[];
+extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[], ask_rows[],
+    k8s_rows[];
 extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[],
     azureml_rows[], databricks_rows[], registry_rows[];
 
 static const struct primitive *const areas[] = {
     event_rows,    fs_rows,   exec_rows,    script_rows,     http_rows,     hash_rows, mlflow_rows,
-    kubeflow_rows, azdo_rows, azureml_rows, databricks_rows, registry_rows, ask_rows,
+    kubeflow_rows, azdo_rows, azureml_rows, databricks_rows, registry_rows, ask_rows,  k8s_rows,
 };
 
 static const struct primitive **table;

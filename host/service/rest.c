@@ -56,6 +56,42 @@ static enum error_code grpc_code(int64_t code)
     }
 }
 
+/* https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/ */
+static void kubernetes_status(const struct value *status, struct buf *out, enum error_code *code)
+{
+    static const struct {
+        const char *reason;
+        enum error_code code;
+    } reasons[] = {{"AlreadyExists", ERR_EXISTS},
+                   {"Conflict", ERR_CONFLICT},
+                   {"NotFound", ERR_NOT_FOUND},
+                   {"Invalid", ERR_INVALID},
+                   {"BadRequest", ERR_INVALID},
+                   {"Unauthorized", ERR_UNAUTHORIZED},
+                   {"Forbidden", ERR_FORBIDDEN},
+                   {"TooManyRequests", ERR_RATE_LIMITED},
+                   {"ServiceUnavailable", ERR_UNAVAILABLE},
+                   {"Timeout", ERR_UNAVAILABLE},
+                   {"RequestEntityTooLarge", ERR_TOO_LARGE}};
+    const char *reason = value_get_string(status, "reason", "");
+    const char *message = value_get_string(status, "message", reason);
+    const struct value *causes = value_get(value_get(status, "details"), "causes");
+
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+        if (strcmp(reasons[i].reason, reason) == 0)
+            *code = reasons[i].code;
+    }
+    buf_puts(out, message);
+    for (size_t i = 0; i < value_count(causes); i++) {
+        const char *field = value_get_string(value_at(causes, i), "field", "");
+        const char *text = value_get_string(value_at(causes, i), "message", "");
+        if (!strstr(message, text) || (*field && !strstr(message, field)))
+            buf_printf(out, "%s%s%s%s", i ? "; " : ": ", field, *field ? ": " : "", text);
+    }
+    if (*code == ERR_CONFLICT && strstr(message, "Apply failed"))
+        buf_puts(out, " (force = true takes these fields over)");
+}
+
 void rest_error_text(const struct buf *body, struct buf *out, enum error_code *code)
 {
     cleanup_value struct value v = {0};
@@ -67,7 +103,9 @@ void rest_error_text(const struct buf *body, struct buf *out, enum error_code *c
         return;
     const struct value *detail = value_at(value_get(&v, "details"), 0);
     const struct value *inner = value_get(&v, "error");
-    if ((text = value_get_string(&v, "error_code", NULL))) { /* MLflow, Databricks */
+    if (strcmp(value_get_string(&v, "kind", ""), "Status") == 0) { /* Kubernetes */
+        kubernetes_status(&v, out, code);
+    } else if ((text = value_get_string(&v, "error_code", NULL))) { /* MLflow, Databricks */
         *code = named_code(text);
         const char *message = value_get_string(&v, "message", "");
         buf_printf(out, "%s%s%s", text, *message ? ": " : "", message);

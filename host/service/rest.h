@@ -39,6 +39,8 @@ primitive_fn prim_mlflow_upload, prim_mlflow_download;
 primitive_fn prim_kubeflow_upload;
 primitive_fn prim_databricks_import;
 primitive_fn prim_content_hash;
+primitive_fn prim_k8s_connect, prim_k8s_request;
+primitive_fn prim_k8s_watch_open, prim_k8s_watch_next, prim_k8s_watch_close;
 primitive_fn prim_azdo_download;
 
 /* ---- for the primitives of this folder ---- */

@@ -1,0 +1,85 @@
+/* One request to a Kubernetes API: any method, any path, the types of content that it tells apart
+ * patches by. */
+#include "service/client.h"
+
+#include "base/mem.h"
+#include "loop/http_internal.h"
+
+#include <string.h>
+
+#define REPLY_LIMIT (64u << 20)
+
+/* A text is sent as it is, everything else as JSON. */
+static void put_body(const struct value *body, struct buf *text)
+{
+    if (!body || body->kind == VALUE_NIL)
+        return;
+    if (body->kind == VALUE_STRING)
+        buf_append(text, body->as.string.data, body->as.string.len);
+    else
+        value_to_json(body, 0, text);
+}
+
+static bool is_json(const struct http_response *response)
+{
+    const char *type = http_header_get(&response->headers, "Content-Type");
+
+    return type && strstr(type, "json");
+}
+
+/*
+ * k8s.request(client, method, path, body?, content_type?, accept?, limit?) -> { status, body }
+ *
+ *   path          string  with its query: "/api/v1/namespaces/default/pods?limit=500"
+ *   body          any     a text as it is, anything else as JSON
+ *   content_type  string  default "application/json"
+ *   limit         int     bytes of the reply, default 64 MiB
+ * returns  body: decoded where the reply is JSON, else its text
+ * errors   by the reason of the Status object: not_found, exists, conflict, invalid, forbidden ...
+ */
+int prim_k8s_request(struct call *call, const struct value *args, struct value *out,
+                     struct error *err)
+{
+    struct rest_client *client = rest_client_arg(call, args, err);
+    cleanup_buf struct buf body = BUF_INIT;
+    cleanup_response struct http_response response = {0};
+    struct http_request request = HTTP_REQUEST_INIT;
+    const char *method = value_get_string(args, "method", "GET");
+    int64_t limit = value_get_int(args, "limit", 0);
+
+    if (!client)
+        return -1;
+    put_body(value_get(args, "body"), &body);
+    request.method = method;
+    request.url = value_get_string(args, "path", "");
+    if (request.url[0] != '/')
+        return error_set(err, ERR_USAGE, "k8s.request: the path must begin with '/'");
+    request.body = body.len ? body.data : NULL;
+    request.body_len = body.len;
+    request.reply_limit = limit > 0 ? (size_t)limit : REPLY_LIMIT;
+    /* Applying the same twice is applying it once. */
+    request.repeat = strcmp(method, "PATCH") == 0 ? HTTP_REPEAT_ALWAYS : HTTP_REPEAT_SAFE;
+    http_header_add(&request.headers, "Accept",
+                    value_get_string(args, "accept", "application/json"));
+    if (body.len)
+        http_header_add(&request.headers, "Content-Type",
+                        value_get_string(args, "content_type", "application/json"));
+    int rc = rest_send(call, client, &request, &response, err);
+    http_headers_free(&request.headers);
+    if (rc < 0)
+        return -1;
+    value_set_map(out);
+    value_put_int(out, "status", response.status);
+    if (is_json(&response))
+        return rest_json(client, &response, value_put(out, "body"), err);
+    value_set_bytes(value_put(out, "body"), response.body.len ? response.body.data : "",
+                    response.body.len);
+    return 0;
+}
+
+/* k8s.connect: see prim_service_connect; kubeconfig files are looked for in k8s_config.c. */
+int prim_k8s_connect(struct call *call, const struct value *args, struct value *out,
+                     struct error *err)
+{
+    return prim_service_connect(call, args, out, err);
+}
