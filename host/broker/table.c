@@ -9,11 +9,12 @@
 extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[], ask_rows[],
     k8s_rows[];
 extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[],
-    azureml_rows[], databricks_rows[], registry_rows[];
+    azureml_rows[], databricks_rows[], registry_rows[], seldon_rows[];
 
 static const struct primitive *const areas[] = {
-    event_rows,    fs_rows,   exec_rows,    script_rows,     http_rows,     hash_rows, mlflow_rows,
-    kubeflow_rows, azdo_rows, azureml_rows, databricks_rows, registry_rows, ask_rows,  k8s_rows,
+    event_rows,      fs_rows,       exec_rows,     script_rows, http_rows,
+    hash_rows,       mlflow_rows,   kubeflow_rows, azdo_rows,   azureml_rows,
+    databricks_rows, registry_rows, seldon_rows,   ask_rows,    k8s_rows,
 };
 
 static const struct primitive **table;

@@ -204,57 +204,35 @@ static int unreachable(struct call *call, const struct rest_client *client, stru
 
 /* ---- sending ---- */
 
-struct allow_context {
-    struct call *call;
-    const struct rest_client *client;
-};
-
 /* The operator's own address is granted; redirects and script-given addresses are the policy's
  * business. */
 static int allow(void *ctx, const char *host, int port, const char *address, struct error *err)
 {
-    struct allow_context *context = ctx;
-    const struct rest_client *client = context->client;
+    struct rest_target *target = ctx;
+    const struct rest_client *client = target->client;
 
     if (client->trusted && client->host && strcmp(client->host, host) == 0 && client->port == port)
         return 0;
-    return call_http_allow(context->call, host, port, address, err);
+    return call_http_allow(target->call, host, port, address, err);
 }
 
-static int send_once(struct call *call, struct rest_client *client, bool fresh,
-                     const struct http_request *given, struct http_response *response,
-                     struct error *err)
+int rest_target_open(struct call *call, struct rest_client *client, bool fresh,
+                     struct http_request *request, struct rest_target *target, struct error *err)
 {
-    struct http_request request = *given;
-    struct http *http = call_http(call, err);
-    struct http_headers headers = {0};
-    int result = -1;
-
-    if (!http)
-        return -1;
-    for (size_t i = 0; i < given->headers.count; i++)
-        http_header_add(&headers, given->headers.items[i].name, given->headers.items[i].value);
+    *target = (struct rest_target){.call = call, .client = client};
+    for (size_t i = 0; i < request->headers.count; i++)
+        http_header_add(&target->headers, request->headers.items[i].name,
+                        request->headers.items[i].value);
     for (size_t i = 0; i < client->headers.count; i++)
-        http_header_add(&headers, client->headers.items[i].name, client->headers.items[i].value);
-    if (auth_apply(call, client, fresh, &headers, err) == 0) {
-        request.headers = headers;
-        result = http_perform(http, &request, response, err);
+        http_header_add(&target->headers, client->headers.items[i].name,
+                        client->headers.items[i].value);
+    if (auth_apply(call, client, fresh, &target->headers, err) != 0) {
+        http_headers_free(&target->headers);
+        return -1;
     }
-    http_headers_free(&headers);
-    return result;
-}
-
-int rest_send(struct call *call, struct rest_client *client, struct http_request *request,
-              struct http_response *response, struct error *err)
-{
-    const char *path = request->url;
-    cleanup_free char *url = mem_printf("%s%s", client->url, path);
-    struct allow_context context = {call, client};
-    struct error problem = {0};
-    bool azdo = strcmp(client->service->name, "azdo") == 0;
-    int result;
-
-    request->url = url;
+    target->url = mem_printf("%s%s", client->url, request->url);
+    request->url = target->url;
+    request->headers = target->headers;
     request->unix_socket = client->unix_socket;
     request->ca_file = client->ca;
     request->client_cert = client->client_cert;
@@ -263,31 +241,82 @@ int rest_send(struct call *call, struct rest_client *client, struct http_request
     request->insecure = client->insecure;
     request->cancel = call->cancel;
     request->allow = allow;
-    request->allow_ctx = &context;
-    request->follow = !azdo; /* Azure DevOps redirects to its sign-in page instead of saying 401 */
+    request->allow_ctx = target;
+    return 0;
+}
+
+void rest_target_close(struct rest_target *target)
+{
+    http_headers_free(&target->headers);
+    free(target->url);
+    *target = (struct rest_target){0};
+}
+
+static int send_once(struct call *call, struct rest_client *client, bool fresh,
+                     const struct http_request *given, struct http_response *response,
+                     struct error *err)
+{
+    struct http_request request = *given;
+    struct http *http = call_http(call, err);
+    struct rest_target target;
+    int result;
+
+    if (!http || rest_target_open(call, client, fresh, &request, &target, err) != 0)
+        return -1;
+    result = http_perform(http, &request, response, err);
+    rest_target_close(&target);
+    return result;
+}
+
+static int failed(const struct rest_client *client, const struct error *problem, struct error *err)
+{
+    if (err) {
+        *err = *problem;
+        snprintf(err->service, sizeof(err->service), "%s", client->service->name);
+    }
+    return -1;
+}
+
+int rest_exchange(struct call *call, struct rest_client *client, const struct http_request *given,
+                  struct http_response *response, struct error *err)
+{
+    struct http_request request = *given;
+    struct error problem = {0};
+    int result;
+
+    /* Azure DevOps redirects to its sign-in page instead of saying 401. */
+    request.follow = strcmp(client->service->name, "azdo") != 0;
     /* Files take the time they take: their attempts end when bytes stop moving, and with
      * the stage. */
-    bool file = request->body_fd >= 0 || request->reply_fd >= 0 || request->source || request->sink;
-    request->deadline =
-        file ? call->deadline : deadline_min(call->deadline, deadline_in(client->timeout_ns));
+    bool file = request.body_fd >= 0 || request.reply_fd >= 0 || request.source || request.sink;
+    if (!file && request.deadline == DEADLINE_NONE)
+        request.deadline = deadline_in(client->timeout_ns);
+    request.deadline = deadline_min(call->deadline, request.deadline);
 
-    result = send_once(call, client, false, request, response, &problem);
+    result = send_once(call, client, false, &request, response, &problem);
     if (result == 0 && response->status == 401 && auth_can_refresh(&client->auth) &&
-        !request->source) {
+        !request.source) {
         http_response_free(response);
-        result = send_once(call, client, true, request, response, &problem);
+        result = send_once(call, client, true, &request, response, &problem);
     }
-    if (result != 0)
-        unreachable(call, client, &problem);
-    else if (response->status < 200 || response->status > 299 || (azdo && response->status == 203))
-        result = refused(client, request, response, &problem);
-    request->url = path;
-    if (result != 0) {
-        snprintf(problem.service, sizeof(problem.service), "%s", client->service->name);
-        if (err)
-            *err = problem;
-    }
-    return result;
+    if (result == 0)
+        return 0;
+    unreachable(call, client, &problem);
+    return failed(client, &problem, err);
+}
+
+int rest_send(struct call *call, struct rest_client *client, const struct http_request *request,
+              struct http_response *response, struct error *err)
+{
+    bool azdo = strcmp(client->service->name, "azdo") == 0;
+    struct error problem = {0};
+
+    if (rest_exchange(call, client, request, response, err) != 0)
+        return -1;
+    if (response->status >= 200 && response->status <= 299 && !(azdo && response->status == 203))
+        return 0;
+    refused(client, request, response, &problem);
+    return failed(client, &problem, err);
 }
 
 int rest_json(struct rest_client *client, const struct http_response *response, struct value *out,

@@ -42,6 +42,7 @@ primitive_fn prim_content_hash;
 primitive_fn prim_k8s_connect, prim_k8s_request;
 primitive_fn prim_k8s_watch_open, prim_k8s_watch_next, prim_k8s_watch_close;
 primitive_fn prim_azdo_download;
+primitive_fn prim_seldon_request, prim_seldon_load;
 
 /* ---- for the primitives of this folder ---- */
 
@@ -52,11 +53,29 @@ const char *rest_client_url(const struct rest_client *client);
 /*
  * Sends a request and wants a 2xx. request->url is a path below the client's base URL; headers,
  * body, reply and progress are the caller's; address, TLS, credentials, deadline, cancel and the
- * permission check are filled in here. A 401 makes a refreshable token be fetched anew, once. Any
- * other status is an error with the service's own message.
+ * permission check are filled in here. A deadline of the request's own takes the place of the
+ * client's timeout. A 401 makes a refreshable token be fetched anew, once. Any other status is an
+ * error with the service's own message.
  */
-int rest_send(struct call *call, struct rest_client *client, struct http_request *request,
+int rest_send(struct call *call, struct rest_client *client, const struct http_request *request,
               struct http_response *response, struct error *err);
+/* The same, and any status is a reply. */
+int rest_exchange(struct call *call, struct rest_client *client, const struct http_request *request,
+                  struct http_response *response, struct error *err);
+/* For those who carry a request out themselves: the request with everything that the client knows
+ * filled in, but for the deadline. `target` owns URL and headers, and must stay where it is until
+ * rest_target_close. `fresh`: a cached token has been refused. */
+struct rest_target {
+    struct call *call;
+    const struct rest_client *client;
+    char *url;
+    struct http_headers headers;
+};
+int rest_target_open(struct call *call, struct rest_client *client, bool fresh,
+                     struct http_request *request, struct rest_target *target, struct error *err);
+void rest_target_close(struct rest_target *target);
+/* { name = text or int } of a script. */
+int rest_add_headers(const struct value *map, struct http_headers *headers, struct error *err);
 /* The reply's JSON object; {} when the body is empty. */
 int rest_json(struct rest_client *client, const struct http_response *response, struct value *out,
               struct error *err);
