@@ -46,9 +46,10 @@ function seldon.connect(options)
   local found, err = try(host.seldon.connect, { endpoint = options.ingress, auth = options.auth })
   if not found and err.code ~= "not_found" then error(err, 0) end
   found = found or {}
+  local url = found.url and found.url:gsub("/+$", "")
   return setmetatable({
     cluster = cluster, namespace = options.namespace or found.namespace or cluster.namespace or "default",
-    ingress = found.client, url = found.url, gateway = options.gateway or found.gateway, host = options.host or found.host,
+    ingress = found.client, url = url, gateway = options.gateway or found.gateway, host = options.host or found.host,
     namespaces = found.namespaces or {},
   }, Connection)
 end
