@@ -28,7 +28,8 @@ local seldon = {
 local Connection, Deployment, Resource = {}, {}, {}
 for _, class in ipairs { Connection, Deployment, Resource } do class.__index = class end
 
---- seldon.validate(object) -> list of { field, message }: what Seldon would refuse; empty when it is good
+--- seldon.validate(object) -> list of { field, message }: what Seldon would refuse; empty when it is good; and a second list:
+--- what it takes, though it is hardly meant
 function seldon.validate(object)
   if core2.is(object) then return core2.validate(object) end
   return validate(object)
@@ -87,7 +88,9 @@ end
 local function send(connection, object, options)
   local name, namespace = object.metadata.name, object.metadata.namespace or connection.namespace
   object.metadata.namespace = namespace
-  refuse(object, seldon.validate(object))
+  local problems, warnings = seldon.validate(object)
+  refuse(object, problems)
+  for _, one in ipairs(warnings or {}) do log.warning("%s/%s: %s %s", namespace, name, one.field, one.message) end
   local before = connection.cluster:get("SeldonDeployment", name, { namespace = namespace })
   local after = connection.cluster:apply(object, { force = options and options.force, namespace = namespace })
   history.applied(connection.cluster, namespace, name, object)
