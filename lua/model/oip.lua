@@ -185,7 +185,7 @@ function oip.infer(server, frame, name, version)
 end
 
 function oip.server(server)
-  return good { name = server.name, version = server.program, extensions = vm.array { "binary_tensor_data", "model_repository" } }
+  return good { name = "mlhost", version = server.program, extensions = vm.array { "binary_tensor_data", "model_repository" } }
 end
 
 function oip.live() return good { live = true } end
