@@ -1,6 +1,7 @@
 /* Credentials: from a profile, from the usual variables, from a script; and the header that comes
  * of them. */
 #include "service/client.h"
+#include "service/k8s_config.h"
 
 #include "base/environment.h"
 #include "base/mem.h"
@@ -46,6 +47,9 @@ void auth_free(struct auth *auth)
     free(auth->authority);
     free(auth->name);
     free(auth->cached);
+    if (auth->exec)
+        value_free(auth->exec);
+    free(auth->exec);
     *auth = (struct auth){0};
 }
 
@@ -274,7 +278,8 @@ static bool auth_is_azure(const struct auth *auth)
 
 bool auth_can_refresh(const struct auth *auth)
 {
-    return auth_is_azure(auth) || (auth->kind == AUTH_BEARER && auth->token_file);
+    return auth_is_azure(auth) || auth->kind == AUTH_EXEC ||
+           (auth->kind == AUTH_BEARER && auth->token_file);
 }
 
 char *read_token_file(struct call *call, const char *path, struct error *err)
@@ -304,6 +309,12 @@ static char *token_locked(struct call *call, struct rest_client *client, const c
     if (auth->kind == AUTH_BEARER)
         return auth->token_file ? read_token_file(call, auth->token_file, err)
                                 : mem_strdup(auth->token);
+    if (auth->kind == AUTH_EXEC) {
+        if ((fresh || deadline_passed(auth->cached_until)) &&
+            k8s_exec_credential(call, client, err) < 0)
+            return NULL;
+        return mem_strdup(auth->cached ? auth->cached : "");
+    }
     if (auth_is_azure(auth) && scope)
         return azure_token(call, client, scope, &until, err);
     if (auth_is_azure(auth)) {
@@ -359,11 +370,14 @@ int auth_apply(struct call *call, struct rest_client *client, bool fresh,
     case AUTH_BEARER:
     case AUTH_AZURE_AD:
     case AUTH_WORKLOAD_IDENTITY:
+    case AUTH_EXEC:
         break;
     }
     cleanup_free char *token = auth_token(call, client, NULL, fresh, err);
     if (!token)
         return -1;
+    if (!*token) /* a plugin that gave a certificate */
+        return 0;
     cleanup_free char *line = mem_printf("Bearer %s", token);
     http_header_add(headers, "Authorization", line);
     return 0;

@@ -73,7 +73,18 @@ const struct service *service_find(const char *name)
     return NULL;
 }
 
-static void client_free(void *object)
+struct rest_client *rest_client_new(const struct service *service, const char *profile)
+{
+    struct rest_client *client = mem_alloc(sizeof(*client));
+
+    client->service = service;
+    client->profile = mem_strdup(profile);
+    client->timeout_ns = 120 * NS_PER_S;
+    pthread_mutex_init(&client->lock, NULL);
+    return client;
+}
+
+void rest_client_free(void *object)
 {
     struct rest_client *client = object;
 
@@ -179,7 +190,7 @@ static int not_configured(const struct service *service, const struct service_ta
                       service->embedded ? ", or use the profile local" : "");
 }
 
-static void set_host(struct rest_client *client)
+void rest_client_set_host(struct rest_client *client)
 {
     CURLU *url = curl_url();
     char *host = NULL;
@@ -235,7 +246,7 @@ static int set_address(struct call *call, struct rest_client *client, const stru
     } else {
         return not_configured(client->service, target, err);
     }
-    set_host(client);
+    rest_client_set_host(client);
     return 0;
 }
 
@@ -347,6 +358,14 @@ static void describe(struct call *call, const struct rest_client *client,
         value_put_string(out, "experiment", variable(client->service->experiment));
 }
 
+void rest_client_give(struct call *call, struct rest_client *client,
+                      const struct service_target *target, struct value *out)
+{
+    value_set_map(out);
+    describe(call, client, target, out);
+    call_handle_new(call, "service", client, rest_client_free, value_put(out, "client"));
+}
+
 /*
  * <service>.connect(endpoint?, auth?, token?) -> { client, url, origin, profile, embedded,
  * namespace, ... }
@@ -363,24 +382,19 @@ int prim_service_connect(struct call *call, const struct value *args, struct val
     const struct service *service = service_find(call->row->data);
     struct service_target target = {0};
     cleanup_free char *own_url = NULL;
-    struct rest_client *client = mem_alloc(sizeof(*client));
 
     call_service(call, service->name, &target);
-    client->service = service;
-    client->profile = mem_strdup(target.profile);
-    pthread_mutex_init(&client->lock, NULL);
+    struct rest_client *client = rest_client_new(service, target.profile);
     if (set_address(call, client, args, &target, &own_url, err) != 0 ||
         set_auth(call, client, args, &target, err) != 0 ||
         set_transport(call, client, &target, err) != 0) {
-        client_free(client);
+        rest_client_free(client);
         error_wrap(err, "%s.connect", service->name);
         if (err)
             snprintf(err->service, sizeof(err->service), "%s", service->name);
         return -1;
     }
-    value_set_map(out);
-    describe(call, client, &target, out);
-    call_handle_new(call, "service", client, client_free, value_put(out, "client"));
+    rest_client_give(call, client, &target, out);
     return 0;
 }
 

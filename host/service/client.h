@@ -28,12 +28,23 @@ struct service {
 };
 const struct service *service_find(const char *name);
 
+/* For services that find their address by means of their own (k8s_connect.c). */
+struct rest_client;
+struct rest_client *rest_client_new(const struct service *service, const char *profile);
+void rest_client_free(void *client);
+/* Host and port out of the client's URL. */
+void rest_client_set_host(struct rest_client *client);
+/* What connect returns: names, never credentials, and the handle, which owns the client. */
+void rest_client_give(struct call *call, struct rest_client *client,
+                      const struct service_target *target, struct value *out);
+
 enum auth_kind {
     AUTH_NONE,
     AUTH_BEARER,
     AUTH_BASIC,
     AUTH_AZURE_AD,
     AUTH_WORKLOAD_IDENTITY, /* Azure AD with an assertion instead of a secret */
+    AUTH_EXEC,              /* a credential plugin of a kubeconfig */
     AUTH_HEADER
 };
 
@@ -48,6 +59,7 @@ struct auth {
     bool from_script;         /* its Azure authority must be permitted like any other host */
     char *cached;             /* Azure AD token */
     int64_t cached_until;
+    struct value *exec; /* `user.exec` of the kubeconfig */
     const char *origin; /* for messages: "MLFLOW_TRACKING_TOKEN", "mlhost.yaml" */
 };
 

@@ -76,10 +76,3 @@ int prim_k8s_request(struct call *call, const struct value *args, struct value *
                     response.body.len);
     return 0;
 }
-
-/* k8s.connect: see prim_service_connect; kubeconfig files are looked for in k8s_config.c. */
-int prim_k8s_connect(struct call *call, const struct value *args, struct value *out,
-                     struct error *err)
-{
-    return prim_service_connect(call, args, out, err);
-}

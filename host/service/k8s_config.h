@@ -1,0 +1,35 @@
+/*
+ * Who and where, of Kubernetes clients: kubeconfig files by kubectl's rules, the service account of
+ * a pod, credential plugins.
+ * https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+ */
+#ifndef MLHOST_SERVICE_K8S_CONFIG_H
+#define MLHOST_SERVICE_K8S_CONFIG_H
+
+#include "service/client.h"
+
+/* The files of "a:b:c" (or one path), merged: for each name, and for current-context, the first
+ * file that has it counts. Paths in it are absolute afterwards. Files that are not there are left
+ * out; ERR_NOT_FOUND when none is. */
+int k8s_config_load(const char *paths, struct value *out, struct error *err);
+/* Fills address, TLS, credentials and namespace of the context (NULL: the current one) into the
+ * client; *namespace: allocated, or NULL. */
+int k8s_config_use(struct call *call, const struct value *config, const char *context,
+                   struct rest_client *client, char **namespace, struct error *err);
+/* The account that a pod has; false when this is no pod. */
+bool k8s_in_cluster(struct rest_client *client, char **namespace);
+
+/*
+ * A credential plugin (client.authentication.k8s.io v1, v1beta1): what `user.exec` of a kubeconfig
+ * names. The command needs the script's permission `exec`; it runs with the operator's
+ * environment. Fills auth->cached, its end, and the client's certificate where the plugin gives
+ * one.
+ */
+int k8s_exec_credential(struct call *call, struct rest_client *client, struct error *err);
+/* Bytes of a kubeconfig's "-data" key as a file that has no name on any disk; a path that curl can
+ * read. Allocated. */
+char *k8s_data_file(const char *base64, const char *what, struct error *err);
+/* The same of a text. */
+char *k8s_text_file(const char *text, const char *what, struct error *err);
+
+#endif
