@@ -62,7 +62,7 @@ compile() {
 
 # Our C sources, from a clone and from a tarball.
 c_sources() {
-  find host include tests docs -name '*.[ch]' -not -path '*/build*' | sort
+  find host include tests docs tools -name '*.[ch]' -not -path '*/build*' | sort
 }
 
 # need_venv NAME REQUIREMENTS: a Python environment outside the tree, made again when its requirements change.

@@ -10,7 +10,8 @@
  *                   auth: { type: azure_ad, tenant: T, client_id: C, client_secret: { env: S },
  * scope: api://kf/.default } } k8s: { kubeconfig: kube.yaml, context: prod } (or url, auth, ca,
  * client_cert, client_key, namespace) seldon: { ingress: https://models.acme.example, gateway:
- * istio, host: NAME, namespaces: { qa: QA, prod: PROD } } permissions: { read: [..], write: [..], net: [..], exec: [..], env:
+ * istio, host: NAME, namespaces: { qa: QA, prod: PROD } } permissions: { read: [..], write: [..],
+ * net: [..], exec: [..], env:
  * [..] }   # upper bound for scripts jobs: 4
  *
  * The profile `local` needs no entry: its services are in the program. A service that a named

@@ -1,7 +1,8 @@
 /*
- * The private modules (mlhost-io.so, mlhost-serve.so, mlhost-model.so, mlhost-edit.so): found in the folder
- * MLHOST_MODULE_PATH, beside the program, in ../lib/mlhost (any multiarch lib folder), or where the
- * build was told to install; loaded on first use, never unloaded. serve brings io along.
+ * The private modules (mlhost-io.so, mlhost-serve.so, mlhost-model.so, mlhost-edit.so): found in
+ * the folder MLHOST_MODULE_PATH, beside the program, in ../lib/mlhost (any multiarch lib folder),
+ * or where the build was told to install; loaded on first use, never unloaded. serve brings io
+ * along.
  */
 #ifndef MLHOST_BASE_MODULE_H
 #define MLHOST_BASE_MODULE_H

@@ -89,7 +89,7 @@ static bool load_file(lua_State *L, const char *path)
         lua_pop(L, 1);
         return false;
     }
-    if (luaL_loadbufferx(L, file->text, file->len, chunk, "t") != LUA_OK)
+    if (luaL_loadbufferx(L, file->code, file->len, chunk, "b") != LUA_OK)
         lua_error(L);
     lua_replace(L, -2);
     return true;

@@ -1,4 +1,4 @@
-/* The files under lua/, compiled into the program as text (tools/embed.cmake writes the table). */
+/* The files under lua/, compiled into the program as bytecode (tools/embed.c writes the table). */
 #ifndef MLHOST_VM_EMBEDDED_H
 #define MLHOST_VM_EMBEDDED_H
 
@@ -6,7 +6,7 @@
 
 struct embedded_file {
     const char *path; /* below lua/, e.g. "kubeflow/init.lua" */
-    const char *text;
+    const char *code;
     size_t len;
 };
 extern const struct embedded_file embedded_files[];

@@ -55,7 +55,7 @@ static void load_from_broker(lua_State *L, const char *name, bool builtin)
 static void load_embedded(lua_State *L, const struct embedded_file *file)
 {
     lua_pushfstring(L, "@mlhost/%s", file->path);
-    if (vm_load_text(L, file->text, file->len, lua_tostring(L, -1)) != LUA_OK)
+    if (luaL_loadbufferx(L, file->code, file->len, lua_tostring(L, -1), "b") != LUA_OK)
         lua_error(L);
     lua_remove(L, -2);
 }
