@@ -28,10 +28,17 @@ local SECTIONS = {
     KF .. "placeholder.lua", KF .. "dsl.lua", KF .. "task.lua", KF .. "platform.lua", KF .. "volume.lua", KF .. "package.lua",
     KF .. "client.lua",
   } },
-  { name = "mlflow", files = { "mlflow/init.lua", "mlflow/registry.lua" } }, { name = "azdo", files = { "azdo/init.lua" } },
+  { name = "mlflow", files = { "mlflow/init.lua", "mlflow/registry.lua" } }, { name = "azdo", files = {
+    "azdo/init.lua", "azdo/connection.lua", "azdo/builds.lua", "azdo/pulls.lua", "azdo/tests.lua", "azdo/task.lua",
+  } },
   { name = "azureml", files = { "azureml/init.lua" } }, { name = "databricks", files = { "databricks/init.lua" } },
+  { name = "k8s", files = { "k8s/init.lua" } },
+  { name = "seldon", files = {
+    "seldon/init.lua", "seldon/deployment.lua", "seldon/predict.lua", "seldon/load.lua", "seldon/core2.lua",
+  } },
   { name = "lint", files = { "lint/init.lua" } },
   { name = "component", title = "A component's file", closed = true, files = { "component/init.lua" } },
+  { name = "model", title = "A model's file", closed = true, files = { "model/init.lua" } },
   { name = "test", files = { "test.lua" } },
 }
 

@@ -83,9 +83,9 @@ function core2.is(object) return object.apiVersion == VERSION and KINDS[object.k
 
 -- ---- what the CRDs and the scheduler refuse ----
 
-local RULES = {}
+local rules = {}
 
-function RULES.Model(spec, add)
+function rules.Model(spec, add)
   if spec.explainer and spec.llm then add("spec", "explainer and llm exclude each other") end
   if not spec.storageUri and not spec.explainer and not spec.llm then add("spec.storageUri", "is required") end
   for _, key in ipairs { "replicas", "minReplicas", "maxReplicas" } do
@@ -101,11 +101,11 @@ function RULES.Model(spec, add)
   end
 end
 
-function RULES.Server(spec, add)
+function rules.Server(spec, add)
   if type(spec.serverConfig) ~= "string" then add("spec.serverConfig", "is required: mlserver, triton, or one of your own") end
 end
 
-function RULES.Pipeline(spec, add)
+function rules.Pipeline(spec, add)
   local steps = type(spec.steps) == "table" and spec.steps or {}
   if #steps == 0 then add("spec.steps", "at least one step is needed") end
   local known = {}
@@ -132,7 +132,7 @@ function RULES.Pipeline(spec, add)
   end
 end
 
-function RULES.Experiment(spec, add)
+function rules.Experiment(spec, add)
   local candidates = type(spec.candidates) == "table" and spec.candidates or {}
   if #candidates == 0 then add("spec.candidates", "at least one candidate is needed") end
   local default_there = spec.default == nil
@@ -159,7 +159,7 @@ function core2.validate(object)
   if type(object.spec) ~= "table" then
     add("spec", "is required")
   else
-    RULES[object.kind](object.spec, add)
+    rules[object.kind](object.spec, add)
   end
   return list
 end

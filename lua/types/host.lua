@@ -7,8 +7,28 @@
 ---@class host
 local host = {}
 
+---@class host.approval
+host.approval = {}
+
+---a person's yes: asked at the terminal, or given before with --approve NAME
+---@param name string
+---@param question string
+---@param timeout? string|number # duration
+---@return table answer
+---@overload fun(args: { name: string, question: string, timeout?: string|number }): table
+function host.approval.ask(name, question, timeout) end
+
 ---@class host.azdo
 host.azdo = {}
+
+---results of a test run
+---@param client mlhost.Handle # service
+---@param project string
+---@param run_id integer # int
+---@param results any[] # array
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, run_id: integer, results: any[] }): table
+function host.azdo.add_test_results(client, project, run_id, results) end
 
 ---a client for Azure DevOps: SYSTEM_COLLECTIONURI with SYSTEM_ACCESSTOKEN, or the profile's
 ---@param endpoint? string
@@ -18,6 +38,32 @@ host.azdo = {}
 ---@overload fun(args: { endpoint?: string, auth?: table, token?: string|mlhost.Handle }): table
 function host.azdo.connect(endpoint, auth, token) end
 
+---a test run
+---@param client mlhost.Handle # service
+---@param project string
+---@param run table # map
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, run: table }): table
+function host.azdo.create_test_run(client, project, run) end
+
+---start a comment thread
+---@param client mlhost.Handle # service
+---@param project string
+---@param repository string
+---@param pull integer # int
+---@param thread table # map
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, repository: string, pull: integer, thread: table }): table
+function host.azdo.create_thread(client, project, repository, pull, thread) end
+
+---a file that the service names by an address of its own, e.g. an artifact as zip
+---@param client mlhost.Handle # service
+---@param url string
+---@param to string # path
+---@return table bytes
+---@overload fun(args: { client: mlhost.Handle, url: string, to: string }): table
+function host.azdo.download(client, url, to) end
+
 ---a run of a pipeline
 ---@param client mlhost.Handle # service
 ---@param project string
@@ -26,6 +72,50 @@ function host.azdo.connect(endpoint, auth, token) end
 ---@return table reply
 ---@overload fun(args: { client: mlhost.Handle, project: string, pipeline_id: integer, run_id: integer }): table
 function host.azdo.get_pipeline_run(client, project, pipeline_id, run_id) end
+
+---stages, jobs and tasks of a build with their issues
+---@param client mlhost.Handle # service
+---@param project string
+---@param build_id integer # int
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, build_id: integer }): table
+function host.azdo.get_timeline(client, project, build_id) end
+
+---approvals of the project's pipelines
+---@param client mlhost.Handle # service
+---@param project string
+---@param state? string
+---@param user? string
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, state?: string, user?: string }): table
+function host.azdo.list_approvals(client, project, state, user) end
+
+---the artifacts of a build, or one by name
+---@param client mlhost.Handle # service
+---@param project string
+---@param build_id integer # int
+---@param name? string
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, build_id: integer, name?: string }): table
+function host.azdo.list_artifacts(client, project, build_id, name) end
+
+---the statuses of a pull request
+---@param client mlhost.Handle # service
+---@param project string
+---@param repository string
+---@param pull integer # int
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, repository: string, pull: integer }): table
+function host.azdo.list_pull_statuses(client, project, repository, pull) end
+
+---the comment threads of a pull request
+---@param client mlhost.Handle # service
+---@param project string
+---@param repository string
+---@param pull integer # int
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, repository: string, pull: integer }): table
+function host.azdo.list_threads(client, project, repository, pull) end
 
 ---append to a log
 ---@param client mlhost.Handle # service
@@ -48,7 +138,7 @@ function host.azdo.plan_append_log(client, project_id, hub, plan_id, log_id, tex
 ---@overload fun(args: { client: mlhost.Handle, project_id: string, hub: string, plan_id: string, path: string }): table
 function host.azdo.plan_create_log(client, project_id, hub, plan_id, path) end
 
----TaskStarted or TaskCompleted of a waiting task
+---TaskAssigned, TaskStarted or TaskCompleted of a waiting task
 ---@param client mlhost.Handle # service
 ---@param project_id string
 ---@param hub string
@@ -94,6 +184,65 @@ function host.azdo.plan_update_records(client, project_id, hub, plan_id, timelin
 ---@return table reply
 ---@overload fun(args: { client: mlhost.Handle, project: string, pipeline_id: integer, run: table }): table
 function host.azdo.run_pipeline(client, project, pipeline_id, run) end
+
+---a status of a pull request
+---@param client mlhost.Handle # service
+---@param project string
+---@param repository string
+---@param pull integer # int
+---@param status table # map
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, repository: string, pull: integer, status: table }): table
+function host.azdo.set_pull_status(client, project, repository, pull, status) end
+
+---approve or reject: { approvalId, status, comment }
+---@param client mlhost.Handle # service
+---@param project string
+---@param approvals any[] # array
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, approvals: any[] }): table
+function host.azdo.update_approvals(client, project, approvals) end
+
+---change a build; status cancelling ends it
+---@param client mlhost.Handle # service
+---@param project string
+---@param build_id integer # int
+---@param status string
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, build_id: integer, status: string }): table
+function host.azdo.update_build(client, project, build_id, status) end
+
+---change a comment's text
+---@param client mlhost.Handle # service
+---@param project string
+---@param repository string
+---@param pull integer # int
+---@param thread integer # int
+---@param comment integer # int
+---@param content string
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, repository: string, pull: integer, thread: integer, comment: integer, content: string }): table
+function host.azdo.update_comment(client, project, repository, pull, thread, comment, content) end
+
+---end a test run: Completed or Aborted
+---@param client mlhost.Handle # service
+---@param project string
+---@param run_id integer # int
+---@param state string
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, run_id: integer, state: string }): table
+function host.azdo.update_test_run(client, project, run_id, state) end
+
+---open or close a thread
+---@param client mlhost.Handle # service
+---@param project string
+---@param repository string
+---@param pull integer # int
+---@param thread integer # int
+---@param status string
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, project: string, repository: string, pull: integer, thread: integer, status: string }): table
+function host.azdo.update_thread(client, project, repository, pull, thread, status) end
 
 ---@class host.azureml
 host.azureml = {}
@@ -404,6 +553,53 @@ host.http = {}
 ---@return table reply
 ---@overload fun(args: { url: string, method?: string, headers?: table, bearer?: string|mlhost.Handle, body?: string|mlhost.Handle, from?: string, to?: string, limit?: integer, timeout?: string|number, follow?: boolean, retry?: boolean, check?: boolean }): table
 function host.http.request(url, method, headers, bearer, body, from, to, limit, timeout, follow, retry, check) end
+
+---@class host.k8s
+host.k8s = {}
+
+---a client for a Kubernetes API: the profile's, a kubeconfig's, the pod's own or the embedded one
+---@param endpoint? string
+---@param kubeconfig? string # path
+---@param context? string
+---@param namespace? string
+---@param auth? table # map
+---@param token? string|mlhost.Handle # secret
+---@return table client
+---@overload fun(args: { endpoint?: string, kubeconfig?: string, context?: string, namespace?: string, auth?: table, token?: string|mlhost.Handle }): table
+function host.k8s.connect(endpoint, kubeconfig, context, namespace, auth, token) end
+
+---one request to the Kubernetes API
+---@param client mlhost.Handle # service
+---@param method string
+---@param path string
+---@param body? any
+---@param content_type? string
+---@param accept? string
+---@param limit? integer # int
+---@param timeout? string|number # duration
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, method: string, path: string, body?: any, content_type?: string, accept?: string, limit?: integer, timeout?: string|number }): table
+function host.k8s.request(client, method, path, body, content_type, accept, limit, timeout) end
+
+---ends a watch
+---@param watch mlhost.Handle # k8s_watch
+---@return table done
+---@overload fun(args: { watch: mlhost.Handle }): table
+function host.k8s.watch_close(watch) end
+
+---what has come; waits for the first of them, for so long at most
+---@param watch mlhost.Handle # k8s_watch
+---@param wait string|number # duration
+---@return table events
+---@overload fun(args: { watch: mlhost.Handle, wait: string|number }): table
+function host.k8s.watch_next(watch, wait) end
+
+---a stream of events; path says of what, and from which resourceVersion
+---@param client mlhost.Handle # service
+---@param path string
+---@return table watch
+---@overload fun(args: { client: mlhost.Handle, path: string }): table
+function host.k8s.watch_open(client, path) end
 
 ---@class host.kubeflow
 host.kubeflow = {}
@@ -1076,6 +1272,15 @@ function host.registry.tags(repository) end
 ---@overload fun(args: { ref: string, to: string }): table
 function host.registry.unpack(ref, to) end
 
+---@class host.runs
+host.runs = {}
+
+---the newest run of a pipeline in this workspace that ended well, with its outputs
+---@param pipeline string
+---@return table? run
+---@overload fun(args: { pipeline: string }): table?
+function host.runs.latest(pipeline) end
+
 ---@class host.secret
 host.secret = {}
 
@@ -1091,6 +1296,49 @@ function host.secret.format(format, values) end
 ---@return mlhost.Handle? handle
 ---@overload fun(args: { name: string }): mlhost.Handle?
 function host.secret.get(name) end
+
+---@class host.seldon
+host.seldon = {}
+
+---a client for Seldon's ingress: SELDON_INGRESS, the profile's, or an endpoint
+---@param endpoint? string
+---@param auth? table # map
+---@param token? string|mlhost.Handle # secret
+---@return table client
+---@overload fun(args: { endpoint?: string, auth?: table, token?: string|mlhost.Handle }): table
+function host.seldon.connect(endpoint, auth, token) end
+
+---send load and measure latency, throughput and errors
+---@param client mlhost.Handle # service
+---@param path string
+---@param method? string
+---@param headers? table # map
+---@param bodies? any[] # array
+---@param content_type? string
+---@param count? integer # int
+---@param duration? string|number # duration
+---@param concurrency? integer # int
+---@param rate? number
+---@param request_timeout? string|number # duration
+---@param group_by? string
+---@param max_reply? integer # int
+---@param max_errors? integer # int
+---@return table result
+---@overload fun(args: { client: mlhost.Handle, path: string, method?: string, headers?: table, bodies?: any[], content_type?: string, count?: integer, duration?: string|number, concurrency?: integer, rate?: number, request_timeout?: string|number, group_by?: string, max_reply?: integer, max_errors?: integer }): table
+function host.seldon.load(client, path, method, headers, bodies, content_type, count, duration, concurrency, rate, request_timeout, group_by, max_reply, max_errors) end
+
+---one request to a model; any HTTP status is a reply
+---@param client mlhost.Handle # service
+---@param method string
+---@param path string
+---@param headers? table # map
+---@param body? any
+---@param content_type? string
+---@param timeout? string|number # duration
+---@param limit? integer # int
+---@return table reply
+---@overload fun(args: { client: mlhost.Handle, method: string, path: string, headers?: table, body?: any, content_type?: string, timeout?: string|number, limit?: integer }): table
+function host.seldon.request(client, method, path, headers, body, content_type, timeout, limit) end
 
 ---@class host.service
 host.service = {}
