@@ -116,6 +116,10 @@ run(["run", "kubeflow.lua"], 0, "greeter\tSUCCEEDED", "greeter-2\tSUCCEEDED", "2
 result("the run's state", output_of("run")["state"] == "SUCCEEDED", str(output_of("run")))
 run(["run", "mlflow.lua"], 0)
 result("the model", output_of("log") == {"version": "1", "loss": 1 / 3, "runs": 1}, str(output_of("log")))
+run(["run", "deploy.lua"], 0, "10 %: p95", "100 %: p95")
+result("the rollout", {k: output_of("deploy")[k] for k in ("before", "after")} == {"before": 42, "after": 63}, str(output_of("deploy")))
+run(["serve", "--status"], 0, "Available", "/seldon/demo/doubler/")
+run(["serve", "--stop"], 0, "stopped")
 run(["test", "tests", "--junit", "tests.xml"], 0, "2 passed")
 write("tests/test_services.lua", '''local t, mlflow = require "test", require "mlflow"
 t.case("the embedded services", function() t.eq(mlflow.connect():experiment("demo").name, "demo") end)
