@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/value.h"
 
 #define DEFAULT_BYTES (64u << 20)
@@ -128,6 +129,14 @@ static void put_text(const char *text, size_t len, struct buf *out)
     buf_putc(out, '"');
 }
 
+static void put_int(int64_t i, struct buf *out)
+{
+    char text[NUMBER_ROOM];
+    size_t len = int_print(i, text);
+
+    buf_append(out, text, len);
+}
+
 static void put_real(double d, struct buf *out)
 {
     if (!isfinite(d)) {
@@ -135,17 +144,11 @@ static void put_real(double d, struct buf *out)
         buf_puts(out, isnan(d) ? "\"NaN\"" : d > 0 ? "\"Infinity\"" : "\"-Infinity\"");
         return;
     }
-    for (int digits = 15; digits <= 17; digits++) {
-        char text[40];
-        snprintf(text, sizeof text, "%.*g", digits, d);
-        double back = strtod(text, NULL);
-        if (memcmp(&back, &d, sizeof d) == 0 || digits == 17) {
-            buf_puts(out, text);
-            if (!strpbrk(text, ".eE"))
-                buf_puts(out, ".0");
-            return;
-        }
-    }
+    char text[NUMBER_ROOM];
+    size_t len = real_print(d, text);
+    buf_append(out, text, len);
+    if (!strpbrk(text, ".e"))
+        buf_puts(out, ".0");
 }
 
 static int by_key(const void *a, const void *b)
@@ -199,7 +202,7 @@ static void write_json(const struct value *v, unsigned flags, int depth, struct 
         buf_puts(out, v->as.boolean ? "true" : "false");
         break;
     case VALUE_INT:
-        buf_printf(out, "%lld", (long long)v->as.integer);
+        put_int(v->as.integer, out);
         break;
     case VALUE_REAL:
         put_real(v->as.real, out);
