@@ -6,6 +6,8 @@ import sys
 import tempfile
 import time
 
+import serve
+
 MLHOST = os.environ["MLHOST"]
 KFP_PYTHON = os.path.join(os.environ["MLHOST_VENVS"], "venv-kfp/bin/python")
 SCRIPTS = "tests/bench/scripts/"
@@ -81,7 +83,17 @@ def memory(state):
     row("memory: host in a run of ci.lua", peak / 1024, "the aim, 32 MiB", 32, unit="MiB", scale=1)
 
 
-GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory}
+def serving(_):
+    def compared(name, ours, peer_name, peer, unit, scale, more_is_better):
+        # `row` tells what took less; of rates it is the inverse that counts
+        ratio = ours / peer if more_is_better else peer / ours
+        print(f"{name:<34} {ours * scale:>10.2f} {unit:<4} {peer_name:<28} {peer * scale:>10.2f} {unit:<4} {ratio:>9.2f} "
+              f"{'x of peer' if more_is_better else 'x faster'}", flush=True)
+
+    serve.bench(compared)
+
+
+GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory, "serve": serving}
 
 
 def main():
