@@ -14,7 +14,7 @@ local NODE = {
 }
 local PREDICTOR = {
   "replicas", "traffic", "shadow", "annotations", "labels", "explainer", "hpa", "graph", "engine", "image_pull_secrets",
-  "node_selector", "tolerations", "volumes", "ssl", "progress_deadline",
+  "node_selector", "tolerations", "volumes", "ssl", "progress_deadline", "node",
 }
 local TOP = { "namespace", "protocol", "transport", "server_type", "predictors", "deployment_annotations", "deployment_labels" }
 
@@ -150,6 +150,7 @@ end
 ---@private
 function deployment.predictor(name, options, what)
   what = what or ("predictor '%s'"):format(name)
+  check_keys(what, options, ALLOWED.predictor)
   local node = options.graph or options
   if options.graph then check_keys(what .. ".graph", options.graph, ALLOWED.node) end
   local containers, root = {}, {}

@@ -12,13 +12,16 @@ local core2 = require "seldon.core2"
 local deployments = require "seldon.deployment"
 local history = require "seldon.history"
 local host = require "host"
+local json = require "json"
 local k8s = require "k8s"
 local load = require "seldon.load"
 local predict = require "seldon.predict"
+local release = require "seldon.release"
 local rollout = require "seldon.rollout"
 local validate = require "seldon.validate"
 local vm = require "vm"
 local wait = require "seldon.wait"
+local wanted = require "seldon.wanted"
 
 local seldon = {
   deployment = deployments.deployment, from_yaml = deployments.from_yaml, client = predict.client, load_test = load.load_test,
@@ -78,33 +81,69 @@ end
 local function mark(object)
   if not object then return "" end
   local meta = object.metadata
-  local notes = {}
-  for key, value in pairs(meta.annotations or {}) do notes[#notes + 1] = key .. "=" .. tostring(value) end
-  table.sort(notes)
-  return ("%s/%s/%s"):format(meta.uid, meta.generation, table.concat(notes, ";"))
+  return ("%s/%s/%s%s"):format(meta.uid, meta.generation, json.encode(meta.annotations or {}), json.encode(meta.labels or {}))
 end
 
---- Applies, remembers what was sent, and tells whether that changed anything.
+--- The Deployments of predictors whose pods a write has changed, and their generations: they are of the spec before until the
+--- operator has been at them.
+local function touched(before, after, there)
+  local changed, stale = {}, {}
+  for _, predictor in ipairs(after.spec.predictors) do
+    local old = rollout.find(before, predictor.name)
+    changed[predictor.name] = old ~= nil and not history.same(old.componentSpecs or {}, predictor.componentSpecs or {})
+  end
+  for _, deployment in ipairs(there) do
+    if changed[wanted.owner(after, deployment)] then stale[deployment.metadata.name] = deployment.metadata.generation end
+  end
+  return stale
+end
+
+--- Applies, remembers what was sent, and tells whether that changed anything. What others had made is kept as a revision.
 local function send(connection, object, options)
   local name, namespace = object.metadata.name, object.metadata.namespace or connection.namespace
+  local cluster = connection.cluster
   object.metadata.namespace = namespace
   local problems, warnings = seldon.validate(object)
   refuse(object, problems)
   for _, one in ipairs(warnings or {}) do log.warning("%s/%s: %s %s", namespace, name, one.field, one.message) end
-  local before = connection.cluster:get("SeldonDeployment", name, { namespace = namespace })
-  local after = connection.cluster:apply(object, { force = options and options.force, namespace = namespace })
-  history.applied(connection.cluster, namespace, name, object)
-  return deployment_of(connection, after, mark(before) ~= mark(after))
+  local before = cluster:get("SeldonDeployment", name, { namespace = namespace })
+  local there = before and cluster:list("Deployment", { namespace = namespace, labels = "seldon-deployment-id=" .. name })
+  local after = cluster:apply(object, { force = options and options.force, namespace = namespace })
+  history.update(cluster, after, function(state)
+    if before and not state.applied then
+      history.add(state, release.clean(before), before.status ~= nil and before.status.state == "Available")
+    end
+    state.applied = object
+  end)
+  local deployment = deployment_of(connection, after, mark(before) ~= mark(after))
+  deployment.written = deployment.changed and after.metadata.resourceVersion or nil
+  deployment.stale = deployment.changed and before and touched(before, after, there) or nil
+  return deployment
 end
 
 --- connection:apply(object, { force? }) -> deployment: validated and sent, not waited for
 function Connection:apply(object, options) return send(self, object, options) end
 
---- connection:deploy(object, { timeout = "5m", smoke?, force? }) -> deployment, available
+--- A call that a route which is not there yet may spoil; a few times.
+local function smoke_test(deployment, smoke)
+  for attempt = 1, 3 do
+    local ok, err = try(function()
+      smoke(deployment)
+      return true
+    end)
+    if ok then return end
+    if attempt == 3 or err.status ~= 404 and err.status ~= 503 then error(err, 0) end
+    sleep "1s"
+  end
+end
+
+--- connection:deploy(object, { timeout = "5m", smoke = 3, force? }) -> deployment, available
 ---
 ---   object   of seldon.deployment, seldon.from_yaml, or one of Core 2
----   smoke    function(deployment)  called once it answers; what it raises fails the deployment
----   force    boolean               take fields over that another manager owns
+---   timeout  duration
+---   smoke    integer              how often in a row the ingress must say that it is ready; or
+---            function(deployment) called once it has; what it raises fails the deployment
+---   force    boolean              take fields over that another manager owns
 ---
 --- deployment.changed is false when everything was as it should be. Raises with the pods' reasons and last log lines.
 function Connection:deploy(object, options)
@@ -113,11 +152,13 @@ function Connection:deploy(object, options)
   object = rollout.copy(object)
   local deployment = send(self, object, options)
   local good, err = try(function()
-    deployment:wait { timeout = options.timeout, object = object }
-    if options.smoke then options.smoke(deployment) end
+    deployment:wait {
+      timeout = options.timeout, object = object, answers = type(options.smoke) == "number" and options.smoke or nil,
+    }
+    if type(options.smoke) == "function" then smoke_test(deployment, options.smoke) end
     return true
   end)
-  history.settled(self.cluster, deployment.namespace, deployment.name, object, good or false)
+  release.mark(deployment, object, good or false)
   if not good then error(err, 0) end
   return deployment
 end
@@ -151,19 +192,6 @@ end
 
 -- ---- a deployment ----
 
---- What was sent last; of a deployment that others made, what is there.
-local function sent(deployment)
-  local applied = history.read(deployment.cluster, deployment.namespace, deployment.name).applied
-  if applied then return applied end
-  local live = deployment.cluster:get("SeldonDeployment", deployment.name, { namespace = deployment.namespace })
-  if not live then error(("%s/%s is not there"):format(deployment.namespace, deployment.name), 0) end
-  local meta = live.metadata
-  return {
-    apiVersion = live.apiVersion, kind = live.kind, spec = live.spec,
-    metadata = { name = meta.name, namespace = meta.namespace, annotations = meta.annotations, labels = meta.labels },
-  }
-end
-
 --- deployment:refresh() -> itself, as it is now
 function Deployment:refresh()
   local object = self.cluster:get("SeldonDeployment", self.name, { namespace = self.namespace })
@@ -172,11 +200,12 @@ function Deployment:refresh()
   return self
 end
 
---- deployment:wait{ timeout = "5m" } -> itself, once what was applied is available and the ingress answers
+--- deployment:wait{ timeout = "5m", answers = 3 } -> itself, once what was sent last is available and the ingress answers
 function Deployment:wait(options)
   options = options or {}
-  local object = wait.available(self.cluster, options.object or sent(self), {
-    timeout = options.timeout, client = self.connection.ingress and self:client() or nil,
+  local object = wait.available(self.cluster, options.object or release.sent(self), {
+    timeout = options.timeout, client = self.connection.ingress and self:client() or nil, answers = options.answers,
+    written = self.written, stale = self.stale,
   })
   self.object, self.status = object, object.status or {}
   return self
@@ -199,107 +228,7 @@ function Deployment:predictors()
   return list
 end
 
---- Sends a changed spec and waits for it; `settled`: it is meant to stay.
-local function change(self, object, options, settled)
-  local sent_now = send(self.connection, object, options)
-  self.object, self.changed = sent_now.object, sent_now.changed
-  local good, err = try(self.wait, self, { timeout = options and options.timeout, object = object })
-  if settled then history.settled(self.cluster, self.namespace, self.name, object, good and true or false) end
-  if not good then error(err, 0) end
-  return self
-end
-
---- deployment:canary{ name = "canary", traffic = 10, image | graph ..., timeout? } -> itself: a predictor beside the main one
---- takes a part of the requests; a second call replaces it
-function Deployment:canary(options)
-  local spec = rollout.copy(options)
-  local name, timeout = spec.name or "canary", spec.timeout
-  spec.timeout = nil
-  return change(self, rollout.with(sent(self), name, spec), { timeout = timeout })
-end
-
---- deployment:ab{ name = "b", traffic = 50, ... } -> itself: a canary that is meant to stay
-function Deployment:ab(options)
-  local spec = rollout.copy(options)
-  local name, timeout = spec.name or "b", spec.timeout
-  spec.timeout, spec.traffic = nil, spec.traffic or 50
-  return change(self, rollout.with(sent(self), name, spec), { timeout = timeout }, true)
-end
-
---- deployment:shadow{ name = "shadow", traffic?, ... } -> itself: a predictor that gets copies of requests, its answers
---- dropped; traffic: percent that is mirrored
-function Deployment:shadow(options)
-  local spec = rollout.copy(options)
-  local name, timeout = spec.name or "shadow", spec.timeout
-  spec.timeout, spec.shadow = nil, true
-  return change(self, rollout.with(sent(self), name, spec), { timeout = timeout })
-end
-
---- deployment:traffic{ canary = 50 } -> itself: new weights; the main predictor takes the rest
-function Deployment:traffic(weights, options) return change(self, rollout.weighted(sent(self), weights), options) end
-
---- deployment:promote(name = "canary", { timeout?, annotations? }) -> itself: the main predictor becomes what the canary is,
---- which serves everything until that is done, and goes then
-function Deployment:promote(name, options)
-  options, name = options or {}, name or "canary"
-  local object = rollout.weighted(sent(self), { [name] = 100 })
-  change(self, object, options)
-  object = rollout.replaced(object, name)
-  for key, value in pairs(options.annotations or {}) do
-    object.metadata.annotations = object.metadata.annotations or {}
-    object.metadata.annotations[key] = value
-  end
-  change(self, object, options)
-  return change(self, rollout.without(object, name), options, true)
-end
-
---- deployment:abort(name = "canary", options?) -> itself: the predictor goes, main takes everything
-function Deployment:abort(name, options) return change(self, rollout.without(sent(self), name or "canary"), options) end
-
---- deployment:rollout{ spec, steps = { 10, 50, 100 }, gate?, annotations?, timeout = "5m", name = "canary" } -> itself
----
----   spec   table     of the new version: image, parameters ... as for seldon.deployment
----   steps  list      percent of the requests at each step
----   gate   function(step, deployment)   called at each step; what it raises takes the new version back
----
---- However it fails - a gate, a canary that does not start, the stage's deadline - the old version has all requests again.
-function Deployment:rollout(options)
-  local name, steps = options.name or "canary", options.steps or { 10, 50, 100 }
-  local settings = { timeout = options.timeout }
-  local ok, err = try(function()
-    for i, step in ipairs(steps) do
-      progress(("%s at %d %%"):format(name, step), i, #steps, "steps")
-      if i == 1 then
-        local spec = rollout.copy(options.spec)
-        spec.traffic = step
-        change(self, rollout.with(sent(self), name, spec), settings)
-      else
-        change(self, rollout.weighted(sent(self), { [name] = step }), settings)
-      end
-      if options.gate then options.gate(step, self) end
-    end
-    self:promote(name, { timeout = options.timeout, annotations = options.annotations })
-    return true
-  end)
-  if ok then return self end
-  log.warning("%s/%s: the rollout is taken back: %s", self.namespace, self.name, tostring(err))
-  local back, why = try(self.abort, self, name, settings)
-  if not back then log.error("%s/%s: taking it back failed: %s", self.namespace, self.name, tostring(why)) end
-  error(err, 0)
-end
-
---- deployment:history() -> list of { number, time, good, object }, oldest first
-function Deployment:history() return history.read(self.cluster, self.namespace, self.name).revisions end
-
---- deployment:rollback({ timeout? }) -> itself: the last revision before this one that had become available
-function Deployment:rollback(options)
-  local before = history.before(history.read(self.cluster, self.namespace, self.name))
-  if not before then
-    error(("%s/%s has no earlier revision that was available"):format(self.namespace, self.name), 2)
-  end
-  log.info("%s/%s: back to revision %d of %s", self.namespace, self.name, before.number, before.time)
-  return change(self, before.object, options, true)
-end
+release.extend(Deployment, send)
 
 --- deployment:delete{ wait = true, timeout? }
 function Deployment:delete(options)

@@ -1,59 +1,87 @@
--- Traffic between predictors: canary, shadow, A/B, promotion, and a rollout in steps with gates.
---
--- The order of the writes is what keeps requests from failing, on Istio and Ambassador alike:
---   * a canary is added with weight above 0 (Ambassador drops a weight of 0 and splits evenly: seldon-core issue 4067);
---   * main, the first predictor, always takes the rest;
---   * at promotion the canary serves everything while main is replaced, and goes only when main is there.
+-- Traffic between predictors, as changes of specs: nothing is sent from here. release.lua sends them, in the order that it
+-- describes.
 local deployments = require "seldon.deployment"
+local near = require "seldon.near"
 local vm = require "vm"
 
 local rollout = {}
 
 local function copy(value)
-  if type(value) ~= "table" or value == vm.null then return value end
+  if type(value) ~= "table" then return value end
   local out = {}
   for key, item in pairs(value) do out[key] = copy(item) end
   return vm.is_array(value) and vm.array(out) or out
 end
 rollout.copy = copy
 
-local function find(object, name)
+--- rollout.find(object, name) -> predictor, place; or nil
+function rollout.find(object, name)
   for i, predictor in ipairs(object.spec.predictors) do
     if predictor.name == name then return predictor, i end
   end
 end
 
---- Weights: what is named gets its part, main (the first that is no shadow) the rest.
+--- rollout.main(object) -> the predictor that takes the rest: the first that is no shadow
+function rollout.main(object)
+  for i, predictor in ipairs(object.spec.predictors) do
+    if predictor.shadow ~= true then return predictor, i end
+  end
+  error(("%s has no predictor that answers"):format(object.metadata.name), 0)
+end
+
+local function names_of(object)
+  local names = {}
+  for i, predictor in ipairs(object.spec.predictors) do names[i] = predictor.name end
+  return names
+end
+
+local function other(object, name, what)
+  local predictor, at = rollout.find(object, name)
+  if not predictor then
+    error(("%s: there is no predictor '%s'%s"):format(what, tostring(name), near(name, names_of(object))), 0)
+  end
+  local main = rollout.main(object)
+  if predictor == main then
+    error(("%s: '%s' is the main predictor, which takes what the others leave: name another one"):format(what, name), 0)
+  end
+  return predictor, at
+end
+
+--- Weights: what is named gets its part, main the rest.
 local function weigh(object, weights)
-  local main, rest = nil, 100
+  local main, rest = rollout.main(object), 100
+  for name, weight in pairs(weights) do
+    local predictor = other(object, name, "traffic")
+    if math.type(weight) ~= "integer" or weight < 0 or weight > 100 then
+      error(("traffic: '%s' gets a whole number from 0 to 100, not %s"):format(name, tostring(weight)), 0)
+    end
+    predictor.traffic = weight
+  end
   for _, predictor in ipairs(object.spec.predictors) do
-    if not predictor.shadow then
-      if not main then
-        main = predictor
-      else
-        predictor.traffic = weights[predictor.name] or predictor.traffic or 0
-        rest = rest - predictor.traffic
-      end
+    if predictor ~= main and predictor.shadow ~= true then
+      predictor.traffic = type(predictor.traffic) == "number" and predictor.traffic or 0
+      rest = rest - predictor.traffic
     end
   end
-  for name in pairs(weights) do
-    if not find(object, name) then error(("traffic: there is no predictor '%s'"):format(name), 0) end
-    if main and name == main.name then error(("traffic: '%s' takes the rest; name the others"):format(name), 0) end
-  end
-  if rest < 0 then error(("traffic adds up to %d"):format(100 - rest), 0) end
+  if rest < 0 then error(("traffic: the others have %d of 100: nothing is left for '%s'"):format(100 - rest, main.name), 0) end
   main.traffic = rest
 end
 
---- rollout.with(object, name, options) -> the object with a predictor of that name added or replaced
+--- rollout.with(object, name, options) -> the object with a predictor of that name added, or replaced where it is
+---
+--- Its graph's first node is called as main's, so that a request by the node's name (protocol v2) fits both.
 function rollout.with(object, name, options)
   local out, given = copy(object), copy(options)
+  local main = rollout.main(out)
+  if main.name == name then
+    error(("'%s' is the main predictor: deploy it, or promote another one"):format(name), 0)
+  end
   given.name = nil
+  if not given.graph and not given.node then given.node = main.graph.name end
   local predictor = deployments.predictor(name, given)
-  local _, at = find(out, name)
-  if at == 1 then error(("'%s' is the main predictor: deploy it, or promote another"):format(name), 0) end
+  local _, at = rollout.find(out, name)
   out.spec.predictors[at or #out.spec.predictors + 1] = predictor
-  weigh(out, not predictor.shadow and { [name] = options.traffic or predictor.traffic or 10 } or {})
-  if predictor.shadow then predictor.traffic = options.traffic end
+  weigh(out, not predictor.shadow and { [name] = predictor.traffic or 10 } or {})
   return out
 end
 
@@ -67,26 +95,34 @@ end
 --- rollout.without(object, name) -> the object without that predictor, its part with main
 function rollout.without(object, name)
   local out = copy(object)
-  local _, at = find(out, name)
-  if not at then return out end
-  if at == 1 then error(("'%s' is the main predictor"):format(name), 0) end
+  if not rollout.find(out, name) then return out end
+  local _, at = other(out, name, "remove")
   table.remove(out.spec.predictors, at)
   weigh(out, {})
   return out
 end
 
---- rollout.replaced(object, name) -> the object whose main predictor is what the canary is; the canary keeps serving
-function rollout.replaced(object, name)
+local TAKEN = { "graph", "componentSpecs", "explainer", "svcOrchSpec", "annotations", "labels", "progressDeadlineSeconds" }
+
+--- rollout.replaced(object, name, replicas?) -> the object whose main predictor is what the other one is, weights as they are
+---
+--- Main keeps its replicas when it has more of them: a canary is often a small one. `replicas` overrides.
+function rollout.replaced(object, name, replicas)
   local out = copy(object)
-  local canary = find(out, name)
-  if not canary then error(("there is no predictor '%s' to promote"):format(name), 0) end
-  local main = out.spec.predictors[1]
-  for _, key in ipairs { "graph", "componentSpecs", "replicas", "explainer", "svcOrchSpec", "annotations", "labels" } do
-    main[key] = copy(canary[key])
-  end
+  local canary, main = other(out, name, "promote"), rollout.main(out)
+  for _, key in ipairs(TAKEN) do main[key] = copy(canary[key]) end
+  main.replicas = replicas or math.max(main.replicas or 1, canary.replicas or 1)
   return out
 end
 
-rollout.find = find
+--- rollout.main_of(object, original) -> the object with the main predictor of another state of it, weights as they are
+function rollout.main_of(object, original)
+  local out = copy(object)
+  local main, at = rollout.main(out)
+  local restored = copy((rollout.main(original)))
+  restored.traffic = main.traffic
+  out.spec.predictors[at] = restored
+  return out
+end
 
 return rollout

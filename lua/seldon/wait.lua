@@ -1,127 +1,30 @@
 -- When is a SeldonDeployment really there?
 --
 -- status.observedGeneration is never set, so `state` still speaks of the old spec right after a write; and a rollout that
--- fails over healthy old pods stays Creating for ever. So: the Deployments that carry the label must be those of this spec
--- (images, model URIs and parameters in their templates), observed, updated and available to the last replica; the state must
--- be Available; and the ingress must answer. Everything else is waited for on a watch, until the deadline, which is ours.
-local json = require "json"
+-- fails over healthy old pods stays Creating for ever. So: its Deployments must be those of this spec, observed, updated and
+-- available to the last replica (wanted.lua); then the state must be Available; then the ingress must answer, several times
+-- in a row, since a gateway's routes are written after the pods are ready. Until the deadline, which is ours; sooner when the
+-- operator or a pod of this spec says that it will not come.
 local time = require "time"
+local vm = require "vm"
+local wanted = require "seldon.wanted"
 
 local wait = {}
 
-local ROUTE_ANSWERS = 3 -- in a row: the routes of a gateway are written after the pods are ready
-local EARLY = 3         -- seconds in which a state may still be that of the spec before
+local ROUTE_ANSWERS = 3 -- in a row
+local LOOK = 2          -- seconds after which one looks again though no event came: pods have none of their own here
+local SETTLED = 10      -- seconds after which the operator has seen a write
+local LOG_LINES = 8
 
--- Waiting reasons that do not heal by waiting, and how many restarts a crash needs to be believed.
-local HOPELESS = { ErrImageNeverPull = true, InvalidImageName = true, ErrImagePull = true, ImagePullBackOff = true,
-  CreateContainerConfigError = true, CreateContainerError = true, RunContainerError = true }
-local CRASHES = 3
+local function map(value) return type(value) == "table" and value or {} end
 
-local function list_of(value) return type(value) == "table" and value or {} end
-
---- What the containers of a spec must look like: by node name { image, model_uri, parameters }.
-local function expected(object)
-  local nodes = {}
-  local function walk(node, containers)
-    if type(node) ~= "table" then return end
-    local container = containers[node.name]
-    if container or node.modelUri then
-      nodes[#nodes + 1] = {
-        name = node.name, image = container and container.image, model_uri = node.modelUri, parameters = list_of(node.parameters),
-      }
-    end
-    for _, child in ipairs(list_of(node.children)) do walk(child, containers) end
-  end
-  for _, predictor in ipairs(list_of(object.spec.predictors)) do
-    local containers = {}
-    for _, spec in ipairs(list_of(predictor.componentSpecs)) do
-      for _, container in ipairs(list_of(list_of(spec.spec).containers)) do containers[container.name] = container end
-    end
-    walk(predictor.graph, containers)
-  end
-  return nodes
-end
-
-local function env_of(container, name)
-  for _, one in ipairs(list_of(container.env)) do
-    if one.name == name then return one.value end
-  end
-end
-
---- Does the container run with these parameters? The operator hands them over as JSON in its environment.
-local function has_parameters(container, parameters)
-  if #parameters == 0 then return true end
-  local ok, given = pcall(json.decode, env_of(container, "PREDICTIVE_UNIT_PARAMETERS") or "[]")
-  if not ok then return false end
-  local values = {}
-  for _, one in ipairs(given) do values[one.name] = tostring(one.value) end
-  for _, one in ipairs(parameters) do
-    if values[one.name] ~= tostring(one.value) then return false end
-  end
-  return true
-end
-
-local function carries(deployment, node)
-  local pod = list_of(list_of(list_of(deployment.spec).template).spec)
-  for _, container in ipairs(list_of(pod.containers)) do
-    if container.name == node.name then
-      return (not node.image or container.image == node.image) and has_parameters(container, node.parameters)
-    end
-  end
-  for _, container in ipairs(list_of(pod.initContainers)) do
-    if container.name == node.name .. "-model-initializer" then
-      return not node.model_uri or list_of(container.args)[1] == node.model_uri
-    end
-  end
-  return false
-end
-
---- Why a Deployment is not (yet) as its spec says, or nil.
-local function behind(deployment)
-  local name, status = deployment.metadata.name, list_of(deployment.status)
-  local wanted = list_of(deployment.spec).replicas or 1
-  if (status.observedGeneration or 0) < (deployment.metadata.generation or 1) then return name .. ": not looked at yet" end
-  local updated, available, all = status.updatedReplicas or 0, status.availableReplicas or 0, status.replicas or 0
-  if updated < wanted then return ("%s: %d of %d replicas are of this version"):format(name, updated, wanted) end
-  if all > updated then return ("%s: %d old replicas are still there"):format(name, all - updated) end
-  if available < wanted then return ("%s: %d of %d replicas are available"):format(name, available, wanted) end
-end
-
---- Why the deployment is not there yet, or nil when it is.
----@param object table # what was applied
----@param current table? # the SeldonDeployment as the server has it
----@param deployments table[] # those with its label
-function wait.missing(object, current, deployments)
-  if not current then return "it is not there" end
-  local nodes = expected(object)
-  for _, node in ipairs(nodes) do
-    local found = false
-    for _, deployment in ipairs(deployments) do found = found or carries(deployment, node) end
-    if not found then return ("no Deployment has %s of %s yet"):format(node.name, node.image or node.model_uri or "this spec") end
-  end
-  for _, deployment in ipairs(deployments) do
-    local wanted = false
-    for _, node in ipairs(nodes) do wanted = wanted or carries(deployment, node) end
-    local is_explainer = deployment.metadata.name:find("explainer", 1, true)
-    if not wanted and not is_explainer and #nodes > 0 and list_of(list_of(deployment.metadata).labels)["seldon-app-svc"] == nil
-      and (list_of(deployment.spec).replicas or 1) > 0 then
-      return deployment.metadata.name .. ": an old Deployment is still there"
-    end
-    local why = behind(deployment)
-    if why then return why end
-  end
-  local state = list_of(current.status).state
-  if state ~= "Available" then
-    local description = list_of(current.status).description
-    return ("state %s%s"):format(state or "unknown", description and description ~= "" and ": " .. description or "")
-  end
-end
+local function selector(name) return "seldon-deployment-id=" .. name end
 
 -- ---- why it does not come ----
 
 local function container_line(pod, status)
-  local waiting, ended = list_of(list_of(status.state).waiting), list_of(list_of(status.state).terminated)
-  local last = list_of(list_of(status.lastState).terminated)
+  local waiting, ended = map(map(status.state).waiting), map(map(status.state).terminated)
+  local last = map(map(status.lastState).terminated)
   local words = { ("pod %s, container %s:"):format(pod.metadata.name, status.name) }
   if waiting.reason then words[#words + 1] = waiting.reason .. (waiting.message and " (" .. waiting.message .. ")" or "") end
   for _, done in ipairs { ended, last } do
@@ -136,42 +39,30 @@ local function container_line(pod, status)
   return table.concat(words, " ")
 end
 
-local function statuses(pod)
-  local list = {}
-  for _, key in ipairs { "initContainerStatuses", "containerStatuses" } do
-    for _, one in ipairs(list_of(list_of(pod.status)[key])) do list[#list + 1] = one end
+local function last_lines(cluster, namespace, pod, status)
+  for _, previous in ipairs((status.restartCount or 0) > 0 and { true, false } or { false }) do
+    local text = try(cluster.logs, cluster, pod.metadata.name,
+      { namespace = namespace, container = status.name, tail = LOG_LINES, previous = previous })
+    if type(text) == "string" and text ~= "" then return text end
   end
-  return list
+  return ""
 end
 
-local function selector(name) return "seldon-deployment-id=" .. name end
-
---- wait.hopeless(pods) -> a reason that no waiting heals, or nil
-function wait.hopeless(pods)
-  for _, pod in ipairs(pods) do
-    for _, status in ipairs(statuses(pod)) do
-      local reason = list_of(list_of(status.state).waiting).reason
-      if HOPELESS[reason] or reason == "CrashLoopBackOff" and (status.restartCount or 0) >= CRASHES then
-        return container_line(pod, status)
-      end
-    end
-  end
-end
-
---- wait.reasons(cluster, namespace, name) -> text: what pods, logs and events say
+--- wait.reasons(cluster, namespace, name) -> text: what containers, their last log lines and events say of pods that are not
+--- ready
 function wait.reasons(cluster, namespace, name)
   local lines = {}
   for _, pod in ipairs(cluster:list("Pod", { namespace = namespace, labels = selector(name) })) do
-    for _, status in ipairs(statuses(pod)) do
-      if not status.ready then
+    local unready = false
+    for _, status in ipairs(wanted.statuses(pod)) do
+      local done = map(map(status.state).terminated)
+      if not status.ready and done.exitCode ~= 0 then
+        unready = true
         lines[#lines + 1] = container_line(pod, status)
-        local crashed = (status.restartCount or 0) > 0
-        local text = try(cluster.logs, cluster, pod.metadata.name,
-          { namespace = namespace, container = status.name, tail = 8, previous = crashed })
-        for line in (text or ""):gmatch "[^\n]+" do lines[#lines + 1] = "  | " .. line end
+        for line in last_lines(cluster, namespace, pod, status):gmatch "[^\n]+" do lines[#lines + 1] = "  | " .. line end
       end
     end
-    for _, event in ipairs(try(cluster.events, cluster, pod) or {}) do
+    for _, event in ipairs(unready and try(cluster.events, cluster, pod) or {}) do
       if event.type == "Warning" then
         lines[#lines + 1] = ("event %s: %s"):format(event.reason or "?", event.message or "")
       end
@@ -182,62 +73,110 @@ end
 
 -- ---- waiting ----
 
---- The ingress answers for the deployment: so many times in a row.
-local function route_answers(client, deadline)
+local function seconds(timeout)
+  timeout = timeout or "5m"
+  return type(timeout) == "number" and timeout or time.duration(timeout)
+end
+
+--- Has the ingress answered often enough in a row? Else what it says instead.
+local function route_answers(client, times, deadline)
   local row = 0
-  while row < ROUTE_ANSWERS do
+  while row < times do
     local ok, err = try(client.ready, client)
-    if ok then
-      row = row + 1
-    elseif time.now() >= deadline then
-      return false, err
-    else
-      row = 0
+    row = ok and row + 1 or 0
+    if not ok then
+      if time.now() >= deadline then return false, err end
       sleep "500ms"
     end
   end
   return true
 end
 
---- wait.available(cluster, object, { timeout, client?, started }) -> the SeldonDeployment as it is then
----   client  of the ingress; nil: the ingress is not asked
+local function seen(cluster, object)
+  local meta = object.metadata
+  local namespace = meta.namespace or cluster.namespace
+  local deployments, version = cluster:list("Deployment", { namespace = namespace, labels = selector(meta.name) })
+  return cluster:get("SeldonDeployment", meta.name, { namespace = namespace }), deployments, version
+end
+
+--- Whatever happens next to its Deployments or, when those are as they should be, to it; LOOK seconds at most.
+local function next_event(cluster, object, current, version, deadline)
+  local meta = object.metadata
+  local namespace = meta.namespace or cluster.namespace
+  local options = { namespace = namespace, timeout = math.max(0.1, math.min(LOOK, deadline - time.now())) }
+  local kind = "Deployment"
+  if version then
+    options.labels, options.resource_version = selector(meta.name), version
+  else
+    kind, options.name, options.resource_version = "SeldonDeployment", meta.name, map(map(current).metadata).resourceVersion
+  end
+  for _ in cluster:watch(kind, options) do -- luacheck: ignore 512
+    break
+  end
+end
+
+local function give_up(cluster, object, why, code)
+  local meta = object.metadata
+  local namespace = meta.namespace or cluster.namespace
+  local reasons = try(wait.reasons, cluster, namespace, meta.name) or ""
+  error(vm.new_error {
+    service = "seldon", code = code, message = ("%s/%s %s%s"):format(namespace, meta.name, why,
+      reasons ~= "" and "\n" .. reasons or ""),
+    hint = code == "timeout" and "raise timeout when the model only needs more time to load" or nil,
+  }, 0)
+end
+
+--- A Deployment that a write has changed, and the operator has not touched yet; nobody waits long for that, since what was
+--- changed may come to the same.
+local function untouched(deployments, stale)
+  for _, one in ipairs(deployments) do
+    if stale[one.metadata.name] == one.metadata.generation then return one.metadata.name .. ": is that of the spec before" end
+  end
+end
+
+--- wait.available(cluster, object, options) -> the SeldonDeployment as it is then
+---   timeout  duration  default "5m"
+---   client   table?    of the ingress; nil: the ingress is not asked
+---   answers  integer?  how often in a row the ingress must answer; default 3
+---   written  string?   resourceVersion of the write that is waited for
+---   stale    table?    Deployments that the write has changed: their generations before it, by name
+---   only     string?   name of the one predictor that matters; neither the state nor the others do
+--- Raises code "timeout" or "failed", with the pods' reasons and last log lines.
 function wait.available(cluster, object, options)
   local meta = object.metadata
-  local namespace, name = meta.namespace or cluster.namespace, meta.name
-  local begun = time.now()
-  local deadline = begun + (type(options.timeout) == "number" and options.timeout or time.duration(options.timeout or "5m"))
+  local label = ("%s/%s"):format(meta.namespace or cluster.namespace, meta.name)
+  local begun, since = time.now(), {}
+  local deadline = begun + seconds(options.timeout)
   local said
   while true do
-    local current = cluster:get("SeldonDeployment", name, { namespace = namespace })
-    local deployments, version = cluster:list("Deployment", { namespace = namespace, labels = selector(name) })
-    local missing = wait.missing(object, current, deployments)
+    local current, deployments, version = seen(cluster, object)
+    local missing = wanted.missing(object, current, deployments, options.only)
+    local available, all = wanted.replicas(deployments)
+    progress(label, available, all, "replicas")
+    if not missing and options.stale and time.now() - begun < SETTLED then missing = untouched(deployments, options.stale) end
     if not missing then
       if not options.client then return current end
-      local answered, err = route_answers(options.client, deadline)
+      local answered, err = route_answers(options.client, options.answers or ROUTE_ANSWERS, deadline)
       if answered then return current end
       missing = "the ingress does not answer: " .. tostring(err)
     end
     if missing ~= said then
-      log.info("%s/%s: %s", namespace, name, missing)
+      log.info("%s: %s", label, missing)
       said = missing
     end
     local now = time.now()
-    local status = current and list_of(current.status) or {}
-    local hopeless = status.state == "Failed" and now - begun > EARLY and (status.description or "it has failed")
-      or now - begun > EARLY and wait.hopeless(cluster:list("Pod", { namespace = namespace, labels = selector(name) }))
-    if hopeless or now >= deadline then
-      local reasons = wait.reasons(cluster, namespace, name)
-      error(("%s/%s is not available%s: %s%s"):format(namespace, name,
-        hopeless and "" or (" after %d s"):format(math.floor(now - begun)), hopeless or missing,
-        reasons ~= "" and "\n" .. reasons or ""), 0)
+    local failure = wanted.failed(current, options.written, now - begun)
+    if failure then give_up(cluster, object, "has failed: " .. failure, "failed") end
+    local pods = cluster:list("Pod", { namespace = meta.namespace, labels = selector(meta.name) })
+    local pod, status = wanted.hopeless(object, pods, since, now)
+    if pod then
+      give_up(cluster, object, ("will not come: container %s of predictor '%s' is in %s"):format(status.name,
+        wanted.owner_of_pod(object, pod), status.state.waiting.reason), "failed")
     end
-    -- Whatever happens next to one of them; two seconds at most, since pods and routes change without them.
-    local rest = math.max(0.1, math.min(2, deadline - now))
-    for _ in cluster:watch("Deployment", { -- luacheck: ignore 512
-      namespace = namespace, labels = selector(name), resource_version = version, timeout = rest,
-    }) do
-      break
+    if now >= deadline then
+      give_up(cluster, object, ("is not available after %d s: %s"):format(math.floor(now - begun), missing), "timeout")
     end
+    next_event(cluster, object, current, missing:find("^its state") == nil and version or nil, deadline)
   end
 end
 
