@@ -67,17 +67,40 @@ function binary.unpack(datatype, bytes)
   return values
 end
 
---- binary.pack(datatype, values) -> bytes
+local function refuse(datatype, wanted, value)
+  error(("%s holds %s, not %s"):format(datatype, wanted, type(value) == "string" and "a text" or tostring(value)), 0)
+end
+
+--- A whole number as the datatype can hold it. Those of 64 bits are taken as Lua has them.
+local function whole(datatype, form, size, value)
+  local n = type(value) == "number" and math.tointeger(value)
+  if not n then refuse(datatype, "whole numbers", value) end
+  if size < 8 then
+    local signed = form == "<i" .. size
+    local least = signed and -(1 << size * 8 - 1) or 0
+    local most = signed and -least - 1 or (1 << size * 8) - 1
+    if n < least or n > most then refuse(datatype, ("%d to %d"):format(least, most), value) end
+  end
+  return n
+end
+
+--- binary.pack(datatype, values) -> bytes. Raises when a value is none of the datatype.
 function binary.pack(datatype, values)
   local out = {}
   if datatype == "BYTES" then
     for i, value in ipairs(values) do out[i] = string.pack("<s4", tostring(value)) end
     return table.concat(out)
   end
-  local form = FORMATS[datatype][1]
+  local form, size = FORMATS[datatype][1], FORMATS[datatype][2]
   for i, value in ipairs(values) do
-    if datatype == "FP16" then value = to_half(value) elseif datatype == "BOOL" then value = value and 1 or 0 end
-    if form ~= "<f" and form ~= "<d" then value = math.tointeger(value) or 0 end
+    if datatype == "BOOL" then
+      value = (value and value ~= 0) and 1 or 0
+    elseif datatype == "FP16" or form == "<f" or form == "<d" then
+      if type(value) ~= "number" then refuse(datatype, "numbers", value) end
+      if datatype == "FP16" then value = to_half(value) end
+    else
+      value = whole(datatype, form, size, value)
+    end
     out[i] = string.pack(form, value)
   end
   return table.concat(out)

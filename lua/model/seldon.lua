@@ -4,6 +4,7 @@
 local base64 = require "model.base64"
 local json = require "json"
 local tensor = require "model.tensor"
+local tftensor = require "model.tftensor"
 local vm = require "vm"
 
 local seldon = {}
@@ -90,23 +91,6 @@ local function message_of(frame)
   return message
 end
 
--- tftensor: the fields of TensorFlow's TensorProto that hold values
-local TF_VALUES = { "doubleVal", "floatVal", "intVal", "int64Val", "boolVal", "double_val", "float_val", "int_val", "int64_val" }
-
-local function from_tftensor(tf)
-  local dims = tf.tensorShape or tf.tensor_shape or {}
-  local shape = {}
-  for i, dim in ipairs(dims.dim or {}) do shape[i] = math.tointeger(tonumber(dim.size)) end
-  for _, key in ipairs(TF_VALUES) do
-    if tf[key] then
-      local values = {}
-      for i, value in ipairs(tf[key]) do values[i] = tonumber(value) or value end
-      return tensor.nest(values, shape)
-    end
-  end
-  return nil, "a tftensor holds its values in doubleVal, floatVal, intVal, int64Val or boolVal"
-end
-
 --- What a message carries: x, the kind of its data, the names.
 local function content(message)
   local data = message.data
@@ -119,9 +103,9 @@ local function content(message)
       return x, "tensor", data.names
     end
     if type(data.tftensor) == "table" then
-      local x, err = from_tftensor(data.tftensor)
-      if not x then bad("data.tftensor: %s", err) end
-      return x, "tftensor", data.names
+      local values, shape = tftensor.decode(data.tftensor)
+      if not values then bad("data.tftensor: %s", shape) end
+      return tensor.nest(values, shape), "tftensor", data.names
     end
     bad "data holds none of ndarray, tensor, tftensor"
   end
@@ -149,12 +133,6 @@ local function class_names(server, y)
   return list
 end
 
-local function to_tftensor(values, shape)
-  local dims = {}
-  for i, n in ipairs(shape) do dims[i] = { size = tostring(n) } end
-  return { dtype = "DT_DOUBLE", tensorShape = { dim = vm.array(dims) }, doubleVal = vm.array(values) }
-end
-
 --- Puts y into a message, in the kind of data that the request had where that can hold it.
 local function put(message, server, y, kind, names)
   if type(y) == "string" then
@@ -166,7 +144,7 @@ local function put(message, server, y, kind, names)
       local values, shape = tensor.flatten(y)
       if not values then error("the model's answer is ragged: its rows are of different lengths", 0) end
       if kind == "tftensor" then
-        data.tftensor = to_tftensor(values, shape)
+        data.tftensor = tftensor.encode(values, shape)
       else
         data.tensor = { shape = vm.array(shape), values = vm.array(values) }
       end
