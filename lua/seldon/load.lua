@@ -42,6 +42,11 @@ local function of_data(client, options)
   for i, data in ipairs(options.data) do
     local request = client:request_for(data, { kind = options.kind, names = options.names })
     first = first or request
+    for name, value in pairs(request.headers) do
+      if first.headers[name] ~= value then
+        error("seldon.load_test: binary payloads must be of one shape and datatype, since one load has one set of headers", 3)
+      end
+    end
     bodies[i] = request.body
   end
   return first, bodies

@@ -1,7 +1,9 @@
 -- SeldonMessage for those who call: values in, values out.
 -- https://docs.seldon.io/projects/seldon-core/en/latest/reference/apis/external-prediction.html
 local base64 = require "model.base64"
+local json = require "json"
 local tensor = require "model.tensor"
+local tftensor = require "model.tftensor"
 local vm = require "vm"
 
 local message = {}
@@ -22,11 +24,7 @@ function message.encode(values, options)
     if kind == "tensor" then
       out.data = { names = names, tensor = { shape = vm.array(shape), values = vm.array(flat) } }
     else
-      local dims = {}
-      for i, n in ipairs(shape) do dims[i] = { size = tostring(n) } end
-      out.data = {
-        names = names, tftensor = { dtype = "DT_DOUBLE", tensorShape = { dim = vm.array(dims) }, doubleVal = vm.array(flat) },
-      }
+      out.data = { names = names, tftensor = tftensor.encode(flat, shape) }
     end
   elseif kind == "strData" then
     out.strData = tostring(values)
@@ -42,37 +40,49 @@ function message.encode(values, options)
   return out
 end
 
-local TF_VALUES = { "doubleVal", "floatVal", "intVal", "int64Val", "boolVal", "stringVal" }
-
-local function from_tftensor(tf)
-  local shape = {}
-  for i, dim in ipairs((tf.tensorShape or {}).dim or {}) do shape[i] = math.tointeger(tonumber(dim.size)) end
-  for _, key in ipairs(TF_VALUES) do
-    if tf[key] then return tensor.nest(tf[key], shape), shape end
-  end
+local function bad(format, ...)
+  error(vm.new_error { service = "seldon", code = "invalid", message = "the reply: " .. format:format(...) }, 0)
 end
 
---- message.decode(message) -> { values, kind, names, shape, meta, raw }
-function message.decode(raw)
-  local out = { raw = raw, meta = type(raw.meta) == "table" and raw.meta or {}, names = {} }
+local function content(raw, out)
   local data = raw.data
   if type(data) == "table" then
     out.names = data.names or {}
     if data.ndarray ~= nil then
       out.kind, out.values = "ndarray", data.ndarray
-    elseif data.tensor then
-      out.kind, out.shape = "tensor", data.tensor.shape
-      out.values = tensor.nest(data.tensor.values or {}, data.tensor.shape or {})
-    elseif data.tftensor then
-      out.kind = "tftensor"
-      out.values, out.shape = from_tftensor(data.tftensor)
+    elseif type(data.tensor) == "table" then
+      local err
+      out.kind, out.shape = "tensor", data.tensor.shape or {}
+      out.values, err = tensor.nest(data.tensor.values or {}, out.shape)
+      if not out.values then bad("data.tensor: %s", err) end
+    elseif type(data.tftensor) == "table" then
+      local flat, shape = tftensor.decode(data.tftensor)
+      if not flat then bad("data.tftensor: %s", shape) end
+      out.kind, out.shape, out.values = "tftensor", shape, tensor.nest(flat, shape)
     end
-  elseif raw.strData ~= nil then
-    out.kind, out.values = "strData", raw.strData
   elseif raw.binData ~= nil then
-    out.kind, out.values = "binData", base64.decode(raw.binData)
-  elseif raw.jsonData ~= nil then
-    out.kind, out.values = "jsonData", raw.jsonData
+    out.kind, out.values = "binData", type(raw.binData) == "string" and base64.decode(raw.binData) or nil
+    if not out.values then bad "binData is not base64" end
+  else
+    for _, kind in ipairs { "strData", "jsonData", "customData" } do
+      if raw[kind] ~= nil then out.kind, out.values = kind, raw[kind] end
+    end
+  end
+end
+
+--- message.decode(message) -> { values, kind, names, shape, meta, raw }. Raises when there is no data in it.
+function message.decode(raw)
+  local out = { raw = raw, names = {} }
+  if type(raw) == "table" then
+    out.meta = type(raw.meta) == "table" and raw.meta or {}
+    content(raw, out)
+  end
+  if not out.kind then
+    local text = type(raw) == "table" and json.encode(raw) or tostring(raw)
+    error(vm.new_error {
+      service = "seldon", code = "invalid", message = ("the reply is no SeldonMessage with data: %s"):format(text:sub(1, 200)),
+      hint = "is the URL that of the model, and the protocol the one it speaks? A login page answers 200, too",
+    }, 0)
   end
   return out
 end
@@ -80,10 +90,12 @@ end
 --- What a reply says went wrong, or nil: the code of HTTP and the status within do not always agree.
 function message.failure(status, body)
   local told = type(body) == "table" and type(body.status) == "table" and body.status or {}
-  local bad = status < 200 or status > 299 or told.status == "FAILURE" or told.status == 1 or told.code == -1
-  if not bad then return nil end
-  return told.info or told.reason or type(body) == "table" and (body.error or body.message)
-    or type(body) == "string" and body ~= "" and body:sub(1, 300) or ("HTTP %d"):format(status)
+  local failed = status < 200 or status > 299 or told.status == "FAILURE" or told.status == 1 or told.code == -1
+  if not failed then return nil end
+  local function text(value) return type(value) == "string" and value ~= "" and value or nil end
+  return text(told.info) or text(told.reason) or type(body) == "table" and (text(body.error) or text(body.message))
+    or text(body) and body:sub(1, 300) or next(told) and ("status %s, code %s"):format(tostring(told.status), tostring(told.code))
+    or ("HTTP %d"):format(status)
 end
 
 return message

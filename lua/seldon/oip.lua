@@ -7,37 +7,63 @@ local vm = require "vm"
 
 local oip = {}
 
-local function datatype_of(values)
-  local first = values[1]
-  if type(first) == "string" then return "BYTES" end
-  if type(first) == "boolean" then return "BOOL" end
-  for _, value in ipairs(values) do
-    if math.type(value) ~= "integer" then return "FP64" end
+local function bad(hint, format, ...)
+  error(vm.new_error { service = "seldon", code = "invalid", message = format:format(...), hint = hint }, 0)
+end
+
+local DATATYPES = {}
+for name in pairs(binary.FORMATS) do DATATYPES[#DATATYPES + 1] = name end
+table.sort(DATATYPES)
+
+local KINDS = { string = "BYTES", boolean = "BOOL", number = "FP64" }
+
+--- The datatype that holds all values; whole numbers are INT64, as soon as one is not they are FP64.
+local function datatype_of(values, name)
+  local kind, whole = type(values[1]), true
+  for i, value in ipairs(values) do
+    if type(value) ~= kind then
+      bad("a tensor holds one kind: use one input for each", "input '%s': value %d is a %s, the first one is a %s", name, i,
+        type(value), kind)
+    end
+    whole = whole and math.type(value) == "integer"
   end
-  return "INT64"
+  if #values > 0 and not KINDS[kind] then bad(nil, "input '%s': a tensor cannot hold a %s", name, kind) end
+  return whole and "INT64" or KINDS[kind]
 end
 
 --- { name?, datatype?, shape?, data } or nested lists -> an input as it is sent, and its bytes when it is binary
 local function input_of(given, index, as_binary)
   local one = type(given) == "table" and given.data ~= nil and given or { data = given }
+  local name = one.name or ("input-%d"):format(index - 1)
   local values, shape
   if type(one.data) == "table" and type(one.data[1]) == "table" then
     values, shape = tensor.flatten(one.data)
-    if not values then error(("input %d: the rows are of different lengths"):format(index), 0) end
+    if not values then bad(nil, "input '%s': the rows are of different lengths", name) end
   else
     values = type(one.data) == "table" and one.data or { one.data }
     shape = { #values }
   end
-  local datatype = one.datatype or datatype_of(values)
-  if not binary.FORMATS[datatype] then error(("input %d: unknown datatype '%s'"):format(index, datatype), 0) end
-  local input = {
-    name = one.name or ("input-%d"):format(index - 1), datatype = datatype, shape = vm.array(one.shape or shape),
-    parameters = one.parameters,
-  }
+  local datatype = one.datatype or datatype_of(values, name)
+  if not binary.FORMATS[datatype] then
+    local near = vm.near(tostring(datatype), DATATYPES)
+    bad("there are " .. table.concat(DATATYPES, " "), "input '%s': unknown datatype '%s'%s", name, tostring(datatype),
+      near and (", did you mean '%s'?"):format(near) or "")
+  end
+  local total = 1
+  for _, n in ipairs(one.shape or shape) do total = total * n end
+  if total ~= #values then bad(nil, "input '%s': the shape takes %d values, %d are there", name, total, #values) end
+  local input = { name = name, datatype = datatype, shape = vm.array(one.shape or shape), parameters = one.parameters }
   if as_binary or datatype == "FP16" then
-    local bytes = binary.pack(datatype, values)
+    local ok, bytes = pcall(binary.pack, datatype, values)
+    if not ok then bad(nil, "input '%s': %s", name, tostring(bytes)) end
     input.parameters = { binary_data_size = #bytes }
+    for key, value in pairs(one.parameters or {}) do input.parameters[key] = value end
     return input, bytes
+  end
+  for i, value in ipairs(datatype == "BYTES" and values or {}) do
+    if not utf8.len(tostring(value)) then
+      bad("send it with binary = true, or as base64 if the model takes that", "input '%s': value %d is not UTF-8", name, i)
+    end
   end
   input.data = vm.array(values)
   return input
@@ -75,22 +101,55 @@ function oip.encode(values, options)
   }
 end
 
---- oip.decode(body, headers) -> { values, outputs, shape, names, meta, raw }; values: of the first output
-function oip.decode(body, headers)
-  local len = math.tointeger(tonumber(headers["inference-header-content-length"] or #body))
-  local raw = json.decode(body:sub(1, len), "the reply")
-  local at, outputs, names = len, {}, {}
-  for i, output in ipairs(raw.outputs or {}) do
-    local size = type(output.parameters) == "table" and math.tointeger(output.parameters.binary_data_size)
+--- Values of an output, flat; `at`: how far the binary part has been read.
+local function output_values(output, body, at)
+  local name, size = tostring(output.name), nil
+  if type(output.parameters) == "table" then size = math.tointeger(output.parameters.binary_data_size) end
+  if not size then
     local data = output.data
-    if size then
-      data = assert(binary.unpack(output.datatype, body:sub(at + 1, at + size)))
-      at = at + size
-    elseif type(data) == "table" and type(data[1]) == "table" then
+    if type(data) == "table" and type(data[1]) == "table" then
       data = tensor.flatten(data)
+      if not data then bad(nil, "the reply: output '%s': its rows are of different lengths", name) end
     end
-    outputs[i] = { name = output.name, datatype = output.datatype, shape = output.shape, data = data }
-    outputs[i].values = tensor.nest(data or {}, output.shape) or data
+    return data, at
+  end
+  if not binary.FORMATS[output.datatype] then
+    bad(nil, "the reply: output '%s': unknown datatype '%s'", name, tostring(output.datatype))
+  end
+  if size < 0 or at + size > #body then
+    bad(nil, "the reply: output '%s': %d bytes are announced, %d came", name, size, #body - at)
+  end
+  local values, err = binary.unpack(output.datatype, body:sub(at + 1, at + size))
+  if not values then bad(nil, "the reply: output '%s': %s", name, err) end
+  return values, at + size
+end
+
+--- oip.decode(body, headers) -> { values, outputs, shape, names, meta, raw }; values: of the first output.
+--- Unsigned numbers of 64 bits from 2^63 on come as Lua's integers have them: negative.
+function oip.decode(body, headers)
+  local announced = headers["inference-header-content-length"]
+  local len = announced and math.tointeger(tonumber(announced) or -1) or not announced and #body
+  if not len or len < 0 or len > #body then
+    bad(nil, "the reply: Inference-Header-Content-Length is '%s', the body has %d bytes", tostring(announced), #body)
+  end
+  local ok, raw = pcall(json.decode, body:sub(1, len))
+  if not ok or type(raw) ~= "table" or type(raw.outputs) ~= "table" then
+    bad("is the URL that of the model, and the protocol the one it speaks? A login page answers 200, too",
+      "the reply is no inference response: %s", body:sub(1, 200))
+  end
+  local at, outputs, names = len, {}, {}
+  for i, output in ipairs(raw.outputs) do
+    local data, values, err
+    data, at = output_values(output, body, at)
+    if type(data) == "table" then
+      values, err = tensor.nest(data, output.shape or { #data })
+    elseif data == nil then
+      err = "it has neither data nor binary_data_size"
+    else
+      values = data
+    end
+    if err then bad(nil, "the reply: output '%s': %s", tostring(output.name), err) end
+    outputs[i] = { name = output.name, datatype = output.datatype, shape = output.shape, data = data, values = values }
     names[i] = output.name
   end
   return {

@@ -18,9 +18,10 @@ local PATHS = {
     ready = "/health/status", live = "/health/ping" },
 }
 
---- M.client{ url | client + prefix, protocol?, model?, headers?, path_style?, auth?, timeout? } -> client
+--- M.client{ url | service | client + prefix, protocol?, model?, headers?, path_style?, auth?, timeout? } -> client
 ---
 ---   url         string  "http://127.0.0.1:9000", or the ingress's "https://host/seldon/ns/name"
+---   service     table   of cluster:service(name, { port? }): through the proxy of the Kubernetes API, as the cluster's user
 ---   protocol    string  "seldon" (default), "v2", "tensorflow"
 ---   model       string  name in v2 paths; default: none, which Seldon's executor and mlhost take
 ---   path_style  string  "ingress" (default: /api/v1.0/...) or "microservice" (/predict ...)
@@ -28,8 +29,8 @@ local PATHS = {
 ---   auth        table   as in connect of any service
 ---   timeout     duration of one request, default 30s
 function M.client(options)
-  if type(options) ~= "table" or not (options.url or options.client) then
-    error('seldon.client needs url = "http://..."', 2)
+  if type(options) ~= "table" or not (options.url or options.client or options.service) then
+    error('seldon.client needs url = "http://...", or service = cluster:service(name, { port = 8000 })', 2)
   end
   local protocol, style = options.protocol or "seldon", options.path_style or "ingress"
   if protocol == "kfserving" then protocol = "v2" end
@@ -38,13 +39,16 @@ function M.client(options)
   end
   if not PATHS[style] then error('seldon.client: path_style is "ingress" or "microservice"', 2) end
   local handle, prefix, url = options.client, options.prefix or "", options.url
-  if not handle then
+  if options.service then
+    local service = options.service
+    handle, prefix, url = service.cluster.client, service.url_path, service.cluster.url
+  elseif not handle then
     local found = host.seldon.connect { endpoint = options.url, auth = options.auth }
     handle, url = found.client, found.url
   end
   return setmetatable({
-    client = handle, prefix = prefix, url = url, protocol = protocol, model = options.model, style = style,
-    headers = options.headers or {}, timeout = options.timeout or "30s",
+    client = handle, prefix = prefix, url = url and (url:gsub("/+$", "")),
+    protocol = protocol, model = options.model, style = style, headers = options.headers or {}, timeout = options.timeout or "30s",
   }, Client)
 end
 
@@ -91,6 +95,7 @@ local function call(self, what, method, path, body)
   local reply = send(self, method, path, body and json.encode(body) or nil, body and { ["Content-Type"] = "application/json" })
   local told = decoded(reply)
   local failure = message.failure(reply.status, told)
+  if not failure and type(told) ~= "table" and told ~= "" then failure = "the reply is no JSON: " .. tostring(told):sub(1, 200) end
   if failure then fail(self, what, reply.status, failure) end
   return told
 end
@@ -166,12 +171,14 @@ function Client:metadata()
   return call(self, "metadata", "GET", PATHS[self.style].metadata)
 end
 
---- client:ready() -> true; raises when it is not. client:live() likewise.
+--- client:ready() -> true; raises when it is not: over v2 the model, where one is named, else the server
 function Client:ready()
-  call(self, "ready", "GET", self.protocol == "v2" and "/v2/health/ready" or PATHS[self.style].ready)
+  local v2 = self.model and v2_path(self, "/ready") or "/v2/health/ready"
+  call(self, "ready", "GET", self.protocol == "v2" and v2 or PATHS[self.style].ready)
   return true
 end
 
+--- client:live() -> true; raises when the server does not say that it is up
 function Client:live()
   local reply = send(self, "GET", self.protocol == "v2" and "/v2/health/live" or PATHS[self.style].live)
   if reply.status ~= 200 then fail(self, "live", reply.status, tostring(reply.body):sub(1, 200)) end

@@ -322,6 +322,27 @@ def test_deploy():
         status, reply, _ = call("POST", f"/api/v1/namespaces/default/services/{service}/proxy/{path}",
                                 {"data": {"ndarray": [[2]]}})
         check(f"service {service}", status == 200 and reply["data"]["ndarray"] == [[7]], (status, reply))
+    with open(os.path.join(server.workspace, "proxied.lua"), "w") as file:
+        file.write("""local k8s, seldon = require "k8s", require "seldon"
+pipeline "proxied" {}
+stage "predict" { run = function()
+  local cluster = k8s.connect { namespace = "default" }
+  local function of(name, port, style)
+    return seldon.client { service = cluster:service(name, { port = port }), path_style = style }
+  end
+  for _, client in ipairs { of("first-main", 8000), of("first-main-model", 9000, "microservice") } do
+    assert(client:predict({ { 2 } }).values[1][1] == 7)
+  end
+  local nobody = of("nobody", 8000)
+  local ok, err = try(nobody.predict, nobody, { { 2 } })
+  assert(not ok and err.code == "unavailable" and err.status == 503 and err.message:find "nobody", err)
+  local got = seldon.load_test { client = of("first-main", 8000), data = { { { 2 } } }, count = 20 }
+  assert(got.errors == 0 and got.status["200"] == 20)
+end }
+""")
+    ran = subprocess.run([MLHOST, "run", "proxied.lua", "--output", "plain"], cwd=server.workspace, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    check("our client through the service proxy", ran.returncode == 0, ran.stdout)
 
 
 def scale(name, count):
