@@ -46,6 +46,18 @@ int call_daemon(struct call *call, char **socket, char **url, struct error *err)
     return error_set(err, ERR_UNAVAILABLE, "there is no daemon in a unit test");
 }
 
+int call_allow_net(struct call *call, const char *host, int port, struct error *err)
+{
+    (void)call;
+    return error_set(err, ERR_DENIED, "a unit test may not connect to %s:%d", host, port);
+}
+
+int call_allow_exec(struct call *call, const char *const *argv, struct error *err)
+{
+    (void)call;
+    return error_set(err, ERR_DENIED, "a unit test may not run %s", argv[0]);
+}
+
 struct http *call_http(struct call *call, struct error *err)
 {
     (void)err;
