@@ -18,6 +18,7 @@ local load = require "seldon.load"
 local predict = require "seldon.predict"
 local release = require "seldon.release"
 local rollout = require "seldon.rollout"
+local time = require "time"
 local validate = require "seldon.validate"
 local vm = require "vm"
 local wait = require "seldon.wait"
@@ -230,12 +231,31 @@ end
 
 release.extend(Deployment, send)
 
---- deployment:delete{ wait = true, timeout? }
+--- Until no pod of it is left, as far as the time suffices.
+local function pods_end(self, timeout)
+  local options = { namespace = self.namespace, labels = "seldon-deployment-id=" .. self.name }
+  local deadline = time.now() + (type(timeout) == "number" and timeout or time.duration(timeout))
+  while time.now() < deadline do
+    local pods, version = self.cluster:list("Pod", options)
+    if #pods == 0 then return end
+    for event in self.cluster:watch("Pod", {
+      namespace = options.namespace, labels = options.labels, resource_version = version, timeout = deadline - time.now(),
+    }) do
+      if event.type == "DELETED" then break end
+    end
+  end
+  log.warning("%s/%s: pods of it are still there after %s", self.namespace, self.name, tostring(timeout))
+end
+
+--- deployment:delete{ wait = true, timeout = "2m" } -> was it there?
+---   wait  boolean  until it and its pods are gone
+--- Its revisions go, too.
 function Deployment:delete(options)
   options = options or {}
   local gone = self.cluster:delete("SeldonDeployment", self.name, {
-    namespace = self.namespace, wait = options.wait ~= false, timeout = options.timeout, propagation = "Foreground",
+    namespace = self.namespace, wait = options.wait ~= false, timeout = options.timeout or "2m",
   })
+  if options.wait ~= false then pods_end(self, options.timeout or "2m") end
   history.forget(self.cluster, self.namespace, self.name)
   return gone
 end
