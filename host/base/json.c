@@ -98,10 +98,17 @@ int value_from_json(const char *text, size_t len, const char *source,
     return status;
 }
 
-static void put_text(const char *text, size_t len, struct buf *out)
+void json_print_text(const char *text, size_t len, struct buf *out)
 {
     buf_putc(out, '"');
     for (size_t i = 0; i < len; i++) {
+        size_t plain = i;
+        while (plain < len && (unsigned char)text[plain] >= 0x20 && text[plain] != '"' &&
+               text[plain] != '\\' && text[plain] != 0x7f)
+            plain++;
+        buf_append(out, text + i, plain - i);
+        if ((i = plain) == len)
+            break;
         unsigned char c = (unsigned char)text[i];
         switch (c) {
         case '"':
@@ -120,10 +127,7 @@ static void put_text(const char *text, size_t len, struct buf *out)
             buf_puts(out, "\\t");
             break;
         default:
-            if (c < 0x20 || c == 0x7f)
-                buf_printf(out, "\\u%04x", c);
-            else
-                buf_putc(out, (char)c);
+            buf_printf(out, "\\u%04x", c);
         }
     }
     buf_putc(out, '"');
@@ -137,7 +141,7 @@ static void put_int(int64_t i, struct buf *out)
     buf_append(out, text, len);
 }
 
-static void put_real(double d, struct buf *out)
+void json_print_real(double d, struct buf *out)
 {
     if (!isfinite(d)) {
         /* JSON has no such numbers; the services here spell them as strings. */
@@ -183,7 +187,7 @@ static void write_map(const struct value *v, unsigned flags, int depth, struct b
         if (i)
             buf_putc(out, ',');
         new_line(flags, depth + 1, out);
-        put_text(order[i]->key, order[i]->key_len, out);
+        json_print_text(order[i]->key, order[i]->key_len, out);
         buf_puts(out, flags & TEXT_PRETTY ? ": " : ":");
         write_json(&order[i]->value, flags, depth + 1, out);
     }
@@ -205,10 +209,10 @@ static void write_json(const struct value *v, unsigned flags, int depth, struct 
         put_int(v->as.integer, out);
         break;
     case VALUE_REAL:
-        put_real(v->as.real, out);
+        json_print_real(v->as.real, out);
         break;
     case VALUE_STRING:
-        put_text(v->as.string.data, v->as.string.len, out);
+        json_print_text(v->as.string.data, v->as.string.len, out);
         break;
     case VALUE_ARRAY:
         buf_putc(out, '[');

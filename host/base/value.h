@@ -137,6 +137,9 @@ int value_from_json(const char *text, size_t len, const char *source,
                     const struct text_limits *limits, struct value *out, struct error *err);
 /* Handles are written as "<secret>"; NaN and infinities as the strings that MLflow uses. */
 void value_to_json(const struct value *v, unsigned flags, struct buf *out);
+/* The parts of it: a text with its quotes, a number. */
+void json_print_text(const char *text, size_t len, struct buf *out);
+void json_print_real(double d, struct buf *out);
 /* YAML 1.2 core schema through libyaml; alias expansion counts against limits.nodes; duplicate keys
  * are errors. Several documents: *out is the array of them when `all`, else only one document is
  * allowed. */

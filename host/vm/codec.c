@@ -84,13 +84,20 @@ static void sort_map(struct value *map)
     value_move(map, &sorted);
 }
 
+static int refuse_holes(const struct path *path, struct error *err)
+{
+    return refuse(path, err, "a list with holes",
+                  "number the items 1, 2, 3 ...; json.null stands for nothing");
+}
+
 static int convert_array(lua_State *L, int index, lua_Integer count, const struct path *path,
                          int depth, struct value *out, struct error *err)
 {
     value_set_array(out);
     for (lua_Integer i = 1; i <= count; i++) {
         struct path here = {path, NULL, i};
-        lua_rawgeti(L, index, i);
+        if (lua_rawgeti(L, index, i) == LUA_TNIL) /* as many keys as the length says, but others */
+            return refuse_holes(path, err);
         int result = convert(L, lua_gettop(L), &here, depth + 1, value_push(out), err);
         lua_pop(L, 1);
         if (result < 0)
@@ -125,8 +132,7 @@ static int convert_table(lua_State *L, int index, const struct path *path, int d
                       "use a list ({ a, b }) or a map ({ x = a }), not both in one table");
     if (numbered || (keys == 0 && has_metatable(L, index, &vm_array_key))) {
         if ((lua_Integer)lua_rawlen(L, index) != keys)
-            return refuse(path, err, "a list with holes",
-                          "number the items 1, 2, 3 ...; json.null stands for nothing");
+            return refuse_holes(path, err);
         return convert_array(L, index, keys, path, depth, out, err);
     }
     value_set_map(out);
@@ -342,8 +348,12 @@ static int encode(lua_State *L, bool yaml)
 
     luaL_checkany(L, 1);
     bool pretty = lua_toboolean(L, 2);
-    checked(L, 1, vm);
     buf_clear(&vm->out);
+    if (!yaml && !pretty && vm_json_write(L, 1, &vm->out)) {
+        lua_pushlstring(L, vm->out.data, vm->out.len);
+        return 1;
+    }
+    checked(L, 1, vm);
     if (yaml)
         value_to_yaml(&vm->frame, &vm->out);
     else
@@ -365,6 +375,8 @@ static int decode(lua_State *L, bool yaml, bool all)
     struct text_limits limits = {.bytes = vm->budget.limit / 8 < (64u << 20) ? vm->budget.limit / 8
                                                                              : 64u << 20};
 
+    if (!yaml && len <= limits.bytes && vm_json_read(L, text, len))
+        return 1;
     value_free(&vm->frame);
     int result = yaml ? value_from_yaml(text, len, source, &limits, all, &vm->frame, &err)
                       : value_from_json(text, len, source, &limits, &vm->frame, &err);

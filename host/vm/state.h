@@ -80,6 +80,10 @@ extern const char vm_array_key, vm_error_key; /* registry keys (addresses) of th
  * ..."). */
 int vm_to_value(lua_State *L, int index, struct value *out, struct error *err);
 void vm_push_value(lua_State *L, const struct value *v);
+/* json.c: the quick way of what is in order. False: nothing was pushed or written, take the other
+ * way. Text ends with NUL. */
+bool vm_json_read(lua_State *L, const char *text, size_t len);
+bool vm_json_write(lua_State *L, int index, struct buf *out);
 void vm_open_codec(
     lua_State *L); /* metatables, and the functions of json, yaml and handles in the table on top */
 
