@@ -16,7 +16,7 @@ const struct primitive k8s_rows[] = {
      .data = "k8s"},
     {.sign = {"k8s.request",
               "client:service method:string path:string body:any? content_type:string? "
-              "accept:string? limit:int? timeout:duration?",
+              "accept:string? limit:int? headers:map? check:bool? timeout:duration?",
               "reply:map", "one request to the Kubernetes API"},
      .module = MODULE_IO,
      .symbol = "prim_k8s_request"},

@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "loop/http_internal.h"
 
+#include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define REPLY_LIMIT (64u << 20)
@@ -28,11 +30,13 @@ static bool is_json(const struct http_response *response)
 }
 
 /*
- * k8s.request(client, method, path, body?, content_type?, accept?, limit?) -> { status, body }
+ * k8s.request(client, method, path, body?, content_type?, accept?, limit?, headers?, check?) -> {
+ * status, headers, body }
  *
  *   path          string  with its query: "/api/v1/namespaces/default/pods?limit=500"
  *   body          any     a text as it is, anything else as JSON
  *   content_type  string  default "application/json"
+ *   check         bool    false: any status is a reply
  *   limit         int     bytes of the reply, default 64 MiB
  * returns  body: decoded where the reply is JSON, else its text
  * errors   by the reason of the Status object: not_found, exists, conflict, invalid, forbidden ...
@@ -64,12 +68,24 @@ int prim_k8s_request(struct call *call, const struct value *args, struct value *
     if (body.len)
         http_header_add(&request.headers, "Content-Type",
                         value_get_string(args, "content_type", "application/json"));
-    int rc = rest_send(call, client, &request, &response, err);
+    int rc = rest_add_headers(value_get(args, "headers"), &request.headers, err);
+    if (rc == 0)
+        rc = value_get_bool(args, "check", true)
+                 ? rest_send(call, client, &request, &response, err)
+                 : rest_exchange(call, client, &request, &response, err);
     http_headers_free(&request.headers);
     if (rc < 0)
         return -1;
     value_set_map(out);
     value_put_int(out, "status", response.status);
+    struct value *headers = value_put(out, "headers");
+    value_set_map(headers);
+    for (size_t i = 0; i < response.headers.count; i++) {
+        cleanup_free char *name = mem_strdup(response.headers.items[i].name);
+        for (char *at = name; *at; at++)
+            *at = (char)tolower((unsigned char)*at);
+        value_put_string(headers, name, response.headers.items[i].value);
+    }
     if (is_json(&response))
         return rest_json(client, &response, value_put(out, "body"), err);
     value_set_bytes(value_put(out, "body"), response.body.len ? response.body.data : "",

@@ -292,12 +292,17 @@ function Cluster:service(name, options)
   }, Service)
 end
 
---- service:request{ method = "GET", path = "/", body?, content_type?, timeout? } -> the reply's JSON, or its text
+--- service:request{ method = "GET", path = "/", headers?, body?, content_type?, timeout?, check = true }
+---   -> { status, headers, body }
+---   body   a text as it is, anything else as JSON; in the reply decoded when that is JSON. Names of headers are lower case.
+---   check  false: a status that is not 2xx is a reply, too
 function Service:request(options)
   local path = options.path or "/"
-  return self.cluster:request(options.method or "GET", self.url_path .. path, {
-    body = options.body, content_type = options.content_type, timeout = options.timeout, accept = "*/*",
-  })
+  if path:sub(1, 1) ~= "/" then path = "/" .. path end
+  return host.k8s.request {
+    client = self.cluster.client, method = options.method or "GET", path = self.url_path .. path, headers = options.headers,
+    body = options.body, content_type = options.content_type, timeout = options.timeout, accept = "*/*", check = options.check,
+  }
 end
 
 return k8s
