@@ -302,6 +302,34 @@ static int set_tls(struct attempt *attempt, struct error *err)
     return 0;
 }
 
+/* Another name in the handshake than the one that is connected to: curl takes both from the URL, so
+ * the URL gets the name, and the connection and the Host header the address. */
+static int set_tls_name(struct attempt *attempt, CURLU *url, struct error *err)
+{
+    bool colons = strchr(attempt->host, ':') && attempt->host[0] != '[';
+    cleanup_free char *peer =
+        mem_printf(colons ? "[%s]:%d" : "%s:%d", attempt->host, attempt->port);
+    cleanup_free char *to = mem_printf("::%s", peer);
+    cleanup_free char *header = mem_printf("Host: %s", peer);
+    struct curl_slist *connect = curl_slist_append(attempt->connect_to, to);
+    struct curl_slist *headers = curl_slist_append(attempt->header_list, header);
+    char *text = NULL;
+
+    if (connect)
+        attempt->connect_to = connect;
+    if (headers)
+        attempt->header_list = headers;
+    if (!connect || !headers ||
+        curl_url_set(url, CURLUPART_HOST, attempt->request->tls_name, 0) != CURLUE_OK ||
+        curl_url_get(url, CURLUPART_URL, &text, 0) != CURLUE_OK)
+        return error_set(err, ERR_INVALID, "'%s' is not a name that a certificate can have",
+                         attempt->request->tls_name);
+    curl_easy_setopt(attempt->easy, CURLOPT_URL, text);
+    curl_easy_setopt(attempt->easy, CURLOPT_CONNECT_TO, attempt->connect_to);
+    curl_free(text);
+    return 0;
+}
+
 /* Host, port and scheme out of the URL; refuses what is not HTTP. */
 static int set_target(struct attempt *attempt, struct error *err)
 {
@@ -351,6 +379,8 @@ static int set_target(struct attempt *attempt, struct error *err)
         curl_easy_setopt(attempt->easy, CURLOPT_UNIX_SOCKET_PATH, attempt->unix_socket);
     }
     curl_easy_setopt(attempt->easy, CURLOPT_NOPROXY, "");
+    if (attempt->trusted_peer && request->tls_name && set_tls_name(attempt, url, err) != 0)
+        goto out;
     if (strcmp(scheme, "https") == 0)
         curl_easy_setopt(attempt->easy, CURLOPT_PIPEWAIT,
                          1L); /* rather share an HTTP/2 connection than open one */
@@ -418,6 +448,8 @@ void attempt_release(struct attempt *attempt)
 {
     curl_easy_cleanup(attempt->easy);
     curl_slist_free_all(attempt->header_list);
+    curl_slist_free_all(attempt->connect_to);
+    attempt->connect_to = NULL;
     attempt->easy = NULL;
     attempt->header_list = NULL;
 }

@@ -31,7 +31,7 @@ struct attempt {
     bool proxied;
 
     CURL *easy;
-    struct curl_slist *header_list;
+    struct curl_slist *header_list, *connect_to;
     char error_text[CURL_ERROR_SIZE];
     char host[256];
     int port;

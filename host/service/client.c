@@ -98,6 +98,7 @@ void rest_client_free(void *object)
     free(client->client_cert);
     free(client->client_key);
     free(client->proxy);
+    free(client->tls_name);
     http_headers_free(&client->headers);
     auth_free(&client->auth);
     pthread_mutex_destroy(&client->lock);

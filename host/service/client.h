@@ -74,6 +74,7 @@ struct rest_client {
     char *host;   /* of the URL, with port, for the permission check */
     int port;
     char *ca, *client_cert, *client_key, *proxy;
+    char *tls_name; /* of the server's certificate, when it is not the URL's host */
     bool insecure;
     int64_t timeout_ns;          /* of one call, bodies of files aside */
     struct http_headers headers; /* sent with each request */

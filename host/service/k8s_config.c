@@ -200,16 +200,13 @@ static int use_cluster(const struct value *cluster, struct rest_client *client, 
     if (!server || (strncmp(server, "https://", 8) != 0 && strncmp(server, "http://", 7) != 0))
         return error_set(err, ERR_INVALID, "the cluster's server is '%s', no http(s) address",
                          server ? server : "");
-    if (value_get_string(cluster, "tls-server-name", NULL)) {
-        error_set(err, ERR_UNSUPPORTED, "tls-server-name of a kubeconfig is not supported");
-        return error_hint(err, "name the server by the name that its certificate has");
-    }
     free(client->url);
     client->url = mem_strdup(server);
     for (size_t len = strlen(client->url); len && client->url[len - 1] == '/';)
         client->url[--len] = '\0';
     client->insecure = value_get_bool(cluster, "insecure-skip-tls-verify", false);
     client->proxy = mem_strdup(value_get_string(cluster, "proxy-url", NULL));
+    client->tls_name = mem_strdup(value_get_string(cluster, "tls-server-name", NULL));
     return material(cluster, "certificate-authority", &client->ca, err);
 }
 

@@ -237,6 +237,7 @@ int rest_target_open(struct call *call, struct rest_client *client, bool fresh,
     request->ca_file = client->ca;
     request->client_cert = client->client_cert;
     request->client_key = client->client_key;
+    request->tls_name = client->tls_name;
     request->proxy = client->proxy;
     request->insecure = client->insecure;
     request->cancel = call->cancel;

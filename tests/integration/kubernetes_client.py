@@ -178,6 +178,10 @@ def identities(work, path, server):
     config = work.write("basic.yaml", kubeconfig(server, trusted, {"username": "u", "password": "p"}))
     work.ask({"KUBECONFIG": config})
     check("basic", server.asked[-1][1] == "Basic " + base64.b64encode(b"u:p").decode(), server.asked[-1])
+    for name, holds in (("localhost", True), ("other.test", False)):
+        config = work.write("name.yaml", kubeconfig(server, {**trusted, "tls-server-name": name}, {"token": "t1"}))
+        out, err, told = work.ask({"KUBECONFIG": config})
+        check(f"tls-server-name {name}", bool(out) == holds and (holds or "certificate" in str(err)), err or told)
     config = work.write("insecure.yaml", kubeconfig(server, {}, {"token": "t1"}))
     out, err, told = work.ask({"KUBECONFIG": config})
     check("an unknown CA is refused", err and "certificate" in err["message"].lower(), err or told)
