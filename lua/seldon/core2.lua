@@ -1,5 +1,7 @@
 -- Seldon Core 2 (mlops.seldon.io/v1alpha1): Model, Server, Pipeline, Experiment.
 -- https://docs.seldon.ai/seldon-core-2/resources
+local near = require "seldon.near"
+local predict = require "seldon.predict"
 local time = require "time"
 local vm = require "vm"
 
@@ -16,9 +18,7 @@ local function check_keys(what, options, allowed)
   table.sort(names)
   for key in pairs(options) do
     if not allowed[key] and key ~= "name" and key ~= "namespace" and key ~= "annotations" and key ~= "labels" then
-      local near = vm.near(tostring(key), names)
-      error(("%s: unknown key '%s'%s"):format(what, tostring(key),
-        near and (" (did you mean '%s'?)"):format(near) or "; known: " .. table.concat(names, ", ")), 0)
+      error(("%s: unknown key '%s'%s"):format(what, tostring(key), near(key, names)), 0)
     end
   end
 end
@@ -105,7 +105,7 @@ function rules.Server(spec, add)
   if type(spec.serverConfig) ~= "string" then add("spec.serverConfig", "is required: mlserver, triton, or one of your own") end
 end
 
-function rules.Pipeline(spec, add)
+function rules.Pipeline(spec, add, name)
   local steps = type(spec.steps) == "table" and spec.steps or {}
   if #steps == 0 then add("spec.steps", "at least one step is needed") end
   local known = {}
@@ -119,9 +119,9 @@ function rules.Pipeline(spec, add)
     known[step.name or ""] = true
   end
   local function check_source(field, source)
-    local step = tostring(source):match "^([^.]+)"
-    if step ~= nil and not known[step] and not (spec.input and tostring(source):find("%.inputs") or step == spec.name) then
-      add(field, ("'%s' names no step"):format(tostring(source)))
+    local step = tostring(source):match "^([^.]+)" -- of step.outputs.tensor, or of the pipeline itself: name.inputs.tensor
+    if step ~= name and not known[step or ""] then
+      add(field, ("'%s' names no step%s"):format(tostring(source), near(step, known)))
     end
   end
   for i, step in ipairs(steps) do
@@ -159,63 +159,209 @@ function core2.validate(object)
   if type(object.spec) ~= "table" then
     add("spec", "is required")
   else
-    rules[object.kind](object.spec, add)
+    rules[object.kind](object.spec, add, object.metadata and object.metadata.name)
   end
   return list
 end
 
 -- ---- waiting: observedGeneration is not set here either ----
 
+local function map(value) return type(value) == "table" and value or {} end
+
 local function condition(object, kind)
-  for _, one in ipairs(type(object.status) == "table" and object.status.conditions or {}) do
+  for _, one in ipairs(map(map(object).status).conditions or {}) do
     if one.type == kind then return one end
   end
 end
 
-local FINAL = { ScheduleFailed = true, ModelFailed = true, PipelineFailed = true, ExperimentFailed = true }
+local FINAL = {
+  ScheduleFailed = true, ModelFailed = true, ModelTerminateFailed = true, PipelineFailed = true, ExperimentFailed = true,
+  NotSupported = true,
+}
+local SETTLED = 30 -- seconds in which a write that changes something shows in a condition
 
---- Why it is not ready yet; nil when it is. Second result: no waiting will help.
+--- The condition that says why, before the one that only says so.
+local function culprit(object)
+  local found
+  for _, one in ipairs(map(object.status).conditions or {}) do
+    if one.status == "False" and FINAL[one.reason] and (not found or found.type == "Ready") then found = one end
+  end
+  return found
+end
+
+--- core2.missing(object, before, elapsed) -> why it is not ready yet, or nil when it is; second result: no waiting helps
+---
+--- A condition may still be that of the spec before: until it has changed, or for so long that the scheduler must have seen
+--- both, it does not count.
+---@param object table # as the server has it
+---@param before table? # its condition Ready before the write; nil: the write has changed nothing, or there was none
+---@param elapsed number # seconds since the write
+---@return string?, boolean?
 ---@private
-function core2.missing(object, written)
+function core2.missing(object, before, elapsed)
   local ready = condition(object, "Ready")
   if not ready then return "no condition Ready yet" end
-  if written and ready.lastTransitionTime and ready.lastTransitionTime < written and ready.status ~= "True" then
-    return "its conditions are older than the last write"
+  if before and elapsed < SETTLED and ready.lastTransitionTime == before.lastTransitionTime and ready.status == before.status
+    and ready.reason == before.reason then
+    return "its conditions are those of the spec before"
   end
   if ready.status ~= "True" then
-    for _, one in ipairs(object.status.conditions) do
-      if one.status == "False" and FINAL[one.reason] then
-        return ("%s: %s"):format(one.reason, one.message or one.type), true
-      end
-    end
+    local final = culprit(object)
+    if final then return ("%s: %s"):format(final.reason, final.message or final.type), true end
     return ("Ready is %s%s%s"):format(tostring(ready.status), ready.reason and ", " .. ready.reason or "",
       ready.message and ": " .. ready.message or "")
   end
-  local wanted, available = object.spec.replicas, object.status.availableReplicas
-  if object.kind == "Model" and wanted and available and available < (object.spec.minReplicas or wanted) then
+  local wanted, available = object.spec.replicas, map(object.status).availableReplicas
+  if object.kind == "Model" and type(wanted) == "number" and type(available) == "number"
+    and available < (tonumber(object.spec.minReplicas) or wanted) then
     return ("%d of %d replicas are available"):format(available, wanted)
   end
 end
 
---- core2.available(cluster, object, { timeout }) -> the object as it is then
+local function seconds(timeout)
+  timeout = timeout or "5m"
+  return type(timeout) == "number" and timeout or time.duration(timeout)
+end
+
+--- core2.available(cluster, object, { timeout, before? }) -> the object as it is then. Waits on a watch; what happens only
+--- because time goes by is looked at every two seconds.
 ---@private
 function core2.available(cluster, object, options)
-  local meta, written = object.metadata, time.iso()
-  local why
-  local found, err = try(cluster.wait, cluster, { apiVersion = VERSION, kind = object.kind }, meta.name, function(current)
-    if not current then return false end
-    local final
-    why, final = core2.missing(current, written)
-    if final then
-      error(("%s %s is not available: %s"):format(object.kind, meta.name, why), 0)
+  local meta, kind = object.metadata, { apiVersion = VERSION, kind = object.kind }
+  local begun = time.now()
+  local deadline = begun + seconds(options.timeout)
+  local said
+  while true do
+    local current = cluster:get(kind, meta.name, { namespace = meta.namespace })
+    local why, final = "it is not there", nil
+    if current then why, final = core2.missing(current, options.before, time.now() - begun) end
+    if not why then return current end
+    if why ~= said then
+      log.info("%s %s/%s: %s", object.kind, meta.namespace, meta.name, why)
+      said = why
     end
-    return why == nil
-  end, { timeout = options.timeout or "5m", namespace = meta.namespace })
-  if found then return found end
-  if err.code == "timeout" then
-    error(("%s %s is not available in time: %s"):format(object.kind, meta.name, why or "nothing was heard"), 0)
+    local now = time.now()
+    if final or now >= deadline then
+      error(vm.new_error {
+        service = "seldon", code = final and "failed" or "timeout",
+        message = ("%s %s/%s is not available%s: %s"):format(object.kind, meta.namespace, meta.name,
+          final and "" or (" after %d s"):format(math.floor(now - begun)), why),
+        hint = why:find("^ScheduleFailed") and "no server has the capability, the memory and the replicas that it asks for: see "
+          .. "its requirements and memory, and the Servers" or nil,
+      }, 0)
+    end
+    for _ in cluster:watch(kind, { -- luacheck: ignore 512
+      namespace = meta.namespace, name = meta.name, resource_version = current and current.metadata.resourceVersion,
+      timeout = math.max(0.1, math.min(2, deadline - now)),
+    }) do
+      break
+    end
   end
-  error(err, 0)
+end
+
+--- core2.deploy(cluster, object, { timeout?, force? }) -> the object, ready; and whether anything was changed
+---@private
+function core2.deploy(cluster, object, options)
+  local kind, meta = { apiVersion = VERSION, kind = object.kind }, object.metadata
+  local before = cluster:get(kind, meta.name, { namespace = meta.namespace })
+  local after = cluster:apply(object, { force = options.force, namespace = meta.namespace })
+  local changed = not before or before.metadata.generation ~= after.metadata.generation
+  return core2.available(cluster, object, {
+    timeout = options.timeout, before = changed and before and condition(before, "Ready") or nil,
+  }), changed
+end
+
+-- ---- what one does with them ----
+
+local Resource = {}
+Resource.__index = Resource
+
+--- core2.resource(connection, object, changed, client) -> a resource: what s:deploy and s:resource give for Core 2
+---@private
+function core2.resource(connection, object, changed)
+  return setmetatable({
+    connection = connection, cluster = connection.cluster, kind = object.kind, name = object.metadata.name,
+    namespace = object.metadata.namespace, object = object, status = map(object.status), changed = changed,
+  }, Resource)
+end
+
+--- core2.find(connection, kind, name) -> resource, or nil
+---@private
+function core2.find(connection, kind, name)
+  if not KINDS[kind] then error(("seldon: '%s' is none of Experiment, Model, Pipeline, Server"):format(tostring(kind)), 3) end
+  local object = connection.cluster:get({ apiVersion = VERSION, kind = kind }, name, { namespace = connection.namespace })
+  return object and core2.resource(connection, object, false)
+end
+
+--- resource:wait{ timeout = "5m" } -> itself, ready
+function Resource:wait(options)
+  self.object = core2.available(self.cluster, self.object, options or {})
+  self.status = map(self.object.status)
+  return self
+end
+
+--- resource:delete{ wait = true, timeout = "1m" } -> was it there?
+function Resource:delete(options)
+  options = options or {}
+  return self.cluster:delete({ apiVersion = VERSION, kind = self.kind }, self.name, {
+    namespace = self.namespace, wait = options.wait ~= false, timeout = options.timeout,
+  })
+end
+
+--- What somebody has to send to get the spec of a Model under another name.
+local function renamed(model, name, namespace)
+  local spec = {}
+  for key, value in pairs(model.spec) do
+    if type(value) ~= "userdata" then spec[key] = value end
+  end
+  return { apiVersion = VERSION, kind = "Model", metadata = { name = name, namespace = namespace }, spec = spec }
+end
+
+--- experiment:promote(candidate, { timeout?, force?, keep = false }) -> resource: the experiment's default, which is now what
+--- the candidate is
+---
+--- In this order, so that no request fails: the default Model gets the candidate's spec (Core 2 serves its old version until
+--- the new one is available) while the experiment goes on; then the experiment goes, and all requests are the default's; then
+--- the candidate, unless keep.
+function Resource:promote(candidate, options)
+  options = options or {}
+  local spec = self.object.spec
+  if self.kind ~= "Experiment" or spec.resourceType == "pipeline" then
+    error("promote: of an Experiment of Models; deploy the Pipeline's new steps instead", 2)
+  end
+  if type(spec.default) ~= "string" then error(("promote: experiment %s has no default to replace"):format(self.name), 2) end
+  local names = {}
+  for i, one in ipairs(spec.candidates) do names[i] = one.name end
+  local known = {}
+  for _, name in ipairs(names) do known[name] = true end
+  if not known[candidate] or candidate == spec.default then
+    error(("promote: '%s' is no candidate beside the default%s"):format(tostring(candidate), near(candidate, names)), 2)
+  end
+  local kind = { apiVersion = VERSION, kind = "Model" }
+  local model = self.cluster:get(kind, candidate, { namespace = self.namespace })
+  if not model then error(("promote: there is no Model %s/%s"):format(self.namespace, candidate), 2) end
+  local promoted = core2.deploy(self.cluster, renamed(model, spec.default, self.namespace), options)
+  self:delete { timeout = options.timeout }
+  if not options.keep then self.cluster:delete(kind, candidate, { namespace = self.namespace }) end
+  return core2.resource(self.connection, promoted, true)
+end
+
+local ROUTES = { Model = "%s", Pipeline = "%s.pipeline", Experiment = "%s.experiment" }
+
+--- resource:client(options?) -> a client that speaks v2 through the mesh, told apart by the header Seldon-Model
+function Resource:client(options)
+  local all, connection = {}, self.connection
+  for key, value in pairs(options or {}) do all[key] = value end
+  if not ROUTES[self.kind] then error(("a %s answers no requests"):format(self.kind), 2) end
+  if not connection.ingress then
+    error(vm.new_error { service = "seldon", code = "not_found", message = "no ingress is configured",
+      hint = "add profiles.<profile>.seldon.ingress to mlhost.yaml (that of the service seldon-mesh), or set SELDON_INGRESS" }, 0)
+  end
+  all.client, all.url, all.protocol, all.model = connection.ingress, connection.url, "v2", all.model or self.name
+  all.headers = { ["Seldon-Model"] = ROUTES[self.kind]:format(self.name) }
+  if connection.host then all.headers.Host = connection.host end
+  for key, value in pairs(options and options.headers or {}) do all.headers[key] = value end
+  return predict.client(all)
 end
 
 return core2

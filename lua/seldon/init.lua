@@ -29,8 +29,8 @@ local seldon = {
   model = core2.model, server = core2.server, pipeline = core2.pipeline, experiment = core2.experiment,
 }
 
-local Connection, Deployment, Resource = {}, {}, {}
-for _, class in ipairs { Connection, Deployment, Resource } do class.__index = class end
+local Connection, Deployment = {}, {}
+for _, class in ipairs { Connection, Deployment } do class.__index = class end
 
 --- seldon.validate(object) -> list of { field, message }: what Seldon would refuse; empty when it is good; and a second list:
 --- what it takes, though it is hardly meant
@@ -167,14 +167,13 @@ end
 ---@private
 function Connection:deploy_core2(object, options)
   refuse(object, core2.validate(object))
+  object = rollout.copy(object)
   object.metadata.namespace = object.metadata.namespace or self.namespace
-  self.cluster:apply(object, { force = options.force, namespace = object.metadata.namespace })
-  local current = core2.available(self.cluster, object, options)
-  return setmetatable({
-    connection = self, cluster = self.cluster, kind = object.kind, name = object.metadata.name,
-    namespace = object.metadata.namespace, object = current, status = current.status or {},
-  }, Resource)
+  return core2.resource(self, core2.deploy(self.cluster, object, options))
 end
+
+--- connection:resource(kind, name) -> one of Core 2: "Model", "Server", "Pipeline", "Experiment"; or nil
+function Connection:resource(kind, name) return core2.find(self, kind, name) end
 
 --- connection:get(name) -> deployment, or nil
 function Connection:get(name)
@@ -288,29 +287,6 @@ function Deployment:client(options) return client_at(self, prefix(self), options
 --- deployment:explainer(predictor = "main", options?) -> a client of the predictor's explainer
 function Deployment:explainer(predictor, options)
   return client_at(self, prefix(self, self.name .. "-explainer") .. "/" .. (predictor or "main"), options)
-end
-
--- ---- Core 2 ----
-
---- resource:delete{ wait = true }: of a Model, Server, Pipeline or Experiment
-function Resource:delete(options)
-  return self.cluster:delete({ apiVersion = self.object.apiVersion, kind = self.kind }, self.name, {
-    namespace = self.namespace, wait = not options or options.wait ~= false,
-  })
-end
-
-local ROUTES = { Model = "%s", Pipeline = "%s.pipeline", Experiment = "%s.experiment" }
-
---- resource:client(options?) -> a client that speaks v2 through the mesh, told apart by the header Seldon-Model
-function Resource:client(options)
-  local all, connection = {}, self.connection
-  for key, value in pairs(options or {}) do all[key] = value end
-  if not ROUTES[self.kind] then error(("a %s answers no requests"):format(self.kind), 2) end
-  all.client, all.url, all.protocol, all.model = connection.ingress, connection.url, "v2", all.model or self.name
-  all.headers = { ["Seldon-Model"] = ROUTES[self.kind]:format(self.name) }
-  if connection.host then all.headers.Host = connection.host end
-  for key, value in pairs(options and options.headers or {}) do all.headers[key] = value end
-  return predict.client(all)
 end
 
 return seldon

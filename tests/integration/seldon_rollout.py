@@ -142,7 +142,7 @@ def main():
     check(f"no request of {total} has failed", total > 500 and not load.bad, (len(load.bad), load.bad[:5]))
     answered = {str(i) for i in (1, 2, 3, 4, 5, 6, 7, 8, 11, 14, 15)}
     check("every version that was ready has answered, and no other", set(load.versions) == answered, load.versions)
-    for name in ("adopted", "refused", "delete"):
+    for name in ("adopted", "refused", "core2", "delete"):
         act(name)
 
 

@@ -239,6 +239,68 @@ function acts.refused()
   t.eq(err.code, "invalid")
 end
 
+--- What Core 2's scheduler does: each new generation of an object becomes ready, `count` times.
+local function schedule(cluster, kind, name, first, count)
+  local done, seen = 0, first
+  for event in cluster:watch(kind, { namespace = "shop", name = name, timeout = "30s" }) do
+    local generation = event.object.metadata.generation
+    if event.type ~= "DELETED" and generation > seen then
+      seen, done = generation, done + 1
+      local conditions = {}
+      for i, condition in ipairs { kind .. "Ready", "Ready" } do
+        conditions[i] = { type = condition, status = "True", reason = kind .. "Available",
+          lastTransitionTime = ("2026-01-01T00:00:%02dZ"):format(generation) }
+      end
+      cluster:patch(kind, name, { status = { conditions = conditions, availableReplicas = 1 } },
+        { subresource = "status", namespace = "shop" })
+      if done == count then return end
+    end
+  end
+  error(kind .. " " .. name .. ": nothing was written")
+end
+
+local function both(...)
+  return parallel(2, { ... }, function(fn) return fn() end)
+end
+
+-- There is no scheduler here: the embedded Seldon says so, and where it is played, its conditions are waited for.
+function acts.core2()
+  local s = connect()
+  local cluster = s.cluster
+  local err = t.raises("ScheduleFailed", function()
+    s:deploy(seldon.model { name = "iris", uri = "s3://m/1", requirements = { "sklearn" } })
+  end)
+  t.eq({ err.code, err.service }, { "failed", "seldon" })
+  t.holds(err.message, "needs a cluster")
+  local function deploy(object, first)
+    local out = both(function() return s:deploy(object, { timeout = "30s" }) end,
+      function() return schedule(cluster, object.kind, object.metadata.name, first, 1) end)
+    return out[1]
+  end
+  local iris = deploy(seldon.model { name = "iris", uri = "s3://m/2" }, 1)
+  t.eq({ iris.changed, iris.status.conditions[2].lastTransitionTime }, { true, "2026-01-01T00:00:02Z" })
+  t.eq(s:deploy(seldon.model { name = "iris", uri = "s3://m/2" }).changed, false)
+  for _, object in ipairs {
+    seldon.model { name = "iris-7", uri = "s3://m/7", memory = "1Mi" },
+    seldon.experiment {
+      name = "ab", default = "iris", candidates = { { name = "iris", weight = 90 }, { name = "iris-7", weight = 10 } },
+    },
+  } do
+    cluster:apply(object, { namespace = "shop" })
+    cluster:wait({ apiVersion = object.apiVersion, kind = object.kind }, object.metadata.name, function(current)
+      return current ~= nil and current.status ~= nil
+    end, { namespace = "shop" })
+  end
+  local experiment = t.ok(s:resource("Experiment", "ab"))
+  t.raises("did you mean 'iris%-7'", experiment.promote, experiment, "iris-8")
+  local out = both(function() return experiment:promote("iris-7", { timeout = "30s" }) end,
+    function() return schedule(cluster, "Model", "iris", 2, 1) end)
+  t.eq({ out[1].name, out[1].object.spec.storageUri, out[1].object.spec.memory }, { "iris", "s3://m/7", "1Mi" })
+  t.eq({ s:resource("Experiment", "ab"), s:resource("Model", "iris-7") }, {})
+  t.eq(out[1]:delete(), true)
+  t.eq(s:resource("Model", "iris"), nil)
+end
+
 function acts.delete()
   local d = digits()
   d:delete()
