@@ -576,10 +576,12 @@ function host.k8s.connect(endpoint, kubeconfig, context, namespace, auth, token)
 ---@param content_type? string
 ---@param accept? string
 ---@param limit? integer # int
+---@param headers? table # map
+---@param check? boolean # bool
 ---@param timeout? string|number # duration
 ---@return table reply
----@overload fun(args: { client: mlhost.Handle, method: string, path: string, body?: any, content_type?: string, accept?: string, limit?: integer, timeout?: string|number }): table
-function host.k8s.request(client, method, path, body, content_type, accept, limit, timeout) end
+---@overload fun(args: { client: mlhost.Handle, method: string, path: string, body?: any, content_type?: string, accept?: string, limit?: integer, headers?: table, check?: boolean, timeout?: string|number }): table
+function host.k8s.request(client, method, path, body, content_type, accept, limit, headers, check, timeout) end
 
 ---ends a watch
 ---@param watch mlhost.Handle # k8s_watch
