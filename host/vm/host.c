@@ -465,12 +465,12 @@ static int host_in_time(lua_State *L)
 static int host_near(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
-    const char *names[64];
+    const char *names[256];
     size_t count = 0;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    luaL_checkstack(L, 66, "names");
-    for (lua_Integer i = 1; count < 64 && lua_rawgeti(L, 2, i) == LUA_TSTRING; i++)
+    luaL_checkstack(L, 258, "names");
+    for (lua_Integer i = 1; count < 256 && lua_rawgeti(L, 2, i) == LUA_TSTRING; i++)
         names[count++] = lua_tostring(L, -1);
     lua_pushstring(L, near_miss(name, names, count)); /* NULL gives nil */
     return 1;

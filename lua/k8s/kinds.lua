@@ -94,6 +94,7 @@ function kinds.find(cluster, kind)
   end
   local words = {}
   for word in pairs(by_word) do words[#words + 1] = word end
+  table.sort(words)
   local near = vm.near(tostring(kind), words)
   error(vm.new_error { service = "k8s", code = "not_found", message = ("the cluster knows no kind '%s'"):format(tostring(kind)),
     hint = near and ("did you mean '%s'?"):format(near)
