@@ -48,7 +48,7 @@ struct request {
     struct request_field *answers; /* headers of the answer */
     size_t answer_count;
     int status;
-    bool too_large, begun;
+    bool too_large, begun, suspended;
     uint64_t dropped;
     int64_t started;
     char *storage[4];
@@ -68,6 +68,8 @@ struct service {
     /* The server is about to stop: end what waits, such as long streams. Any thread may still be in
      * the service. Optional. */
     void (*stopping)(struct service *service);
+    /* The time to drain is over: resume what is suspended. Optional. */
+    void (*give_up)(struct service *service);
     /* The server has stopped: free everything, the struct included. Optional. */
     void (*close)(struct service *service);
     void *state; /* the service's own: rq->service->state */
@@ -85,6 +87,12 @@ int64_t request_query_int(const struct request *rq, const char *name, int64_t ot
 
 /* ---- answering; each may be called from begin, data or handle ---- */
 
+/* From `handle`, on a server with SERVER_SUSPENDS, instead of an answer: `handle` is called once
+ * more after request_resume, which any thread may call (rq may be gone when it returns). `end` is
+ * called for such requests, too; also where nobody waits for the answer any more, so that `handle`
+ * was not called again. */
+void request_suspend(struct request *rq);
+void request_resume(struct request *rq);
 void answer_header(struct request *rq, const char *name, const char *value);
 void answer_headerf(struct request *rq, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -1,10 +1,13 @@
 /*
- * libmicrohttpd underneath: a thread per connection, so handlers may block, and bodies come in
- * pieces. One MHD daemon per listening socket, all with the same services.
+ * libmicrohttpd underneath: a thread per connection, so handlers may block (a model server has one
+ * thread, and suspends what waits), and bodies come in pieces. One MHD daemon per listening socket,
+ * all with the same services.
  */
 #include "local/server.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -24,11 +27,22 @@
 #define CONNECTIONS  1024
 #define IDLE_SECONDS 300
 #define HEADER_BYTES (128 * 1024) /* of a connection: header block, and the pieces of a body */
+#define LEAN_BYTES   (24 * 1024)  /* MHD clears all of it after each request */
 #define DROP_LIMIT   (256u << 20) /* of a body that nobody wants */
 #define STACK_BYTES  (1024 * 1024)
 
+/* Takes connections for a daemon without threads of their own. Several processes may wait on the
+ * same socket: the kernel gives each connection to the one that has waited longest, where MHD would
+ * take all that are there. */
+struct acceptor {
+    struct MHD_Daemon *daemon; /* NULL: MHD listens itself */
+    int fd;
+    pthread_t thread;
+};
+
 struct server {
     struct MHD_Daemon *daemons[MAX_FDS];
+    struct acceptor acceptors[MAX_FDS];
     size_t daemon_count;
     struct service **services;
     size_t service_count;
@@ -287,7 +301,7 @@ static void finish(struct request *rq)
         return;
     }
     rq->service->handle(rq);
-    if (!rq->response) {
+    if (!rq->response && !rq->suspended) {
         error_set(&err, ERR_INTERNAL, "%s gave no answer", rq->service->name);
         answer_error(rq, 500, &err);
     }
@@ -318,6 +332,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         return rq->dropped > DROP_LIMIT ? MHD_NO : MHD_YES;
     }
     finish(rq);
+    if (!rq->response) /* suspended */
+        return MHD_YES;
     return MHD_queue_response(connection, (unsigned)rq->status, rq->response);
 }
 
@@ -340,7 +356,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
     if (!rq)
         return;
     *state = NULL;
-    if (rq->begun && rq->service->end)
+    if ((rq->begun || rq->suspended) && rq->service->end)
         rq->service->end(rq);
     if (server->verbose && rq->method) {
         fprintf(stderr, "%s %s %s%s%s %d %.1f ms%s\n", rq->service ? rq->service->name : "server",
@@ -386,12 +402,66 @@ static void on_log(void *cls, const char *format, va_list args)
 #pragma GCC diagnostic pop
 }
 
+void request_suspend(struct request *rq)
+{
+    rq->suspended = true;
+    MHD_suspend_connection(rq->connection);
+}
+
+void request_resume(struct request *rq)
+{
+    MHD_resume_connection(rq->connection);
+}
+
 /* ---- start and stop ---- */
+
+static void *accept_all(void *ctx)
+{
+    struct acceptor *own = ctx;
+    int state;
+
+    for (;;) {
+        struct sockaddr_storage address;
+        socklen_t len = sizeof address;
+        int fd = accept4(own->fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC); /* cancelled */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+        if (fd >= 0)
+            MHD_add_connection(own->daemon, fd, (struct sockaddr *)&address, len);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            poll(NULL, 0, 50); /* no descriptors left: one may be closed soon */
+        pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+    }
+    return NULL;
+}
+
+static int start_acceptor(struct acceptor *own, struct MHD_Daemon *daemon, int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        return -1;
+    *own = (struct acceptor){.daemon = daemon, .fd = fd};
+    if (pthread_create(&own->thread, NULL, accept_all, own) == 0)
+        return 0;
+    own->daemon = NULL;
+    return -1;
+}
+
+static int stop_acceptor(struct acceptor *own)
+{
+    pthread_cancel(own->thread);
+    pthread_join(own->thread, NULL);
+    return own->fd;
+}
 
 struct server *server_start(const int *fds, size_t fd_count, struct service *const *services,
                             size_t service_count, unsigned options, struct error *err)
 {
     struct server *server = mem_alloc(sizeof *server);
+    unsigned threads =
+        options & SERVER_SUSPENDS
+            ? MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME
+            : MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL;
 
     server->verbose = options & SERVER_VERBOSE;
     server->any_host = options & SERVER_ANY_HOST;
@@ -408,41 +478,61 @@ struct server *server_start(const int *fds, size_t fd_count, struct service *con
         if (fds[i] < 0)
             continue;
         struct MHD_Daemon *daemon = MHD_start_daemon(
-            MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
-                MHD_USE_ITC | MHD_USE_ERROR_LOG,
-            0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_log, server,
-            MHD_OPTION_LISTEN_SOCKET, fds[i], MHD_OPTION_URI_LOG_CALLBACK, first_line, server,
-            MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_UNESCAPE_CALLBACK,
+            threads | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, server,
+            MHD_OPTION_EXTERNAL_LOGGER, on_log, server, MHD_OPTION_LISTEN_SOCKET,
+            options & SERVER_SUSPENDS ? -1 : fds[i], MHD_OPTION_URI_LOG_CALLBACK, first_line,
+            server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_UNESCAPE_CALLBACK,
             no_unescape, server, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
-            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_THREAD_STACK_SIZE,
-            (size_t)STACK_BYTES, MHD_OPTION_END);
+            MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            (size_t)(options & SERVER_LEAN ? LEAN_BYTES : HEADER_BYTES),
+            MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_END);
         if (!daemon) {
             error_set(err, ERR_IO, "the HTTP server does not start on socket %d", fds[i]);
             server_stop(server, 0);
             return NULL;
         }
-        server->daemons[server->daemon_count++] = daemon;
+        size_t at = server->daemon_count++;
+        server->daemons[at] = daemon;
+        if (options & SERVER_SUSPENDS &&
+            start_acceptor(&server->acceptors[at], daemon, fds[i]) < 0) {
+            error_set(err, ERR_IO, "no thread for the connections of socket %d", fds[i]);
+            server_stop(server, 0);
+            return NULL;
+        }
     }
     return server;
 }
 
-void server_stop(struct server *server, int drain_ms)
+static void await_idle(struct server *server, int ms)
 {
-    int64_t until = clock_now() + drain_ms * NS_PER_MS;
+    int64_t until = clock_now() + ms * NS_PER_MS;
     struct timespec at = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
-    int listening[MAX_FDS];
 
-    for (size_t i = 0; i < server->daemon_count; i++)
-        listening[i] = MHD_quiesce_daemon(server->daemons[i]);
-    for (size_t i = 0; i < server->service_count; i++) {
-        if (server->services[i]->stopping)
-            server->services[i]->stopping(server->services[i]);
-    }
     pthread_mutex_lock(&server->lock);
     while (server->active && pthread_cond_timedwait(&server->idle, &server->lock, &at) == 0)
         continue;
     pthread_mutex_unlock(&server->lock);
+}
+
+void server_stop(struct server *server, int drain_ms)
+{
+    int listening[MAX_FDS];
+
+    for (size_t i = 0; i < server->daemon_count; i++)
+        listening[i] = server->acceptors[i].daemon ? stop_acceptor(&server->acceptors[i])
+                                                   : MHD_quiesce_daemon(server->daemons[i]);
+    for (size_t i = 0; i < server->service_count; i++) {
+        if (server->services[i]->stopping)
+            server->services[i]->stopping(server->services[i]);
+    }
+    await_idle(server, drain_ms);
+    for (size_t i = 0; i < server->service_count; i++) {
+        if (server->services[i]->give_up) {
+            server->services[i]->give_up(server->services[i]);
+            await_idle(server, 500); /* until those who waited have been told */
+        }
+    }
     for (size_t i = 0; i < server->daemon_count; i++) {
         MHD_stop_daemon(server->daemons[i]);
         if (listening[i] >= 0)

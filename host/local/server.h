@@ -11,8 +11,12 @@ int server_listen(int *port, struct error *err);
 /* The port of a socket that listens. */
 int server_port(int fd);
 #define SERVER_VERBOSE 1u /* a line per request on stderr */
-#define SERVER_ANY_HOST                                                                            \
-    2u /* for a pod's network: whatever name it is called by; no paths of its own */
+/* For a pod's network: whatever name it is called by; no paths of its own. */
+#define SERVER_ANY_HOST 2u
+/* For many small requests: less memory for a connection's headers. */
+#define SERVER_LEAN 4u
+/* One thread for all connections; handlers must not block, and call request_suspend instead. */
+#define SERVER_SUSPENDS 8u
 
 /* Serves on fds (each -1 or listening; taken). Services live until server_stop, which closes them.
  */

@@ -13,24 +13,30 @@
 
 #define SLOTS 512 /* of waiting requests, by id */
 
-/* A request whose thread waits for its reply. */
+enum outcome { WAITING, REPLIED, LATE, GONE, FULL };
+
+/* A request that is suspended until its reply is there. */
 struct waiting {
-    struct waiting *next;
-    int64_t id;
+    struct waiting *next;          /* in its slot */
+    struct waiting *older, *newer; /* all have the same time, so this is the order of deadlines */
+    struct request *rq;
+    int64_t id, started, deadline;
     struct value reply;
-    bool answered;
-    pthread_cond_t changed;
+    enum outcome outcome;
 };
 
 struct model {
     struct model_host host;
     struct service service;
     struct server *server;
+    pthread_t clock;
     pthread_mutex_t lock;
+    pthread_cond_t stopped;
     struct waiting *slots[SLOTS];
+    struct waiting *oldest, *newest;
     unsigned count;
     int64_t next_id;
-    bool vm_gone;
+    bool vm_gone, stop;
 };
 
 /* ---- the table of those who wait ---- */
@@ -42,6 +48,63 @@ static struct waiting **place(struct model *model, int64_t id)
     while (*at && (*at)->id != id)
         at = &(*at)->next;
     return at;
+}
+
+/* All under the lock. */
+static void enter(struct model *model, struct waiting *own)
+{
+    own->id = ++model->next_id;
+    *place(model, own->id) = own;
+    own->older = model->newest;
+    *(own->older ? &own->older->newer : &model->oldest) = own;
+    model->newest = own;
+    model->count++;
+}
+
+static void leave(struct model *model, struct waiting *own, enum outcome outcome)
+{
+    *place(model, own->id) = own->next;
+    *(own->older ? &own->older->newer : &model->oldest) = own->newer;
+    *(own->newer ? &own->newer->older : &model->newest) = own->older;
+    model->count--;
+    own->outcome = outcome;
+}
+
+/* Nobody waits any more. */
+static void leave_all(struct model *model)
+{
+    while (model->oldest) {
+        struct request *rq = model->oldest->rq;
+        leave(model, model->oldest, GONE);
+        request_resume(rq);
+    }
+}
+
+/* Ends the wait of those whose time is over. All times are the same, so nothing that comes in while
+ * it sleeps is over earlier, and nobody need wake it. */
+static void *watch_time(void *ctx)
+{
+    struct model *model = ctx;
+    int64_t time = model->host.serving->timeout_ns;
+
+    pthread_mutex_lock(&model->lock);
+    while (!model->stop) {
+        int64_t now = clock_now();
+        bool late = false;
+        while (model->oldest && model->oldest->deadline <= now) {
+            struct request *rq = model->oldest->rq;
+            leave(model, model->oldest, LATE);
+            request_resume(rq);
+            late = true;
+        }
+        if (late)
+            model->host.stuck(model->host.ctx);
+        int64_t until = model->oldest ? model->oldest->deadline : now + time;
+        struct timespec at = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+        pthread_cond_timedwait(&model->stopped, &model->lock, &at);
+    }
+    pthread_mutex_unlock(&model->lock);
+    return NULL;
 }
 
 /* 503 and 504 of our own, in the form that both protocols' clients read: `error` and `status`. */
@@ -153,40 +216,28 @@ static void give(struct request *rq, const struct value *reply)
            body && body->kind == VALUE_STRING ? body->as.string.len : 0);
 }
 
-enum outcome { REPLIED, LATE, GONE, FULL };
-
-static enum outcome ask(struct model *model, struct request *rq, struct waiting *own)
+/* Suspends the request and hands it to the VM; WAITING unless that cannot be. */
+static enum outcome ask(struct model *model, struct request *rq)
 {
     const struct model_serving *serving = model->host.serving;
     cleanup_value struct value frame = {0};
-    int64_t deadline = clock_now() + serving->timeout_ns;
-    struct timespec until = {.tv_sec = deadline / NS_PER_S, .tv_nsec = deadline % NS_PER_S};
-    enum outcome outcome = FULL;
+    enum outcome outcome = WAITING;
 
     pthread_mutex_lock(&model->lock);
-    if (model->vm_gone || model->count >= serving->queue) {
+    if (model->vm_gone || model->count >= serving->queue)
         outcome = model->vm_gone ? GONE : FULL;
-        pthread_mutex_unlock(&model->lock);
-        return outcome;
+    if (outcome == WAITING) {
+        struct waiting *own = rq->local = mem_alloc(sizeof *own);
+        own->rq = rq;
+        own->started = clock_now();
+        own->deadline = own->started + serving->timeout_ns;
+        enter(model, own);
+        build(rq, own->id, atomic_load(&serving->metrics->unloaded), &frame);
+        request_suspend(rq); /* before anybody can resume it */
     }
-    own->id = ++model->next_id;
-    *place(model, own->id) = own;
-    model->count++;
     pthread_mutex_unlock(&model->lock);
-
-    build(rq, own->id, atomic_load(&serving->metrics->unloaded), &frame);
-    model->host.send(model->host.ctx, &frame);
-
-    pthread_mutex_lock(&model->lock);
-    while (!own->answered && !model->vm_gone &&
-           pthread_cond_timedwait(&own->changed, &model->lock, &until) == 0)
-        continue;
-    outcome = own->answered ? REPLIED : model->vm_gone ? GONE : LATE;
-    struct waiting **at = place(model, own->id);
-    if (*at)
-        *at = own->next;
-    model->count--;
-    pthread_mutex_unlock(&model->lock);
+    if (outcome == WAITING)
+        model->host.send(model->host.ctx, &frame);
     return outcome;
 }
 
@@ -204,42 +255,59 @@ static void note_repository(const struct request *rq, struct model_metrics *metr
         atomic_store(&metrics->unloaded, false);
 }
 
-static void handle(struct request *rq)
+static void conclude(struct request *rq, struct model_metrics *metrics, enum outcome outcome)
 {
-    struct model *model = rq->service->state;
-    struct model_metrics *metrics = model->host.serving->metrics;
-    struct waiting own = {0};
-    pthread_condattr_t monotonic;
-    int64_t started = clock_now();
+    const struct waiting *own = rq->local;
 
-    if (own_path(rq, model))
-        return;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&own.changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    atomic_fetch_add(&metrics->in_flight, 1);
-    switch (ask(model, rq, &own)) {
+    switch (outcome) {
     case REPLIED:
-        give(rq, &own.reply);
+        give(rq, &own->reply);
         note_repository(rq, metrics);
-        model_metrics_own(metrics, value_get(&own.reply, "metrics"));
+        model_metrics_own(metrics, value_get(&own->reply, "metrics"));
         break;
     case LATE:
         refuse(rq, 504, "the model did not answer in time; the worker is replaced");
-        model->host.stuck(model->host.ctx);
-        break;
-    case GONE:
-        refuse(rq, 503, "the worker that had this request ended; try again");
         break;
     case FULL:
         refuse(rq, 503, "too many requests wait for the model; try again");
         break;
+    default:
+        refuse(rq, 503, "the worker that had this request ended; try again");
+        break;
     }
+    model_metrics_count(metrics, route_of(rq->path), rq->status,
+                        own ? clock_now() - own->started : 0);
+}
+
+/* Called twice: with the request, and when it is resumed. */
+static void handle(struct request *rq)
+{
+    struct model *model = rq->service->state;
+    struct model_metrics *metrics = model->host.serving->metrics;
+    const struct waiting *own = rq->local;
+
+    if (own) {
+        conclude(rq, metrics, own->outcome);
+        return;
+    }
+    if (own_path(rq, model))
+        return;
+    atomic_fetch_add(&metrics->in_flight, 1);
+    enum outcome outcome = ask(model, rq);
+    if (outcome == WAITING) /* rq is another thread's as soon as it is resumed */
+        return;
+    conclude(rq, metrics, outcome);
     atomic_fetch_sub(&metrics->in_flight, 1);
-    model_metrics_count(metrics, route_of(rq->path), rq->status, clock_now() - started);
-    value_free(&own.reply);
-    pthread_cond_destroy(&own.changed);
+}
+
+static void end(struct request *rq)
+{
+    struct model *model = rq->service->state;
+    struct waiting *own = rq->local;
+
+    atomic_fetch_sub(&model->host.serving->metrics->in_flight, 1);
+    value_free(&own->reply);
+    free(own);
 }
 
 void mlh_model_reply(struct model *model, struct value *frame)
@@ -247,15 +315,34 @@ void mlh_model_reply(struct model *model, struct value *frame)
     pthread_mutex_lock(&model->lock);
     struct waiting *own = *place(model, value_get_int(frame, "id", 0));
     if (own) { /* else it came too late: nobody waits any more */
+        struct request *rq = own->rq;
         value_move(&own->reply, frame);
-        own->answered = true;
-        pthread_cond_signal(&own->changed);
+        leave(model, own, REPLIED);
+        request_resume(rq);
     }
     pthread_mutex_unlock(&model->lock);
     value_free(frame);
 }
 
+static void give_up(struct service *service)
+{
+    struct model *model = service->state;
+
+    pthread_mutex_lock(&model->lock);
+    leave_all(model);
+    pthread_mutex_unlock(&model->lock);
+}
+
 /* ---- start and stop ---- */
+
+static void stop_clock(struct model *model)
+{
+    pthread_mutex_lock(&model->lock);
+    model->stop = true;
+    pthread_cond_signal(&model->stopped);
+    pthread_mutex_unlock(&model->lock);
+    pthread_join(model->clock, NULL);
+}
 
 struct model *mlh_model_start(const struct model_host *host, struct error *err)
 {
@@ -266,17 +353,28 @@ struct model *mlh_model_start(const struct model_host *host, struct error *err)
     int fds[] = {serving->listen_fd, serving->metrics_fd};
 
     model->host = *host;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&model->stopped, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&model->lock, NULL);
     model->service = (struct service){.name = "model",
                                       .prefixes = all,
                                       .body_limit = serving->body_limit,
                                       .handle = handle,
+                                      .end = end,
+                                      .give_up = give_up,
                                       .state = model};
-    model->server = server_start(fds, 2, services, 1,
-                                 SERVER_ANY_HOST | (serving->verbose ? SERVER_VERBOSE : 0), err);
-    if (model->server)
+    unsigned options =
+        SERVER_ANY_HOST | SERVER_LEAN | SERVER_SUSPENDS | (serving->verbose ? SERVER_VERBOSE : 0);
+    int why = pthread_create(&model->clock, NULL, watch_time, model);
+    if (why)
+        error_errno(err, why, "cannot start a thread");
+    else if ((model->server = server_start(fds, 2, services, 1, options, err)))
         return model;
-    pthread_mutex_destroy(&model->lock);
+    if (!why)
+        stop_clock(model);
     free(model);
     return NULL;
 }
@@ -286,11 +384,9 @@ void mlh_model_stop(struct model *model, bool vm_gone)
     if (vm_gone) {
         pthread_mutex_lock(&model->lock);
         model->vm_gone = true;
-        for (size_t i = 0; i < SLOTS; i++) {
-            for (struct waiting *one = model->slots[i]; one; one = one->next)
-                pthread_cond_signal(&one->changed);
-        }
+        leave_all(model);
         pthread_mutex_unlock(&model->lock);
     }
     server_stop(model->server, vm_gone ? 500 : (int)(model->host.serving->drain_ns / NS_PER_MS));
+    stop_clock(model);
 }
