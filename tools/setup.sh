@@ -106,3 +106,26 @@ need_node() {
   cp "$2/package-lock.json" "$dir/.lock"
   exec {lock}>&-
 }
+
+# need_kube_apiserver: Kubernetes' own API server, as a peer of the client's tests: built once, outside the tree, by Debian's
+# Go. What the build needs besides the program goes again.
+need_kube_apiserver() {
+  local dir=$MLHOST_VENVS/kube-apiserver from=tests/integration/kubernetes go=/usr/lib/go-1.19/bin/go log lock
+  mkdir -p "$MLHOST_VENVS"
+  exec {lock}>"$dir.lock" && flock "$lock" || return 1
+  if cmp -s "$from/go.sum" "$dir/.built"; then exec {lock}>&-; return 0; fi
+  echo "mlhost: building kube-apiserver in $dir (some minutes, once)"
+  log=$(log_of kube-apiserver)
+  [ ! -d "$dir" ] || chmod -R u+w "$dir"
+  rm -rf "$dir" && mkdir -p "$dir" && cp "$from"/{main.go,go.mod,go.sum} "$dir"
+  if ! (cd "$dir" && GOTOOLCHAIN=local GOFLAGS=-mod=readonly GOPATH=$dir/path GOCACHE=$dir/cache "$go" build -trimpath -o kube-apiserver .) \
+      >"$log" 2>&1; then
+    tail -5 "$log" >&2
+    echo "mlhost: kube-apiserver could not be built; the whole log is $log" >&2
+    exec {lock}>&-
+    return 1
+  fi
+  chmod -R u+w "$dir/path" && rm -rf "$dir/path" "$dir/cache"
+  cp "$from/go.sum" "$dir/.built"
+  exec {lock}>&-
+}

@@ -32,4 +32,7 @@ char *k8s_data_file(const char *base64, const char *what, struct error *err);
 /* The same of a text. */
 char *k8s_text_file(const char *text, const char *what, struct error *err);
 
+/* Takes members that are null out of a reply (k8s_request.c). */
+void k8s_drop_nulls(struct value *v);
+
 #endif

@@ -1,6 +1,6 @@
 /* One request to a Kubernetes API: any method, any path, the types of content that it tells apart
  * patches by. */
-#include "service/client.h"
+#include "service/k8s_config.h"
 
 #include "base/mem.h"
 #include "loop/http_internal.h"
@@ -20,6 +20,27 @@ static void put_body(const struct value *body, struct buf *text)
         buf_append(text, body->as.string.data, body->as.string.len);
     else
         value_to_json(body, 0, text);
+}
+
+/* A member that is null is one that is not there: the API writes both (API conventions,
+ * "Optional vs. Required"), and scripts need not know which. */
+void k8s_drop_nulls(struct value *v)
+{
+    if (v->kind == VALUE_ARRAY) {
+        for (size_t i = 0; i < v->as.array.count; i++)
+            k8s_drop_nulls(&v->as.array.items[i]);
+    } else if (v->kind == VALUE_MAP) {
+        for (size_t i = 0; i < v->as.map.count;) {
+            struct value_pair *pair = &v->as.map.pairs[i];
+            if (pair->value.kind == VALUE_NIL) {
+                cleanup_free char *key = mem_strdup(pair->key);
+                value_remove(v, key);
+            } else {
+                k8s_drop_nulls(&pair->value);
+                i++;
+            }
+        }
+    }
 }
 
 static bool is_json(const struct http_response *response)
@@ -86,8 +107,13 @@ int prim_k8s_request(struct call *call, const struct value *args, struct value *
             *at = (char)tolower((unsigned char)*at);
         value_put_string(headers, name, response.headers.items[i].value);
     }
-    if (is_json(&response))
-        return rest_json(client, &response, value_put(out, "body"), err);
+    if (is_json(&response)) {
+        struct value *decoded = value_put(out, "body");
+        if (rest_json(client, &response, decoded, err) < 0)
+            return -1;
+        k8s_drop_nulls(decoded);
+        return 0;
+    }
     value_set_bytes(value_put(out, "body"), response.body.len ? response.body.data : "",
                     response.body.len);
     return 0;

@@ -3,7 +3,7 @@
  * become values there, in a queue that the script empties. A queue that is not emptied ends the
  * watch: the script starts again from the last version that it has seen.
  */
-#include "service/client.h"
+#include "service/k8s_config.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -54,6 +54,7 @@ static int queue_line(struct watch *watch, const char *text, size_t len)
         watch->failure = err;
         return -1;
     }
+    k8s_drop_nulls(&item->event);
     item->size = len;
     pthread_mutex_lock(&watch->lock);
     if (watch->queued + len > QUEUE_BYTES) {

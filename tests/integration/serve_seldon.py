@@ -413,8 +413,9 @@ def test_crash_loop():
         check("its last words", "cannot load the model" in last.get("message", ""), last)
     one = pods("crash")[0]
     check("log of the previous one", "cannot load" in logs(one, previous="true"), logs(one, previous="true"))
-    status, reply, _ = predict("crash")
-    check("503 says why", status == 503 and "CrashLoopBackOff" in str(reply), (status, reply))
+    # Between two attempts it says that; during one, that it is being started.
+    told = wait("503", lambda: [reply for status, reply, _ in [predict("crash")] if status == 503 and "CrashLoopBackOff" in str(reply)])
+    check("503 says why", told, predict("crash"))
     deploy(sdep("crash", predictor(containers=[container("model", VERSION="ok")])))
     check("a good one takes its place", version(predict("crash")[1]) == "ok")
     delete("crash")
