@@ -11,6 +11,7 @@
 #include "base/module.h"
 #include "base/value.h"
 #include "cmd/cmd.h"
+#include "run/daemon.h"
 #include "sandbox/filter.h"
 #include "sandbox/sandbox.h"
 
@@ -152,6 +153,13 @@ static int say_configuration(struct value *out, struct error *err)
     value_put_string(out, "file", config.file ? config.file : "none (the embedded default)");
     value_put_string(out, "profile", config.profile);
     value_put_string(out, "state", config.state);
+    cleanup_daemon struct daemon daemon;
+    daemon_look(&config, &daemon);
+    if (daemon.running && daemon.url)
+        value_set_printf(value_put(out, "services"), "%s, process %d, mlhost %s", daemon.url,
+                         (int)daemon.pid, daemon.version ? daemon.version : "?");
+    else
+        value_put_string(out, "services", "not served (mlhost serve --background)");
     config_free(&config);
     return 0;
 }

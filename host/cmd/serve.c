@@ -2,6 +2,7 @@
  * daemon. The serving itself is in the serve module, the daemon's life in host/run/daemon.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,34 +139,49 @@ static int serve_here(const struct serve_spec *spec, int lock, const char *socke
     return status;
 }
 
-static int foreground(const struct config *config, int port, bool verbose, struct error *err)
+static int serve_or_rest(const struct config *config, struct serve_spec *spec, struct error *err)
 {
-    struct serve_spec spec = {
-        .config = config, .unix_fd = -1, .tcp_fd = -1, .port = port, .quiet = !verbose};
-    cleanup_free char *socket = NULL;
     struct error busy = {0};
+    cleanup_free char *socket = NULL;
     cleanup_close int lock = daemon_lock(config, &busy);
+    int status;
 
     if (lock < 0 && busy.code != ERR_EXISTS) {
         *err = busy;
         return -1;
     }
     if (lock >= 0) {
-        spec.durable = true;
-        spec.unix_fd = daemon_listen(config, &socket, err);
-        if (spec.unix_fd < 0)
+        spec->durable = true;
+        spec->unix_fd = daemon_listen(config, &socket, err);
+        if (spec->unix_fd < 0)
             return -1;
-    } else {
-        cleanup_daemon struct daemon daemon;
-        daemon_look(config, &daemon);
-        fprintf(stderr,
-                "mlhost serve: Seldon and its Kubernetes API are served at %s already (process "
-                "%d); this serves the rest\n",
-                daemon.url ? daemon.url : "another address", (int)daemon.pid);
-    }
-    int status = serve_here(&spec, lock, socket, err);
-    if (socket)
+        status = serve_here(spec, lock, socket, err);
         (void)unlink(socket);
+        return status;
+    }
+    cleanup_daemon struct daemon daemon;
+    daemon_look(config, &daemon);
+    spec->elsewhere = daemon.url ? daemon.url : "another address";
+    fprintf(stderr,
+            "mlhost serve: Seldon and its Kubernetes API are served at %s already (process %d); "
+            "this serves the rest\n",
+            spec->elsewhere, (int)daemon.pid);
+    return serve_here(spec, -1, NULL, err);
+}
+
+/* SIGTERM and Ctrl-C wait until the server hears them, so that no socket stays behind. */
+static int foreground(const struct config *config, int port, bool verbose, struct error *err)
+{
+    struct serve_spec spec = {
+        .config = config, .unix_fd = -1, .tcp_fd = -1, .port = port, .quiet = !verbose};
+    sigset_t ends, before;
+
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    sigprocmask(SIG_BLOCK, &ends, &before);
+    int status = serve_or_rest(config, &spec, err);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     return status;
 }
 
@@ -179,6 +195,11 @@ static int background(const struct config *config, int port, struct error *err)
     daemon_look(config, &daemon);
     if (daemon.running) {
         printf("mlhost: it runs already (process %d)\n", (int)daemon.pid);
+        if (daemon.version && strcmp(daemon.version, mlhost_version) != 0)
+            fprintf(stderr,
+                    "mlhost serve: it is mlhost %s, this is %s\n"
+                    "  hint: mlhost serve --stop, then start it anew\n",
+                    daemon.version, mlhost_version);
     } else {
         if (daemon_start(config, port, &ready, err) < 0 ||
             daemon_started(ready, deadline_in(START_NS), err) < 0)
@@ -234,8 +255,8 @@ static int stop(const struct config *config, struct error *err)
     daemon_look(config, &daemon);
     int stopped = daemon_stop(config, deadline_in(STOP_NS), err);
     if (stopped > 0)
-        printf("stopped process %d; what is deployed comes back with the next start\n",
-               (int)daemon.pid);
+        printf("%s process %d; what is deployed comes back with the next start\n",
+               stopped == 2 ? "killed, since it did not end," : "stopped", (int)daemon.pid);
     else if (stopped == 0)
         puts("not running");
     return stopped < 0 ? -1 : 0;

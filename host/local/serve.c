@@ -54,13 +54,16 @@ static int open_list(const service_open *list, size_t list_count, const struct l
     return 0;
 }
 
-static int open_services(const struct local_host *host, bool durable, struct service **open,
-                         size_t *count, struct error *err)
+static int open_services(const struct local_host *host, const struct serve_spec *spec,
+                         struct service **open, size_t *count, struct error *err)
 {
     if (open_list(services, COUNT(services), host, open, count, err) < 0)
         return -1;
-    return durable ? open_list(durable_services, COUNT(durable_services), host, open, count, err)
-                   : 0;
+    if (spec->durable)
+        return open_list(durable_services, COUNT(durable_services), host, open, count, err);
+    if (spec->elsewhere)
+        open[(*count)++] = elsewhere_open(spec->elsewhere);
+    return 0;
 }
 
 static int tell_ready(int fd, const char *url, struct error *err)
@@ -116,7 +119,7 @@ int mlh_serve_main(const struct serve_spec *spec, struct error *err)
     }
     struct local_host host = {.config = spec->config, .state = state, .url = url};
     struct server *server = NULL;
-    if (open_services(&host, spec->durable, open, &count, err) == 0)
+    if (open_services(&host, spec, open, &count, err) == 0)
         server = server_start(fds, 2, open, count, spec->quiet ? 0 : SERVER_VERBOSE, err);
     else
         while (count-- > 0)

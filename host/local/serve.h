@@ -12,6 +12,8 @@ struct serve_spec {
     int port;                    /* loopback TCP port: 0 any free one, -1 none */
     int ready_fd; /* gets one line "http://127.0.0.1:PORT\n" when all is listening; -1 none */
     bool durable; /* with the Kubernetes API and Seldon; the workspace's daemon alone */
+    const char *elsewhere; /* without `durable`: who has those services, or NULL; requests for them
+                              get 503 with it */
     bool quiet;
 };
 /* Serves until SIGTERM or SIGINT, then drains and returns 0. Exported by the serve module as

@@ -15,5 +15,7 @@ struct service *kubernetes_open(const struct local_host *host, struct error *err
 /* The embedded Seldon: its operator, the processes of the models, and the ingress under /seldon/.
  * Opened after the Kubernetes API, whose objects it makes real; its close ends all processes. */
 struct service *seldon_ingress_open(const struct local_host *host, struct error *err);
+/* Says that the Kubernetes API and Seldon are served at `url`, which lives as long: 503. */
+struct service *elsewhere_open(const char *url);
 
 #endif

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -25,6 +26,9 @@
 #define RECORD_LIMIT (64u << 10)
 #define READY_FD     3
 #define START        (30 * NS_PER_S)
+#define REST         (15 * NS_PER_S) /* of a serving process without its supervising one */
+#define KILL_MS      5000
+#define LOOK_MS      20
 
 static char *place(const struct config *config, const char *name)
 {
@@ -118,7 +122,10 @@ int daemon_record(const struct config *config, int lock_fd, pid_t pid, const cha
     value_put_string(&doc, "version", mlhost_version);
     value_put_int(&doc, "started", clock_wall_ms());
     value_to_json(&doc, TEXT_PRETTY, &text);
-    if (file_write(AT_FDCWD, path, text.data, text.len, false, err) < 0)
+    mode_t mask = umask(077);
+    int status = file_write(AT_FDCWD, path, text.data, text.len, false, err);
+    (void)umask(mask);
+    if (status < 0)
         return -1;
     return fcntl(lock_fd, F_OFD_SETLK, &lock) < 0 ? error_errno(err, errno, "locking %s", path) : 0;
 }
@@ -126,7 +133,7 @@ int daemon_record(const struct config *config, int lock_fd, pid_t pid, const cha
 /* A short path that is the same each time: FNV-1a of the workspace's. */
 static char *socket_path(const struct config *config)
 {
-    cleanup_free char *folder = services_folder(config);
+    cleanup_free char *folder = services_folder(config, true);
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
     for (const char *at = config->state; *at; at++)
@@ -142,7 +149,8 @@ int daemon_listen(const struct config *config, char **path, struct error *err)
 
     if (strlen(own) >= sizeof address.sun_path) {
         error_set(err, ERR_INVALID, "the path of the services' socket is too long: %s", own);
-        return error_hint(err, "set XDG_RUNTIME_DIR to a short private folder");
+        return error_hint(err, "/tmp/mlhost-%u must be a folder that is yours alone (mode 0700)",
+                          (unsigned)getuid());
     }
     memcpy(address.sun_path, own, strlen(own) + 1);
     (void)unlink(own); /* the lock is ours: what stands there is a dead one's */
@@ -153,6 +161,11 @@ int daemon_listen(const struct config *config, char **path, struct error *err)
 }
 
 /* ---- starting ---- */
+
+/* By these build agents find what a job left behind, in order to end it; the last one is a
+ * credential that ends with the job. */
+static const char *const job_variables[] = {"VSTS_PROCESS_LOOKUP_ID", "RUNNER_TRACKING_ID",
+                                            "JENKINS_NODE_COOKIE", "SYSTEM_ACCESSTOKEN"};
 
 static _Noreturn void become(const struct config *config, int port, int ready)
 {
@@ -174,6 +187,8 @@ static _Noreturn void become(const struct config *config, int port, int ready)
         sigaction(signo, &plain, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    for (size_t i = 0; i < sizeof job_variables / sizeof *job_variables; i++)
+        unsetenv(job_variables[i]);
     (void)umask(022);
     (void)!chdir("/");
     execv("/proc/self/exe", argv);
@@ -265,32 +280,71 @@ int daemon_ensure(const struct config *config, struct error *err)
 
 /* ---- stopping ---- */
 
+/* SIGTERM, and SIGKILL to the tree at the deadline. 1 ended, 2 had to be killed. */
+static int end_process(int pidfd, pid_t pid, int64_t deadline, struct error *err)
+{
+    struct pollfd end = {.fd = pidfd, .events = POLLIN};
+    int n;
+
+    if (pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0 && errno != ESRCH)
+        return error_errno(err, errno, "cannot stop process %d", (int)pid);
+    while ((n = poll(&end, 1, deadline_poll_ms(deadline))) < 0 && errno == EINTR)
+        continue;
+    if (n > 0)
+        return 1;
+    sandbox_kill_descendants(pid);
+    (void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+    (void)poll(&end, 1, KILL_MS);
+    return 2;
+}
+
+/* A serving process whose supervising one was killed ends by itself, and holds the lock until its
+ * models have drained. Nobody can be woken by a lock without taking it, hence the looking. */
+static bool unlocked(const struct config *config, int64_t deadline)
+{
+    const struct timespec pause = {.tv_nsec = LOOK_MS * NS_PER_MS};
+
+    while (locked(config)) {
+        if (deadline_passed(deadline))
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
+/* What a killed one left. With the lock, or it might be the socket of the next one. */
+static void remove_socket(const struct config *config, const char *path)
+{
+    struct error ignored = {0};
+
+    if (!path || access(path, F_OK) < 0)
+        return;
+    cleanup_close int lock = daemon_lock(config, &ignored);
+    if (lock >= 0)
+        (void)unlink(path);
+}
+
 /* The pid of a record may have been given to another process by now: only with the lock held is it
  * the daemon's, and the pidfd, once open, stays that process's. */
 int daemon_stop(const struct config *config, int64_t deadline, struct error *err)
 {
     cleanup_daemon struct daemon daemon;
+    int how = 1;
 
     daemon_look(config, &daemon);
     if (!daemon.running)
         return 0;
     cleanup_close int pidfd = daemon.pid > 0 ? pidfd_open(daemon.pid, 0) : -1;
-    if (pidfd < 0 || !locked(config)) {
-        error_set(err, ERR_NOT_FOUND, "the services are served by a process that cannot be seen");
+    if (!locked(config))
+        return 0;
+    if (pidfd >= 0)
+        how = end_process(pidfd, daemon.pid, deadline, err);
+    if (how < 0)
+        return -1;
+    if (!unlocked(config, pidfd >= 0 ? deadline_in(REST) : deadline)) {
+        error_set(err, ERR_TIMEOUT, "the services are still held by a process that cannot be seen");
         return error_hint(err, "stop it where it was started: it may run in a container");
     }
-    if (pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0)
-        return error_errno(err, errno, "cannot stop process %d", (int)daemon.pid);
-    struct pollfd end = {.fd = pidfd, .events = POLLIN};
-    int n;
-    while ((n = poll(&end, 1, deadline_poll_ms(deadline))) < 0 && errno == EINTR)
-        continue;
-    if (n == 0) {
-        sandbox_kill_descendants(daemon.pid);
-        (void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-        (void)poll(&end, 1, 5000);
-    }
-    if (daemon.socket)
-        (void)unlink(daemon.socket);
-    return 1;
+    remove_socket(config, daemon.socket);
+    return how;
 }

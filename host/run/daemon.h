@@ -49,7 +49,8 @@ void daemon_answer(const struct config *config, const struct error *failure, str
 /* Looks, and starts it when it does not run; waits until it is ready. */
 int daemon_ensure(const struct config *config, struct error *err);
 
-/* SIGTERM, and SIGKILL to the tree when it has not ended by the deadline. 1 stopped, 0 none ran. */
+/* SIGTERM, and SIGKILL to the tree when it has not ended by the deadline; returns when nobody holds
+ * the lock any more. 1 stopped, 2 killed, 0 none ran. */
 int daemon_stop(const struct config *config, int64_t deadline, struct error *err);
 
 /* `mlhost serve --supervised`: serves until SIGTERM, in a child that is started anew when it dies.

@@ -28,6 +28,7 @@
 #define STEADY      (60 * NS_PER_S) /* a child that lived so long starts the back-off again */
 #define STOP        (30 * NS_PER_S) /* models drain */
 #define OTHER       (20 * NS_PER_S)
+#define LOOK_MS     20
 #define LOG_LIMIT   (8 << 20)
 #define LOG_KEEP    (1 << 20)
 #define LOG_LOOK    (60 * NS_PER_S)
@@ -204,11 +205,12 @@ static void stop_child(struct supervised *s)
 static int supervise(struct supervised *s)
 {
     int64_t backoff = BACKOFF_MIN;
+    bool served = false;
 
     for (;;) {
         int64_t started = clock_now();
         int status = 0;
-        (void)start_child(s);
+        served |= start_child(s) == 0;
         while (s->child > 0 && !reaped(s, &status)) {
             int signo = next_signal(s, DEADLINE_NONE);
             if (signo == SIGTERM || signo == SIGINT) {
@@ -218,6 +220,9 @@ static int supervise(struct supervised *s)
             }
             bound_log(s);
         }
+        /* Nobody has been told yet that it serves: the starter has the reason, and may mend it. */
+        if (!served)
+            return 1;
         if (clock_now() - started > STEADY)
             backoff = BACKOFF_MIN;
         note(s, "the serving process ended (%s %d); again in %lld ms",
@@ -258,23 +263,26 @@ static int listen_here(struct supervised *s, int port, struct error *err)
     return s->unix_fd < 0 ? -1 : 0;
 }
 
-/* Somebody else is about to serve: that is as good, once it does. */
-static int other_one(struct supervised *s)
+/* The lock; or -1 with ERR_EXISTS once somebody else serves, which is as good. While somebody else
+ * is only about to, it may yet fail. */
+static int lock_or_other(const struct supervised *s, struct error *err)
 {
+    const struct timespec pause = {.tv_nsec = LOOK_MS * NS_PER_MS};
     int64_t until = deadline_in(OTHER);
 
-    while (!deadline_passed(until)) {
-        cleanup_daemon struct daemon other;
+    for (;;) {
+        cleanup_daemon struct daemon other = {0};
+        int lock = daemon_lock(s->config, err);
+        if (lock >= 0 || err->code != ERR_EXISTS)
+            return lock;
         daemon_look(s->config, &other);
-        if (other.running) {
-            tell(s, "+");
-            return 0;
-        }
-        const struct timespec pause = {.tv_nsec = 20 * NS_PER_MS};
+        if (other.running)
+            return -1;
+        if (deadline_passed(until))
+            return error_set(err, ERR_TIMEOUT,
+                             "another process has been about to serve for long, and does not");
         nanosleep(&pause, NULL);
     }
-    tell(s, "-another process has been about to serve for long, and does not");
-    return 1;
 }
 
 static int prepare(struct supervised *s, int port, int lock, struct error *err)
@@ -297,9 +305,11 @@ int daemon_supervise(const struct config *config, int port)
     int rc = 1;
 
     prctl(PR_SET_NAME, "mlhost-daemon");
-    int lock = daemon_lock(config, &err);
-    if (lock < 0 && err.code == ERR_EXISTS)
-        return other_one(&s);
+    int lock = lock_or_other(&s, &err);
+    if (lock < 0 && err.code == ERR_EXISTS) {
+        tell(&s, "+");
+        return 0;
+    }
     sigemptyset(&s.signals);
     sigaddset(&s.signals, SIGTERM);
     sigaddset(&s.signals, SIGINT);

@@ -37,9 +37,9 @@ struct services {
     bool closing;
 };
 
-char *services_folder(const struct config *config)
+char *services_folder(const struct config *config, bool lasting)
 {
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    const char *runtime = lasting ? NULL : getenv("XDG_RUNTIME_DIR");
     struct stat status;
 
     if (runtime && runtime[0] == '/' && strlen(runtime) < 60 && access(runtime, W_OK) == 0)
@@ -174,7 +174,7 @@ static void on_connect(void *ctx, int fd, uint32_t events)
 struct services *services_open(struct loop *loop, const struct config *config, services_say *say,
                                void *ctx, struct error *err)
 {
-    cleanup_free char *folder = services_folder(config);
+    cleanup_free char *folder = services_folder(config, false);
     cleanup_free char *local = path_join(config->state, "local");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     cleanup_free char *path = mem_printf("%s/mlhost-%d-%llx.sock", folder, (int)getpid(),

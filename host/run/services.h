@@ -10,8 +10,9 @@
 #include "loop/loop.h"
 
 struct services;
-/* A folder for sockets: short, and nobody else's. Allocated. */
-char *services_folder(const struct config *config);
+/* A folder for sockets: short, and nobody else's; `lasting`: not one that goes when the user's last
+ * session ends. Allocated. */
+char *services_folder(const struct config *config, bool lasting);
 /* say(ctx, level, text): notices for the user. */
 typedef void services_say(void *ctx, const char *level, const char *text);
 struct services *services_open(struct loop *loop, const struct config *config, services_say *say,
