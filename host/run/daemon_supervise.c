@@ -27,6 +27,7 @@
 #define BACKOFF_MAX (30 * NS_PER_S)
 #define STEADY      (60 * NS_PER_S) /* a child that lived so long starts the back-off again */
 #define STOP        (30 * NS_PER_S) /* models drain */
+#define PORT_FREE   (2 * NS_PER_S)
 #define OTHER       (20 * NS_PER_S)
 #define LOOK_MS     20
 #define LOG_LIMIT   (8 << 20)
@@ -251,7 +252,12 @@ static int listen_here(struct supervised *s, int port, struct error *err)
     memcpy(&listen_on, &symbol, sizeof listen_on);
     daemon_look(s->config, &before);
     int last = port ? port : before.port;
-    s->tcp_fd = listen_on(&last, port ? err : NULL);
+    /* What a killed daemon has left behind may hold its port for a moment longer. */
+    int64_t until = deadline_in(last ? PORT_FREE : 0);
+    while ((s->tcp_fd = listen_on(&last, port ? err : NULL)) < 0 && !deadline_passed(until)) {
+        const struct timespec pause = {.tv_nsec = 50 * NS_PER_MS};
+        nanosleep(&pause, NULL);
+    }
     if (s->tcp_fd < 0 && !port) {
         last = 0;
         s->tcp_fd = listen_on(&last, err);

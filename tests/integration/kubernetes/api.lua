@@ -15,10 +15,12 @@ metadata: {name: b, labels: {app: y}}
 data: {x: "1"}
 ]]
   out.selected = #(cluster:list("cm", { labels = "app in (x)" }))
-  local _, err = try(cluster.apply, cluster, { apiVersion = "v1", kind = "ConfigMap", metadata = { name = "a" }, data = { x = "2" } },
+  local _, err = try(cluster.apply, cluster,
+    { apiVersion = "v1", kind = "ConfigMap", metadata = { name = "a" }, data = { x = "2" } },
     { field_manager = "other" })
   out.conflict, out.owner = err.code, err.message:find('"mlhost"', 1, true) ~= nil and err.message:find(".data.x", 1, true) ~= nil
-  cluster:apply({ apiVersion = "v1", kind = "ConfigMap", metadata = { name = "a" }, data = { x = "2" } }, { field_manager = "other", force = true })
+  cluster:apply({ apiVersion = "v1", kind = "ConfigMap", metadata = { name = "a" }, data = { x = "2" } },
+    { field_manager = "other", force = true })
   cluster:apply { apiVersion = "v1", kind = "ConfigMap", metadata = { name = "b" }, data = { y = "3" } }
   local b = cluster:get("ConfigMap", "b")
   out.removed = b.data.x == nil and b.data.y == "3"
