@@ -195,6 +195,8 @@ static void stop_child(struct supervised *s)
     kill(s->child, SIGTERM);
     while (!reaped(s, &status)) {
         if (next_signal(s, deadline) == 0 && deadline_passed(deadline)) {
+            note(s, "process %d did not end in %lld s: killed", (int)s->child,
+                 (long long)(STOP / NS_PER_S));
             sandbox_kill_descendants(s->child);
             kill(s->child, SIGKILL);
             waitpid(s->child, &status, 0);
