@@ -1,6 +1,7 @@
 #include "model/metrics.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -32,20 +33,51 @@ static void add(_Atomic double *to, double amount)
         continue;
 }
 
+#define RESERVED "mlhost_model_"
+
+/* A script's name as it is exposed: of letters, digits, '_' and ':', timers in seconds. Names that
+ * are written alike are one metric; those of the server are not a script's. */
+static void exposed(const char *key, int kind, char *out, size_t size)
+{
+    static const char seconds[] = "_seconds";
+    size_t len = 0, room = size - 1 - (kind == 't' ? sizeof seconds - 1 : 0);
+
+    if (isdigit((unsigned char)*key))
+        out[len++] = '_';
+    for (; *key && len < room; key++)
+        out[len++] = *key;
+    for (size_t i = 0; i < len; i++) {
+        if (!isalnum((unsigned char)out[i]) && out[i] != ':')
+            out[i] = '_';
+    }
+    out[len] = '\0';
+    if (strncmp(out, RESERVED, sizeof RESERVED - 1) == 0) {
+        len = len < room ? len : room - 1;
+        memmove(out + 1, out, len);
+        out[0] = '_';
+        out[++len] = '\0';
+    }
+    if (kind == 't')
+        memcpy(out + len, seconds, sizeof seconds);
+}
+
 /* The slot of a name, made when there is room; -1. */
 static int slot(struct model_metrics *metrics, const char *key, int kind)
 {
+    char name[sizeof metrics->own[0].name];
+
+    exposed(key, kind, name, sizeof name);
     for (int i = 0; i < METRICS_OWN; i++) {
         int free_ = 0;
         if (atomic_compare_exchange_strong(&metrics->own[i].state, &free_, 1)) {
-            strncpy(metrics->own[i].key, key, sizeof metrics->own[i].key - 1);
+            memcpy(metrics->own[i].name, name, sizeof name);
             metrics->own[i].kind = kind;
             atomic_store(&metrics->own[i].state, 2);
             return i;
         }
         while (atomic_load(&metrics->own[i].state) == 1)
             continue; /* another worker writes the name: nanoseconds */
-        if (strncmp(metrics->own[i].key, key, sizeof metrics->own[i].key - 1) == 0)
+        if (strcmp(metrics->own[i].name, name) == 0)
             return i;
     }
     return -1;
@@ -63,7 +95,7 @@ void model_metrics_own(struct model_metrics *metrics, const struct value *list)
         int at = key && *key ? slot(metrics, key, kind) : -1;
         if (at < 0)
             continue;
-        if (kind == 'g')
+        if (metrics->own[at].kind == 'g')
             atomic_store(&metrics->own[at].value, amount);
         else
             add(&metrics->own[at].value, amount);
@@ -71,11 +103,9 @@ void model_metrics_own(struct model_metrics *metrics, const struct value *list)
     }
 }
 
-static void print_route(const struct model_metrics *metrics, int route, const char *model,
+static void print_codes(const struct model_metrics *metrics, int route, const char *model,
                         struct buf *out)
 {
-    uint64_t total = 0;
-
     for (int code = 1; code < 6; code++) {
         uint64_t n = atomic_load(&metrics->routes[route].codes[code]);
         if (n)
@@ -84,6 +114,18 @@ static void print_route(const struct model_metrics *metrics, int route, const ch
                        "%llu\n",
                        model, names[route], code, (unsigned long long)n);
     }
+}
+
+static void print_times(const struct model_metrics *metrics, int route, const char *model,
+                        struct buf *out)
+{
+    uint64_t total = 0;
+
+    for (int i = 0; i <= METRICS_BUCKETS; i++)
+        total += atomic_load(&metrics->routes[route].buckets[i]);
+    if (!total)
+        return;
+    total = 0;
     for (int i = 0; i <= METRICS_BUCKETS; i++) {
         total += atomic_load(&metrics->routes[route].buckets[i]);
         buf_printf(out, "mlhost_model_request_seconds_bucket{model=\"%s\",route=\"%s\",le=\"",
@@ -101,34 +143,60 @@ static void print_route(const struct model_metrics *metrics, int route, const ch
                names[route], (unsigned long long)total);
 }
 
-static bool used(const struct model_metrics *metrics, int route)
+static void print_own(const struct model_metrics *metrics, int at, const char *model,
+                      struct buf *out)
 {
-    for (int i = 0; i <= METRICS_BUCKETS; i++) {
-        if (atomic_load(&metrics->routes[route].buckets[i]))
-            return true;
+    const char *name = metrics->own[at].name;
+    int kind = metrics->own[at].kind;
+    bool timer = kind == 't'; /* milliseconds */
+    double value = atomic_load(&metrics->own[at].value);
+
+    buf_printf(out, "# TYPE %s %s\n%s%s{model=\"%s\"} ", name,
+               timer         ? "summary"
+               : kind == 'g' ? "gauge"
+                             : "counter",
+               name, timer ? "_sum" : "", model);
+    if (isnan(value))
+        buf_puts(out, "NaN\n");
+    else if (isinf(value))
+        buf_puts(out, value > 0 ? "+Inf\n" : "-Inf\n");
+    else if (timer)
+        buf_printf(out, "%.9g\n", value / 1000);
+    else
+        buf_printf(out, "%.17g\n", value);
+    if (timer)
+        buf_printf(out, "%s_count{model=\"%s\"} %llu\n", name, model,
+                   (unsigned long long)atomic_load(&metrics->own[at].count));
+}
+
+static void escape(const char *label, struct buf *out)
+{
+    buf_puts(out, "");
+    for (; *label; label++) {
+        if (*label == '\n')
+            buf_puts(out, "\\n");
+        else if (*label == '"' || *label == '\\')
+            buf_printf(out, "\\%c", *label);
+        else
+            buf_putc(out, *label);
     }
-    return false;
 }
 
-/* A metric's name takes letters, digits, '_' and ':'. */
-static void print_name(const char *key, struct buf *out)
+/* Each family is one group. */
+void model_metrics_print(const struct model_metrics *metrics, const char *name, struct buf *out)
 {
-    if (isdigit((unsigned char)*key))
-        buf_putc(out, '_');
-    for (; *key; key++)
-        buf_putc(out, isalnum((unsigned char)*key) || *key == ':' ? *key : '_');
-}
+    cleanup_buf struct buf escaped = BUF_INIT;
 
-void model_metrics_print(const struct model_metrics *metrics, const char *model, struct buf *out)
-{
+    escape(name, &escaped);
+    const char *model = escaped.data;
     buf_puts(out, "# HELP mlhost_model_requests_total Requests that were answered.\n"
-                  "# TYPE mlhost_model_requests_total counter\n"
-                  "# HELP mlhost_model_request_seconds Time from a request to its answer.\n"
+                  "# TYPE mlhost_model_requests_total counter\n");
+    for (int route = 0; route < ROUTE_COUNT; route++)
+        print_codes(metrics, route, model, out);
+    buf_puts(out, "# HELP mlhost_model_request_seconds Time from a request to its answer.\n"
                   "# TYPE mlhost_model_request_seconds histogram\n");
-    for (int route = 0; route < ROUTE_COUNT; route++) {
-        if (used(metrics, route))
-            print_route(metrics, route, model, out);
-    }
+    for (int route = 0; route < ROUTE_COUNT; route++)
+        print_times(metrics, route, model, out);
     buf_printf(out,
                "# TYPE mlhost_model_requests_in_flight gauge\n"
                "mlhost_model_requests_in_flight{model=\"%s\"} %llu\n"
@@ -137,18 +205,6 @@ void model_metrics_print(const struct model_metrics *metrics, const char *model,
                "mlhost_model_worker_restarts_total{model=\"%s\"} %llu\n",
                model, (unsigned long long)atomic_load(&metrics->in_flight), model,
                (unsigned long long)atomic_load(&metrics->restarts));
-    for (int i = 0; i < METRICS_OWN && atomic_load(&metrics->own[i].state) == 2; i++) {
-        cleanup_buf struct buf name = BUF_INIT;
-        double value = atomic_load(&metrics->own[i].value);
-        print_name(metrics->own[i].key, &name);
-        if (metrics->own[i].kind == 't') /* milliseconds */
-            buf_printf(out,
-                       "# TYPE %s_seconds summary\n%s_seconds_sum{model=\"%s\"} %.9g\n"
-                       "%s_seconds_count{model=\"%s\"} %llu\n",
-                       name.data, name.data, model, value / 1000, name.data, model,
-                       (unsigned long long)atomic_load(&metrics->own[i].count));
-        else
-            buf_printf(out, "# TYPE %s %s\n%s{model=\"%s\"} %.17g\n", name.data,
-                       metrics->own[i].kind == 'g' ? "gauge" : "counter", name.data, model, value);
-    }
+    for (int i = 0; i < METRICS_OWN && atomic_load(&metrics->own[i].state) == 2; i++)
+        print_own(metrics, i, model, out);
 }

@@ -38,8 +38,8 @@ struct model_metrics {
     atomic_bool unloaded; /* by the repository API: the model counts as not ready */
     struct {
         _Atomic int state; /* 0 free, 1 being named, 2 in use */
-        char key[64];
-        int kind; /* 'c' 'g' 't' */
+        char name[64];     /* as it is exposed */
+        int kind;          /* 'g' 't', else a counter; that of the first report */
         _Atomic double value;
         atomic_uint_fast64_t count; /* of a timer */
     } own[METRICS_OWN];
@@ -47,7 +47,9 @@ struct model_metrics {
 
 void model_metrics_count(struct model_metrics *metrics, enum model_route route, int status,
                          int64_t took_ns);
-/* A list of { key, type = COUNTER | GAUGE | TIMER (ms), value }, as SeldonMessage.meta.metrics. */
+/* A list of { key, type = COUNTER | GAUGE | TIMER (ms), value }, as SeldonMessage.meta.metrics.
+ * Keys become names of Prometheus; those that are written alike are one metric, those that begin
+ * with mlhost_model_ get a '_' in front. */
 void model_metrics_own(struct model_metrics *metrics, const struct value *list);
 void model_metrics_print(const struct model_metrics *metrics, const char *model, struct buf *out);
 
