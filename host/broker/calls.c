@@ -16,6 +16,7 @@ struct job {
     uint64_t id;
     const struct primitive *row;
     struct value args;
+    bool late; /* the script had heard of a stop when it called */
 };
 
 static struct {
@@ -85,13 +86,14 @@ static int call_deadline(struct broker *broker, const struct value *args, int64_
     return 0;
 }
 
-static int perform(struct broker *broker, const struct primitive *row, const struct value *args,
-                   struct value *out, struct error *err)
+static int perform(struct broker *broker, const struct primitive *row, bool late,
+                   const struct value *args, struct value *out, struct error *err)
 {
     struct call call = {.broker = broker, .row = row};
     primitive_fn *fn = row->fn;
 
-    call.cancel = broker->stopping ? broker->late_cancel : broker->cancel;
+    /* A call that was on its way when the stop came ends with it; clean-up has its own time. */
+    call.cancel = broker->stopping && late ? broker->late_cancel : broker->cancel;
     if (signature_check(&row->sign, args, err) < 0 ||
         call_deadline(broker, args, &call.deadline, err) < 0)
         return -1;
@@ -110,7 +112,7 @@ static void run(struct job *job)
     struct value out = {0};
     struct error err = {0};
 
-    if (perform(job->broker, job->row, &job->args, &out, &err) < 0)
+    if (perform(job->broker, job->row, job->late, &job->args, &out, &err) < 0)
         reply(job->broker, job->id, NULL, &err);
     else
         reply(job->broker, job->id, &out, NULL);
@@ -184,7 +186,7 @@ void calls_take(struct broker *broker, struct value *frame)
         struct value out = {0}, *args = value_get(frame, "args");
         if (args && args->kind == VALUE_MAP && (strcmp(name, "event.log") == 0))
             value_put_string(args, "at", value_get_string(frame, "at", ""));
-        int failed = perform(broker, row, args, &out, &err);
+        int failed = perform(broker, row, value_get_bool(frame, "late", false), args, &out, &err);
         if (failed && one_way) {
             struct call call = {.broker = broker, .row = row};
             call_log(&call, "error", "%s", err.message);
@@ -195,7 +197,8 @@ void calls_take(struct broker *broker, struct value *frame)
     } else {
         struct job *job = mem_alloc(sizeof *job);
         struct value *args = value_get(frame, "args");
-        *job = (struct job){.broker = broker, .id = id, .row = row};
+        *job = (struct job){
+            .broker = broker, .id = id, .row = row, .late = value_get_bool(frame, "late", false)};
         if (args)
             value_move(&job->args, args);
         else

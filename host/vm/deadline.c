@@ -83,6 +83,7 @@ static void hook(lua_State *L, lua_Debug *ar)
     if (!vm->stop)
         return;
     vm->stop = 0;
+    vm->told = 1;
     error_set(&err, ERR_CANCELLED, vm->cancelled ? "cancelled" : "interrupted");
     vm_raise(L, &err);
 }

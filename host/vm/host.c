@@ -91,6 +91,7 @@ static int finish_call(lua_State *L)
 
     if (vm->stop) {
         vm->stop = 0;
+        vm->told = 1;
         error_set(&err, ERR_CANCELLED, vm->cancelled ? "cancelled" : "interrupted");
         return vm_raise(L, &err);
     }
@@ -130,6 +131,8 @@ static int request(lua_State *L, const char *t, const char *name, struct value *
         value_put_int(&frame, "id", (int64_t)*id);
     }
     value_put_string(&frame, "name", name);
+    if (vm->told) /* else it was on its way when the stop came, and is to end with it */
+        value_put_bool(&frame, "late", true);
     value_move(value_put(&frame, "args"), args);
     vm_where(L, place, sizeof place);
     value_put_string(&frame, "at", place);

@@ -65,6 +65,7 @@ struct vm {
     volatile sig_atomic_t waiting;   /* inside a blocking read */
     volatile sig_atomic_t time;      /* enum time_stage */
     volatile sig_atomic_t stop;      /* cancelled or interrupted, not yet told to the script */
+    volatile sig_atomic_t told;      /* the script has heard of a stop: its calls are clean-up */
     volatile sig_atomic_t cancelled; /* the time ran out because of a cancel */
 };
 
