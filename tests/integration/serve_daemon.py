@@ -118,6 +118,14 @@ def environment(pid):
         return {}
 
 
+def kill(pid, signo):
+    """A process that may have ended since it was found."""
+    try:
+        os.kill(pid, signo)
+    except ProcessLookupError:
+        pass
+
+
 def gone(pids):
     return until("processes end: " + str(pids), lambda: not set(pids) & set(parents())) is not None
 
@@ -140,7 +148,7 @@ class Workspace:
         left = self.processes()
         check("nothing is left", not left, left)
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def path(self, name):
@@ -348,7 +356,7 @@ def lives_on():
             pass
         for pid in parents():
             if environment(pid).get(TRACKED[0].encode()) == job[TRACKED[0]].encode():
-                os.kill(pid, signal.SIGKILL)
+                kill(pid, signal.SIGKILL)
         check("the model answers after the job", predict(record) == (200, 42), predict(record))
         check("the same processes live", set(mine) <= set(parents()), (mine, tree(record["pid"])))
         found = w.status()
@@ -474,7 +482,7 @@ def ended_at_any_moment():
             start = w.popen("serve", "--background")
             time.sleep(i * 0.004)
             for pid in w.processes():
-                os.kill(pid, signal.SIGTERM)
+                kill(pid, signal.SIGTERM)
             start.communicate(timeout=PATIENCE)
             if w.processes():
                 w.cli("serve", "--stop")
