@@ -264,11 +264,12 @@ static int put_locked(struct k8s_store *store, const char *resource, const struc
     k8s_put_version(&next, store->version + 1);
     if (reserve(store, err) < 0 || k8s_file_write(store->root, path, &next, err) < 0)
         return error_wrap(err, "%s \"%s\" is not stored", resource, name);
-    if (out) {
+    struct object *made = make(resource, namespace, name, &next);
+    if (out) { /* perhaps the caller's own object, in which the names stand */
         value_free(out);
-        value_copy(out, &next);
+        value_copy(out, &made->value);
     }
-    commit(store, make(resource, namespace, name, &next), before, NULL);
+    commit(store, made, before, NULL);
     return 0;
 }
 
