@@ -149,7 +149,11 @@ class Workspace:
         check("nothing is left", not left, left)
         for pid in left:
             kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.dir, ignore_errors=True)
+        for folder, names, _ in os.walk(self.dir):
+            for name in names:
+                if not os.path.islink(os.path.join(folder, name)):
+                    os.chmod(os.path.join(folder, name), 0o700)  # an overlay leaves folders that nobody may read
+        shutil.rmtree(self.dir)
 
     def path(self, name):
         return os.path.join(self.dir, name)
