@@ -46,7 +46,6 @@ static void fail(struct broker *broker, enum error_code code, const char *hint, 
                  ...)
 {
     struct error err = {0};
-    struct value frame = {0};
     va_list args;
 
     va_start(args, format);
@@ -54,9 +53,19 @@ static void fail(struct broker *broker, enum error_code code, const char *hint, 
     va_end(args);
     if (hint)
         error_hint(&err, "%s", hint);
+    broker_fail(broker, &err);
+}
+
+_Noreturn void broker_fail(struct broker *broker, const struct error *err)
+{
+    struct value frame = {0};
+
     value_set_map(&frame);
     value_put_string(&frame, "t", "result");
-    error_into_value(&err, value_put(&frame, "error"));
+    error_into_value(err, value_put(&frame, "error"));
+    pthread_mutex_lock(&broker->vm_lock);
+    recorder_done(broker, &frame, true);
+    pthread_mutex_unlock(&broker->vm_lock);
     broker_result(broker, &frame);
     leave(broker);
 }
@@ -127,6 +136,22 @@ static void conclude(struct broker *broker)
 
 /* ---- frames ---- */
 
+/* The VM has looked at the clock, or asks what it is to see there. */
+static void take_clock(struct broker *broker, const struct value *frame)
+{
+    const struct value *now = value_path(frame, "args.now");
+
+    if (!now)
+        return;
+    if (broker->player) {
+        player_clock(broker, frame);
+        return;
+    }
+    pthread_mutex_lock(&broker->vm_lock);
+    recorder_clock(broker, now);
+    pthread_mutex_unlock(&broker->vm_lock);
+}
+
 static void on_vm_frame(struct broker *broker, struct value *frame)
 {
     const char *t = value_get_string(frame, "t", "");
@@ -136,8 +161,13 @@ static void on_vm_frame(struct broker *broker, struct value *frame)
     if (strcmp(t, "call") == 0 || strcmp(t, "say") == 0) {
         calls_take(broker, frame);
     } else if (strcmp(t, "done") == 0) {
+        pthread_mutex_lock(&broker->vm_lock);
+        recorder_done(broker, frame, false);
+        pthread_mutex_unlock(&broker->vm_lock);
         value_move(&broker->done, frame);
         broker->has_done = true;
+    } else if (strcmp(t, "clock") == 0) {
+        take_clock(broker, frame);
     } else if (strcmp(t, "response") == 0) {
         broker_model_reply(broker, frame);
     } else if (strcmp(t, "loaded") == 0) {
@@ -214,6 +244,9 @@ static void stop(struct broker *broker)
     broker->hard_deadline = deadline_min(broker->hard_deadline, deadline_in(grace));
     loop_timer_at(broker->timer,
                   deadline_min(broker->hard_deadline, deadline_in(grace)) + SLACK_NS);
+    pthread_mutex_lock(&broker->vm_lock);
+    recorder_stop(broker);
+    pthread_mutex_unlock(&broker->vm_lock);
     /* First the signal, so that a call that ends now finds the stop noted. */
     kill(broker->vm_pid, SIGUSR1);
     cancel_raise(broker->cancel);
@@ -345,6 +378,8 @@ static int prepare(struct broker *broker, struct error *err)
     if (!broker->policy)
         return -1;
     grant(broker);
+    if (spec->play && player_open(broker, err) < 0)
+        return -1;
     return broker_start_vm(broker, err);
 }
 

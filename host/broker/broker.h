@@ -28,6 +28,10 @@ struct broker_spec {
     int64_t timeout_ns;        /* 0: none */
     int64_t grace_ns;          /* for clean-up code after the deadline; 0: 5 s */
     bool allow_degraded;
+    const char *tape;  /* file to record to (broker/tape.h), or NULL */
+    const char *play;  /* tape of an earlier try to answer from, or NULL */
+    const char *blobs; /* folder of large texts of both */
+    bool replay;       /* play, and do nothing that is not on the tape; else go on where it ends */
     const struct model_serving *model; /* mode "model", when it is to serve */
 };
 

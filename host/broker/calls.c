@@ -26,28 +26,22 @@ static struct {
     size_t waiting, workers, idle;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
 
-static void reply(struct broker *broker, uint64_t id, struct value *ok, const struct error *err)
+void broker_tell_locked(struct broker *broker, uint64_t id, struct value *frame)
 {
-    struct value frame = {0};
-    struct buf out = BUF_INIT;
+    cleanup_buf struct buf out = BUF_INIT;
 
-    value_set_map(&frame);
-    value_put_string(&frame, "t", "reply");
-    value_put_int(&frame, "id", (int64_t)id);
-    if (err)
-        error_into_value(err, value_put(&frame, "error"));
-    else
-        value_move(value_put(&frame, "ok"), ok);
-    frame_append(&frame, &out);
-    value_free(&frame);
+    value_put_string(frame, "t", "reply");
+    value_put_int(frame, "id", (int64_t)id);
+    frame_append(frame, &out);
     if (out.len > FRAME_MAX) {
         struct error large = {0};
-        buf_free(&out);
+        buf_clear(&out);
+        value_remove(frame, "ok");
         error_set(&large, ERR_TOO_LARGE, "the reply is larger than 64 MiB");
-        reply(broker, id, NULL, &large);
-        return;
+        error_into_value(&large, value_put(frame, "error"));
+        frame_append(frame, &out);
     }
-    pthread_mutex_lock(&broker->vm_lock);
+    recorder_reply(broker, id, frame);
     for (size_t at = 0; at < out.len;) {
         ssize_t n = send(broker->vm_fd, out.data + at, out.len - at, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
@@ -56,8 +50,21 @@ static void reply(struct broker *broker, uint64_t id, struct value *ok, const st
             break; /* the VM is gone, which the loop sees */
         at += (size_t)n;
     }
+}
+
+static void reply(struct broker *broker, uint64_t id, struct value *ok, const struct error *err)
+{
+    cleanup_value struct value frame = {0};
+
+    value_set_map(&frame);
+    if (err)
+        error_into_value(err, value_put(&frame, "error"));
+    else
+        value_move(value_put(&frame, "ok"), ok);
+    pthread_mutex_lock(&broker->vm_lock);
+    if (!broker->player || !player_holds(broker, id, &frame))
+        broker_tell_locked(broker, id, &frame);
     pthread_mutex_unlock(&broker->vm_lock);
-    buf_free(&out);
 }
 
 /* "timeout" among the arguments bounds any call that has one. */
@@ -169,6 +176,19 @@ static int enqueue(struct job *job, struct error *err)
     return nobody ? error_errno(err, failed, "cannot start a thread") : 0;
 }
 
+/* The tapes' side of a frame; true when the one that is played has an answer to it. */
+static bool is_played(struct broker *broker, struct value *frame, bool one_way)
+{
+    if (one_way)
+        return broker->player && player_is_quiet(broker);
+    if (broker->recorder && !value_get_bool(frame, "debug", false)) {
+        pthread_mutex_lock(&broker->vm_lock);
+        recorder_call(broker, frame);
+        pthread_mutex_unlock(&broker->vm_lock);
+    }
+    return broker->player && player_call(broker, frame) == PLAY_TOLD;
+}
+
 void calls_take(struct broker *broker, struct value *frame)
 {
     const char *name = value_get_string(frame, "name", "");
@@ -177,6 +197,10 @@ void calls_take(struct broker *broker, struct value *frame)
     const struct primitive *row = primitive_find(name);
     struct error err = {0};
 
+    if (is_played(broker, frame, one_way)) {
+        value_free(frame);
+        return;
+    }
     if (!row || (one_way && !row->one_way)) {
         error_set(&err, ERR_USAGE, "there is no primitive '%s'", name);
         if (!one_way)

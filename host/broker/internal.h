@@ -65,6 +65,8 @@ struct broker {
     bool model_stuck;
     bool out_dir_made;
     pthread_mutex_t out_lock;
+    struct recorder *recorder; /* of the tape, or NULL */
+    struct player *player;     /* of an earlier one, or NULL */
 };
 
 /* ---- events.c ---- */
@@ -95,6 +97,35 @@ void asks_answer(struct value *frame);
 /* ---- calls.c ---- */
 /* A call or say frame of the VM. Takes *frame. */
 void calls_take(struct broker *broker, struct value *frame);
+/* Sends { ok } or { error } as the reply to a call, and records it. Under vm_lock; may take from
+ * *frame. */
+void broker_tell_locked(struct broker *broker, uint64_t id, struct value *frame);
+
+/* ---- broker.c ---- */
+/* The end of the stage, with this error. */
+_Noreturn void broker_fail(struct broker *broker, const struct error *err);
+
+/* ---- tape_record.c; all but start under vm_lock, and all without effect where no tape is ---- */
+void recorder_start(struct broker *broker, const struct value *start);
+void recorder_call(struct broker *broker, const struct value *frame);
+void recorder_reply(struct broker *broker, uint64_t id, struct value *frame); /* may take from it */
+void recorder_clock(struct broker *broker, const struct value *now);
+void recorder_stop(struct broker *broker);
+/* by_host: the VM had no say in it. Closes the tape. */
+void recorder_done(struct broker *broker, const struct value *frame, bool by_host);
+
+/* ---- tape_play.c; where broker->player is ---- */
+int player_open(struct broker *broker, struct error *err);
+const struct value *player_start(const struct broker *broker); /* the recorded start frame */
+enum play { PLAY_TOLD, PLAY_MAKE };
+/* A call: PLAY_TOLD when the tape answers it (now or later), PLAY_MAKE when it is to be made. */
+enum play player_call(struct broker *broker, struct value *frame);
+/* A look at the clock, { args = { now } }. */
+void player_clock(struct broker *broker, const struct value *frame);
+/* Under vm_lock. True: the reply of a call that was made again waits for its turn; taken. */
+bool player_holds(struct broker *broker, uint64_t id, struct value *frame);
+/* What the VM says now, it has said before. */
+bool player_is_quiet(struct broker *broker);
 
 /* ---- handles.c ---- */
 uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len,

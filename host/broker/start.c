@@ -93,28 +93,47 @@ static int put_script(struct broker *broker, struct value *frame, struct error *
     return 0;
 }
 
+/* What a script is to find the same when it is told all again. */
+static int put_circumstances(struct broker *broker, struct value *frame, struct error *err)
+{
+    const struct broker_spec *spec = broker->spec;
+    uint64_t seed = 0;
+
+    if (broker->player) {
+        value_copy(frame, player_start(broker));
+        value_put_string(frame, "clock", "asked");
+        return 0;
+    }
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        return error_errno(err, errno, "getrandom");
+    value_set_map(frame);
+    value_put_string(frame, "t", "start");
+    value_put_string(frame, "mode", spec->mode);
+    value_put_string(frame, "stage", spec->stage);
+    value_put_string(frame, "out_dir", spec->out_dir);
+    value_copy(value_put(frame, "context"), &spec->context);
+    value_put_int(frame, "seed", (int64_t)seed);
+    if (spec->tape)
+        value_put_string(frame, "clock", "told");
+    return 0;
+}
+
 static int send_start(struct broker *broker, struct error *err)
 {
     const struct broker_spec *spec = broker->spec;
     cleanup_value struct value frame = {0};
     cleanup_buf struct buf out = BUF_INIT;
-    uint64_t seed = 0;
 
-    value_set_map(&frame);
-    value_put_string(&frame, "t", "start");
-    value_put_string(&frame, "mode", spec->mode);
-    value_put_string(&frame, "stage", spec->stage);
-    value_put_string(&frame, "out_dir", spec->out_dir);
-    value_copy(value_put(&frame, "context"), &spec->context);
+    if (put_circumstances(broker, &frame, err) < 0)
+        return -1;
+    value_remove(&frame, "deadline_ms"); /* of another time */
     if (broker->deadline != DEADLINE_NONE)
         value_put_int(&frame, "deadline_ms", deadline_left_ms(broker->deadline));
     value_put_int(&frame, "grace_ms", (spec->grace_ns ? spec->grace_ns : 5 * NS_PER_S) / NS_PER_MS);
-    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
-        return error_errno(err, errno, "getrandom");
-    value_put_int(&frame, "seed", (int64_t)seed);
     value_put_bool(&frame, "lua_override", getenv("MLHOST_LUA_PATH") != NULL);
     if (put_script(broker, &frame, err) < 0)
         return -1;
+    recorder_start(broker, &frame);
     frame_append(&frame, &out);
     return fd_write_all(broker->vm_fd, out.data, out.len, err);
 }

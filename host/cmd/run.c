@@ -21,7 +21,7 @@ struct words {
     struct operator_options operator_;
     struct option_list params, approve;
     const char *params_file, *jobs, *output, *resume, *stage, *from, *junit, *summary, *timeout;
-    bool dry_run, quiet, verbose, json, keep_going;
+    bool dry_run, quiet, verbose, json, keep_going, no_tape;
 };
 
 /* Everything that a run holds on to, so that one place frees it. */
@@ -331,6 +331,7 @@ static int go(struct session *session, struct words *words, const char *script, 
                                   .approve = words->approve.items,
                                   .approve_count = words->approve.count,
                                   .keep_going = words->keep_going,
+                                  .no_tape = words->no_tape,
                                   .allow_degraded = words->operator_.allow_degraded,
                                   .renderer = session->renderer,
                                   .junit = words->junit,
@@ -404,6 +405,8 @@ const struct command cmd_run = {
         "agent, tty on a terminal)\n"
         "  --json                 the same as --output json\n"
         "  --quiet, --verbose     less; debug lines too\n"
+        "  --no-tape              do not record the stages (mlhost replay, and resuming inside a "
+        "stage, need that)\n"
         "  --junit FILE           a copy of the JUnit report\n"
         "  --summary FILE         a copy of the Markdown report\n" OPERATOR_HELP
         "\nexit status: 0 done, 1 a stage failed, 2 usage or invalid script, 3 timed out, 4 "
@@ -417,16 +420,25 @@ const struct command cmd_run = {
 static int run(int argc, char **argv)
 {
     struct words w = {0};
-    const struct option_spec options[] = {
-        {"param,P", OPTION_REPEAT, &w.params}, {"params-file", OPTION_TEXT, &w.params_file},
-        {"jobs,j", OPTION_TEXT, &w.jobs},      {"approve", OPTION_REPEAT, &w.approve},
-        {"output,o", OPTION_TEXT, &w.output},  {"resume", OPTION_TEXT, &w.resume},
-        {"stage", OPTION_TEXT, &w.stage},      {"from", OPTION_TEXT, &w.from},
-        {"dry-run", OPTION_FLAG, &w.dry_run},  {"junit", OPTION_TEXT, &w.junit},
-        {"summary", OPTION_TEXT, &w.summary},  {"timeout", OPTION_TEXT, &w.timeout},
-        {"quiet,q", OPTION_FLAG, &w.quiet},    {"verbose,v", OPTION_FLAG, &w.verbose},
-        {"json", OPTION_FLAG, &w.json},        {"keep-going,k", OPTION_FLAG, &w.keep_going},
-        OPERATOR_OPTIONS(w.operator_),         {0}};
+    const struct option_spec options[] = {{"param,P", OPTION_REPEAT, &w.params},
+                                          {"params-file", OPTION_TEXT, &w.params_file},
+                                          {"jobs,j", OPTION_TEXT, &w.jobs},
+                                          {"approve", OPTION_REPEAT, &w.approve},
+                                          {"output,o", OPTION_TEXT, &w.output},
+                                          {"resume", OPTION_TEXT, &w.resume},
+                                          {"stage", OPTION_TEXT, &w.stage},
+                                          {"from", OPTION_TEXT, &w.from},
+                                          {"dry-run", OPTION_FLAG, &w.dry_run},
+                                          {"junit", OPTION_TEXT, &w.junit},
+                                          {"summary", OPTION_TEXT, &w.summary},
+                                          {"timeout", OPTION_TEXT, &w.timeout},
+                                          {"quiet,q", OPTION_FLAG, &w.quiet},
+                                          {"verbose,v", OPTION_FLAG, &w.verbose},
+                                          {"json", OPTION_FLAG, &w.json},
+                                          {"keep-going,k", OPTION_FLAG, &w.keep_going},
+                                          {"no-tape", OPTION_FLAG, &w.no_tape},
+                                          OPERATOR_OPTIONS(w.operator_),
+                                          {0}};
     struct error err = {0};
     struct session session = {0};
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "broker/tape.h"
 #include "run/ask.h"
 #include "run/context.h"
 
@@ -296,6 +297,8 @@ static int start_worker(struct slot *slot, const char *mode)
     bool always = strcmp(mode, "always") == 0;
     struct worker_handler handler = {.event = on_event, .end = on_end, .ctx = slot};
     cleanup_free char *out_dir = path_join(slot->folder, "out");
+    cleanup_free char *blobs = path_join(opt->dir, "blobs");
+    cleanup_free char *tape = tape_path(slot->folder, mode, slot_state(slot)->starts);
     struct error err = {0};
     struct broker_spec spec = {.config = opt->config,
                                .mode = mode,
@@ -307,7 +310,10 @@ static int start_worker(struct slot *slot, const char *mode)
                                .bound = opt->bound,
                                .timeout_ns = budget(run, slot, always),
                                .grace_ns = WORKER_GRACE_NS,
-                               .allow_degraded = opt->allow_degraded};
+                               .allow_degraded = opt->allow_degraded,
+                               .tape = opt->no_tape ? NULL : tape,
+                               .play = always ? NULL : slot->tape,
+                               .blobs = blobs};
 
     plan_permissions(opt->plan, slot_stage(slot)->spec, &spec.permissions);
     context_build(opt, slot_cell(slot), opt->from ? opt->from : opt->tally, slot_state(slot),
@@ -335,10 +341,13 @@ static int start_worker(struct slot *slot, const char *mode)
 
 static void start_stage(struct slot *slot)
 {
+    const struct tally_cell *state = slot_state(slot);
     struct value event = {0};
 
     if (!slot->started)
         slot->started = clock_now();
+    mem_cleanup(&slot->tape);
+    slot->tape = state->died ? tape_path(slot->folder, "stage", state->starts) : NULL;
     slot->attempt++;
     event_new(&event, "stage_start", slot);
     value_put_int(&event, "attempt", slot->attempt);

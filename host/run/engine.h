@@ -21,6 +21,7 @@ struct slot {
     int attempt;
     int64_t started; /* of the first attempt */
     char *folder;    /* stages/<cell> */
+    char *tape;      /* of a try that died, to go on from; or NULL */
     struct stagelog log;
     enum cell_status status; /* what the stage came to, while `always` runs */
     struct value output, error;

@@ -11,6 +11,15 @@
 #include "broker/policy.h"
 #include "run/worker.h"
 
+uint64_t plan_fingerprint(const char *text, size_t len)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ (unsigned char)text[i]) * UINT64_C(1099511628211);
+    return hash;
+}
+
 static int find_script(const char *script, struct plan *out, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
@@ -26,10 +35,7 @@ static int find_script(const char *script, struct plan *out, struct error *err)
     }
     if (file_read(AT_FDCWD, script, PLAN_SCRIPT_MAX, &text, err) < 0)
         return -1;
-    out->fingerprint = UINT64_C(14695981039346656037);
-    for (size_t i = 0; i < text.len; i++)
-        out->fingerprint =
-            (out->fingerprint ^ (unsigned char)text.data[i]) * UINT64_C(1099511628211);
+    out->fingerprint = plan_fingerprint(text.data ? text.data : "", text.len);
     out->script = realpath(script, NULL);
     if (!out->script)
         return error_errno(err, errno, "%s", script);

@@ -21,6 +21,7 @@ struct plan {
 int plan_load(struct loop *loop, const struct config *config, const char *script,
               bool allow_degraded, struct plan *out, struct error *err);
 void plan_free(struct plan *plan);
+uint64_t plan_fingerprint(const char *text, size_t len); /* of a script's text */
 /* Runs the script in mode "check" instead; findings { level, message, file, line, column, rule }
  * are appended. */
 int plan_check(struct loop *loop, const struct config *config, const char *script,

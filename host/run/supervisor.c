@@ -234,6 +234,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
         sandbox_kill_descendants(getpid());
     for (size_t i = 0; i < run.count; i++) {
         free(run.slots[i].folder);
+        free(run.slots[i].tape);
         value_free(&run.slots[i].output);
         value_free(&run.slots[i].error);
         stagelog_close(&run.slots[i].log);

@@ -30,7 +30,7 @@ struct run_options {
     int64_t timeout_ns;         /* of the whole run; 0: the pipeline's own */
     const char *const *approve; /* names of approvals that are given, or "all" */
     int approve_count;
-    bool keep_going, allow_degraded;
+    bool keep_going, allow_degraded, no_tape;
     struct renderer *renderer;
     const char *junit, *summary; /* further copies of the reports, or NULL */
     const char *warning;         /* said first, or NULL */

@@ -173,6 +173,7 @@ static void report(struct tally *tally, const struct value *event)
 static void stage_end(struct tally_cell *cell, const struct value *event)
 {
     cell->status = cell_status_from_name(value_get_string(event, "status", "failed"));
+    cell->died = strcmp(value_get_string(value_get(event, "error"), "code", ""), "crashed") == 0;
     cell->duration_ms = value_get_int(event, "duration_ms", 0);
     set_text(&cell->reason, value_get_string(event, "reason", NULL));
     set_value(&cell->output, value_get(event, "output"));
@@ -212,6 +213,8 @@ void tally_event(struct tally *tally, const struct value *event)
     } else if (strcmp(t, "stage_start") == 0) {
         cell->status = CELL_RUNNING;
         cell->attempt = (int)value_get_int(event, "attempt", 1);
+        cell->starts++;
+        cell->died = true;
         cell->started_ms = value_get_int(event, "time", 0);
         cell->started_ns = clock_now();
     } else if (strcmp(t, "effect") == 0) {
@@ -219,8 +222,10 @@ void tally_event(struct tally *tally, const struct value *event)
                   value_get(event, "value"));
     } else if (strcmp(t, "stage_result") == 0) {
         set_value(&cell->result, event);
+        cell->died = false;
     } else if (strcmp(t, "stage_retry") == 0) {
         value_free(&cell->progress);
+        cell->died = false;
     } else if (strcmp(t, "stage_end") == 0) {
         stage_end(cell, event);
     }

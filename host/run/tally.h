@@ -40,6 +40,8 @@ struct tally_cell {
     char *name;
     enum cell_status status;
     int attempt;
+    int starts; /* of all tries, those of earlier hosts included: the number of its newest tape */
+    bool died;  /* the newest one has no end in the journal, or crashed */
     int64_t started_ms; /* Unix; 0 before it started */
     int64_t started_ns; /* monotonic, for a live view */
     int64_t duration_ms;

@@ -128,7 +128,7 @@ int vm_load_text(lua_State *L, const char *text, size_t len, const char *chunk)
     return luaL_loadbufferx(L, text, len, chunk, "t");
 }
 
-void vm_open_environment(lua_State *L, uint64_t seed)
+void vm_open_environment(lua_State *L)
 {
     static const struct {
         const char *name;
@@ -151,11 +151,7 @@ void vm_open_environment(lua_State *L, uint64_t seed)
     wrap(L, "setmetatable", set_metatable);
     wrap(L, "collectgarbage", collect);
 
-    lua_getglobal(L, "math");
-    lua_getfield(L, -1, "randomseed");
-    lua_pushinteger(L, (lua_Integer)seed);
-    lua_call(L, 1, 0);
-    lua_pop(L, 1);
+    vm_open_clock(L);
 
     lua_pushliteral(L, "");
     lua_getmetatable(L, -1);

@@ -169,6 +169,16 @@ int vm_call_now(lua_State *L, const char *name, struct value *args)
     return wait_now(L, id);
 }
 
+void vm_ask_clock(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+    uint64_t id = ++vm->next_id;
+
+    value_put_int(&vm->frame, "id", (int64_t)id);
+    vm_send(vm, &vm->frame);
+    wait_now(L, id);
+}
+
 static int call_resumed(lua_State *L, int status, lua_KContext context)
 {
     struct vm *vm = vm_of(L);

@@ -46,6 +46,10 @@ struct task {
 /* How far the end of the time has come; see deadline.c. */
 enum time_stage { TIME_LEFT, TIME_GRACE, TIME_OVER };
 
+/* Whose clock a script sees: this process's own, which the broker may be told of; or the one of the
+ * tape that is played. */
+enum clock { CLOCK_OWN, CLOCK_TOLD, CLOCK_ASKED };
+
 struct vm {
     lua_State *main;
     lua_State *volatile current; /* the thread that runs */
@@ -61,6 +65,8 @@ struct vm {
     size_t stash_count, stash_room;
     uint64_t next_id;
     int64_t grace_ms;
+    uint64_t seed;
+    enum clock clock;
     bool override;                   /* modules come from MLHOST_LUA_PATH, through the broker */
     volatile sig_atomic_t waiting;   /* inside a blocking read */
     volatile sig_atomic_t time;      /* enum time_stage */
@@ -108,17 +114,22 @@ void vm_receive(struct vm *vm, struct value *out); /* blocks for one frame */
 void vm_open_host(lua_State *L); /* call, say, spawn, join ... in the table on top */
 /* A call that blocks the whole VM; pushes its result or raises. */
 int vm_call_now(lua_State *L, const char *name, struct value *args);
+void vm_ask_clock(lua_State *L); /* sends vm->frame, a look at the clock; pushes the answer */
 /* Runs fn (with `arguments` values, all on top of L's stack) as a task, and with it all others,
  * until it has ended. True: its results are on the stack of *thread. False: the error object is. */
 bool vm_run(struct vm *vm, lua_State *L, int arguments, lua_State **thread);
 
 /* ---- coroutine.c, env.c, module.c ---- */
 int vm_open_coroutine(lua_State *L);
-void vm_open_environment(lua_State *L, uint64_t seed);
+void vm_open_environment(lua_State *L);
 int vm_load_text(lua_State *L, const char *text, size_t len,
                  const char *chunk); /* text only; as lua_load */
 void vm_open_modules(lua_State *L);  /* global require; embedded modules */
 int vm_require(lua_State *L);
+
+/* ---- clock.c ---- */
+void vm_seed(uint64_t seed); /* before lua_newstate: of the order of tables */
+void vm_open_clock(lua_State *L);
 
 /* ---- deadline.c ---- */
 void vm_time_prepare(struct vm *vm);                /* handlers; before the seal */

@@ -137,7 +137,7 @@ static int set_up(lua_State *L)
                                          {NULL, NULL}};
     struct vm *vm = vm_of(L);
 
-    vm_open_environment(L, (uint64_t)value_get_int(&vm->frame, "seed", 0));
+    vm_open_environment(L);
     open_errors(L);
     lua_newtable(L);
     vm_open_codec(L);
@@ -214,6 +214,13 @@ static void forget_environment(void)
     *environ = NULL;
 }
 
+static enum clock clock_of(const char *word)
+{
+    return strcmp(word, "told") == 0    ? CLOCK_TOLD
+           : strcmp(word, "asked") == 0 ? CLOCK_ASKED
+                                        : CLOCK_OWN;
+}
+
 void vm_main(const struct vm_spec *spec)
 {
     static struct vm vm;
@@ -245,8 +252,11 @@ void vm_main(const struct vm_spec *spec)
     vm_receive(&vm, &vm.frame);
     vm.grace_ms = value_get_int(&vm.frame, "grace_ms", 5000);
     vm.override = value_get_bool(&vm.frame, "lua_override", false);
+    vm.seed = (uint64_t)value_get_int(&vm.frame, "seed", 0);
+    vm.clock = clock_of(value_get_string(&vm.frame, "clock", ""));
     int64_t left = value_get_int(&vm.frame, "deadline_ms", INT64_MAX);
 
+    vm_seed(vm.seed);
     vm.main = lua_newstate(budget_alloc, &vm.budget);
     if (!vm.main)
         _exit(70);

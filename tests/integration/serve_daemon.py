@@ -560,6 +560,7 @@ def as_nobody():
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
     global passed, failed
     for fn in TESTS:
         if sys.argv[1:] and fn.__name__ not in sys.argv[1:]:
