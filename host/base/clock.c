@@ -96,7 +96,7 @@ int duration_parse(const char *text, int64_t *ns, struct error *err)
             return bad_duration(text, err);
         char *end;
         double number = strtod(at, &end);
-        if (end == at)
+        if (end == at || memchr(at, 'x', (size_t)(end - at)) || memchr(at, 'X', (size_t)(end - at)))
             return bad_duration(text, err);
         size_t len = strspn(end, "abcdefghijklmnopqrstuvwxyz");
         if (len == 0 && *end == '\0' && at == text) {

@@ -8,9 +8,9 @@
 #define NUMBER_ROOM 32
 
 /*
- * A finite number, as printf's %.15g, %.16g or %.17g would write it: the first that strtod reads
- * back as the same number (with 16 or 17 digits any such digits, not always printf's). Ends with
- * NUL; returns the length.
+ * A finite number: as printf's %.15g would write it when strtod reads that back as the same number,
+ * else in 16 or 17 digits that it does (any such digits, not always printf's); below DBL_MIN in as
+ * few as it takes. Ends with NUL; returns the length.
  */
 size_t real_print(double d, char out[NUMBER_ROOM]);
 size_t int_print(int64_t i, char out[NUMBER_ROOM]);

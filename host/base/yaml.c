@@ -1,7 +1,7 @@
 /*
  * YAML -> value through libyaml's event parser: YAML 1.2 core schema for plain scalars, `<<` is an
- * ordinary key. Aliases are expanded by copying, and every copied node counts, so that a "billion
- * laughs" ends at the limit.
+ * ordinary key. Aliases are expanded by copying, and every copied node, byte and level counts, so
+ * that a "billion laughs" ends at the limits.
  */
 #include <errno.h>
 #include <math.h>
@@ -16,17 +16,11 @@
 #define DEFAULT_DEPTH 200u
 #define DEFAULT_NODES 4000000u
 
-struct anchor {
-    char *name;
-    struct value value;
-};
-
 struct reader {
     yaml_parser_t parser;
     const char *source;
-    size_t depth, nodes;
-    struct anchor *anchors;
-    size_t anchor_count;
+    size_t depth, nodes, bytes; /* what is left; bytes: of copied text */
+    struct value anchors;       /* map: name -> copy */
     struct error *err;
 };
 
@@ -133,52 +127,63 @@ static void scalar(const yaml_event_t *event, struct value *out)
         value_set_bytes(out, text, len);
 }
 
-static size_t node_count(const struct value *v)
-{
-    size_t total = 1;
+struct extent {
+    size_t nodes, bytes, depth;
+};
 
-    if (v->kind == VALUE_ARRAY) {
-        for (size_t i = 0; i < v->as.array.count; i++)
-            total += node_count(&v->as.array.items[i]);
-    } else if (v->kind == VALUE_MAP) {
-        for (size_t i = 0; i < v->as.map.count; i++)
-            total += node_count(&v->as.map.pairs[i].value);
+static void measure(const struct value *v, size_t depth, struct extent *out)
+{
+    out->nodes++;
+    out->depth = depth > out->depth ? depth : out->depth;
+    if (v->kind == VALUE_STRING)
+        out->bytes += v->as.string.len;
+    for (size_t i = 0; v->kind == VALUE_ARRAY && i < v->as.array.count; i++)
+        measure(&v->as.array.items[i], depth + 1, out);
+    for (size_t i = 0; v->kind == VALUE_MAP && i < v->as.map.count; i++) {
+        out->bytes += v->as.map.pairs[i].key_len;
+        measure(&v->as.map.pairs[i].value, depth + 1, out);
     }
-    return total;
 }
 
-static int spend(struct reader *r, yaml_mark_t at, size_t nodes)
+static int spend(struct reader *r, yaml_mark_t at, size_t nodes, size_t bytes)
 {
-    if (nodes > r->nodes)
+    if (nodes > r->nodes || bytes > r->bytes)
         return wrong(r, at, ERR_TOO_LARGE,
                      "too many values (aliases count as often as they are used)", NULL);
     r->nodes -= nodes;
+    r->bytes -= bytes;
     return 0;
 }
 
-static void remember(struct reader *r, const char *name, const struct value *v)
+/* Anchors in anchors are copies of copies: they are paid for as well. */
+static int remember(struct reader *r, yaml_mark_t at, const char *name, const struct value *v)
 {
+    struct extent size = {0};
+
     if (!name)
-        return;
-    r->anchors = mem_array(r->anchors, r->anchor_count + 1, sizeof *r->anchors);
-    struct anchor *anchor = &r->anchors[r->anchor_count++];
-    anchor->name = mem_strdup(name);
-    value_copy(&anchor->value, v);
+        return 0;
+    measure(v, 0, &size);
+    if (spend(r, at, size.nodes, size.bytes) < 0)
+        return -1;
+    value_copy(value_put(&r->anchors, name), v);
+    return 0;
 }
 
-static int alias(struct reader *r, const yaml_event_t *event, struct value *out)
+static int alias(struct reader *r, const yaml_event_t *event, struct value *out, size_t depth)
 {
     const char *name = (const char *)event->data.alias.anchor;
+    const struct value *anchor = value_get(&r->anchors, name);
+    struct extent size = {0};
 
-    for (size_t i = r->anchor_count; i-- > 0;) {
-        if (strcmp(r->anchors[i].name, name) == 0) {
-            if (spend(r, event->start_mark, node_count(&r->anchors[i].value)) < 0)
-                return -1;
-            value_copy(out, &r->anchors[i].value);
-            return 0;
-        }
-    }
-    return wrong(r, event->start_mark, ERR_INVALID, "unknown alias", name);
+    if (!anchor)
+        return wrong(r, event->start_mark, ERR_INVALID, "unknown alias", name);
+    measure(anchor, depth, &size);
+    if (size.depth > r->depth)
+        return wrong(r, event->start_mark, ERR_TOO_LARGE, "nested too deeply", NULL);
+    if (spend(r, event->start_mark, size.nodes, size.bytes) < 0)
+        return -1;
+    value_copy(out, anchor);
+    return 0;
 }
 
 static int node(struct reader *r, yaml_event_t *event, struct value *out, size_t depth);
@@ -216,12 +221,13 @@ static int mapping(struct reader *r, struct value *out, size_t depth)
             return -1;
         }
         yaml_mark_t at = event.start_mark;
-        cleanup_free char *key =
-            mem_strndup((const char *)event.data.scalar.value, event.data.scalar.length);
+        size_t before = value_count(out), len = event.data.scalar.length;
+        cleanup_free char *key = mem_strndup((const char *)event.data.scalar.value, len);
         yaml_event_delete(&event);
-        if (value_get(out, key))
+        struct value *slot = value_put_n(out, key, len);
+        if (value_count(out) == before)
             return wrong(r, at, ERR_INVALID, "duplicate key", key);
-        if (next(r, &event) < 0 || node(r, &event, value_put(out, key), depth + 1) < 0)
+        if (next(r, &event) < 0 || node(r, &event, slot, depth + 1) < 0)
             return -1;
     }
 }
@@ -233,7 +239,7 @@ static int node(struct reader *r, yaml_event_t *event, struct value *out, size_t
     const char *name = NULL;
     int status;
 
-    if (depth > r->depth || spend(r, at, 1) < 0) {
+    if (depth > r->depth || spend(r, at, 1, 0) < 0) {
         if (depth > r->depth)
             wrong(r, at, ERR_TOO_LARGE, "nested too deeply", NULL);
         yaml_event_delete(event);
@@ -241,7 +247,7 @@ static int node(struct reader *r, yaml_event_t *event, struct value *out, size_t
     }
     switch (event->type) {
     case YAML_ALIAS_EVENT:
-        status = alias(r, event, out);
+        status = alias(r, event, out, depth);
         break;
     case YAML_SCALAR_EVENT:
         name = (const char *)event->data.scalar.anchor;
@@ -260,20 +266,9 @@ static int node(struct reader *r, yaml_event_t *event, struct value *out, size_t
         status = wrong(r, at, ERR_INVALID, "not YAML: unexpected content", NULL);
     }
     if (status == 0)
-        remember(r, name, out);
+        status = remember(r, at, name, out);
     yaml_event_delete(event);
     return status;
-}
-
-static void forget_anchors(struct reader *r)
-{
-    for (size_t i = 0; i < r->anchor_count; i++) {
-        free(r->anchors[i].name);
-        value_free(&r->anchors[i].value);
-    }
-    free(r->anchors);
-    r->anchors = NULL;
-    r->anchor_count = 0;
 }
 
 static int documents(struct reader *r, bool all, struct value *out)
@@ -295,7 +290,7 @@ static int documents(struct reader *r, bool all, struct value *out)
             return wrong(r, at, ERR_INVALID, "a second document, only one is allowed here", NULL);
         if (next(r, &event) < 0 || node(r, &event, all ? value_push(out) : out, 0) < 0)
             return -1;
-        forget_anchors(r);
+        value_free(&r->anchors);
     }
 }
 
@@ -308,6 +303,7 @@ int value_from_yaml(const char *text, size_t len, const char *source,
         .source = source ? source : "YAML",
         .depth = limits && limits->depth ? limits->depth : DEFAULT_DEPTH,
         .nodes = limits && limits->nodes ? limits->nodes : DEFAULT_NODES,
+        .bytes = bytes,
         .err = err,
     };
 
@@ -321,7 +317,7 @@ int value_from_yaml(const char *text, size_t len, const char *source,
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
     int status = documents(&r, all, out);
     yaml_parser_delete(&r.parser);
-    forget_anchors(&r);
+    value_free(&r.anchors);
     if (status < 0)
         value_free(out);
     return status;

@@ -106,7 +106,8 @@ static void add_url(struct masker *masker, const unsigned char *secret, size_t l
     add_pattern(masker, text.data, text.len);
 }
 
-static void add_json(struct masker *masker, const unsigned char *secret, size_t len, bool slash)
+static void add_json(struct masker *masker, const unsigned char *secret, size_t len, bool slash,
+                     bool del)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
@@ -120,7 +121,7 @@ static void add_json(struct masker *masker, const unsigned char *secret, size_t 
             buf_puts(&text, "\\r");
         else if (c == '\t')
             buf_puts(&text, "\\t");
-        else if (c < 0x20)
+        else if (c < 0x20 || (del && c == 0x7f)) /* DEL: as our own writer has it */
             buf_printf(&text, "\\u%04x", c);
         else
             buf_putc(&text, (char)c);
@@ -136,8 +137,9 @@ static void add_forms(struct masker *masker, const unsigned char *secret, size_t
     add_url(masker, secret, len, "0123456789ABCDEF", false);
     add_url(masker, secret, len, "0123456789abcdef", false);
     add_url(masker, secret, len, "0123456789ABCDEF", true);
-    add_json(masker, secret, len, false);
-    add_json(masker, secret, len, true);
+    add_json(masker, secret, len, false, false);
+    add_json(masker, secret, len, true, false);
+    add_json(masker, secret, len, false, true);
 }
 
 void masker_add(struct masker *masker, const void *secret, size_t len)
@@ -234,30 +236,41 @@ void mask_stream_end(struct masker *masker, struct buf *tail, struct buf *out)
     buf_clear(tail);
 }
 
-static void mask_key(struct masker *masker, struct value *map)
+/* Did masking change anything? */
+static bool mask_bytes(struct masker *masker, const char *data, size_t len, struct buf *out)
 {
+    buf_clear(out);
+    mask_text(masker, data, len, out);
+    return out->len != len || (len && memcmp(out->data, data, len) != 0);
+}
+
+/* Two keys that become the same one: the later value stays. */
+static void mask_keys(struct masker *masker, struct value *map)
+{
+    cleanup_buf struct buf key = BUF_INIT;
+    cleanup_value struct value masked = {0};
+    bool clean = true;
+
+    for (size_t i = 0; clean && i < map->as.map.count; i++)
+        clean = !mask_bytes(masker, map->as.map.pairs[i].key, map->as.map.pairs[i].key_len, &key);
+    if (clean)
+        return;
+    value_set_map(&masked);
     for (size_t i = 0; i < map->as.map.count; i++) {
-        cleanup_buf struct buf key = BUF_INIT;
         struct value_pair *pair = &map->as.map.pairs[i];
-        mask_text(masker, pair->key, pair->key_len, &key);
-        if (key.len != pair->key_len || (key.len && memcmp(key.data, pair->key, key.len) != 0)) {
-            struct value moved = {0};
-            value_move(&moved, &pair->value);
-            value_remove(map, pair->key);
-            value_move(value_put_n(map, key.data, key.len), &moved);
-            i = (size_t)-1; /* the order has changed: once more from the start */
-        }
+        mask_bytes(masker, pair->key, pair->key_len, &key);
+        value_move(value_put_n(&masked, key.data ? key.data : "", key.len), &pair->value);
     }
+    value_move(map, &masked);
 }
 
 void mask_value(struct masker *masker, struct value *v)
 {
     if (masker->count == 0)
         return;
-    if (v->kind == VALUE_STRING && v->as.string.len) {
+    if (v->kind == VALUE_STRING) {
         cleanup_buf struct buf text = BUF_INIT;
-        mask_text(masker, v->as.string.data, v->as.string.len, &text);
-        if (text.len != v->as.string.len || memcmp(text.data, v->as.string.data, text.len) != 0) {
+        if (mask_bytes(masker, v->as.string.data, v->as.string.len, &text)) {
             value_free(v);
             value_set_bytes(v, text.data ? text.data : "", text.len);
         }
@@ -265,7 +278,7 @@ void mask_value(struct masker *masker, struct value *v)
         for (size_t i = 0; i < v->as.array.count; i++)
             mask_value(masker, &v->as.array.items[i]);
     } else if (v->kind == VALUE_MAP) {
-        mask_key(masker, v);
+        mask_keys(masker, v);
         for (size_t i = 0; i < v->as.map.count; i++)
             mask_value(masker, &v->as.map.pairs[i].value);
     }

@@ -87,9 +87,13 @@ static int merge_file(const char *path, struct value *out, struct error *err)
     }
     if (slash)
         *slash = '\0';
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        merge_list(value_get(out, lists[i]), value_get(&doc, lists[i]), inner[i],
-                   slash ? folder : ".");
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        const struct value *list = value_get(&doc, lists[i]);
+        if (list && list->kind != VALUE_ARRAY && list->kind != VALUE_NIL)
+            return error_set(err, ERR_INVALID, "%s: %s must be a list, not %s", path, lists[i],
+                             value_kind_name(list));
+        merge_list(value_get(out, lists[i]), list, inner[i], slash ? folder : ".");
+    }
     const char *current = value_get_string(&doc, "current-context", "");
     if (*current && !value_get(out, "current-context"))
         value_put_string(out, "current-context", current);

@@ -1,27 +1,11 @@
 /*
- * Permissions and masking. The input is lines; the first byte chooses.
- *
- * Policy: kind, the script's pattern, the operator's pattern, what is asked for. Whatever they are,
- * nothing is granted that one of the two does not grant alone, and nothing below a path that is not
- * below the pattern.
- * Masking: a secret, then text in two pieces around it: the secret is never in what comes out, and
- * a stream that is cut anywhere comes out as the whole text does.
+ * Permissions. The input is lines: kind, the script's pattern, the operator's pattern, what is
+ * asked for. Whatever they are, nothing is granted that one of the two does not grant alone, and
+ * nothing below a path that is not below the pattern.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fuzz.h"
 
-#include "base/mem.h"
-#include "broker/mask.h"
 #include "broker/policy.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bool holds)
-{
-    if (!holds)
-        abort();
-}
 
 static void one_pattern(const char *kind, const char *pattern, struct value *out)
 {
@@ -71,47 +55,14 @@ static void policy(char *lines[4])
         check(strcmp(lines[1], "*") == 0 || strcmp(lines[1], what) == 0);
 }
 
-static void masking(char *lines[4], size_t cut)
-{
-    cleanup_buf struct buf text = BUF_INIT;
-    cleanup_buf struct buf whole = BUF_INIT;
-    cleanup_buf struct buf pieces = BUF_INIT;
-    cleanup_buf struct buf tail = BUF_INIT;
-    const char *secret = lines[0];
-
-    /* A secret out of stars and fewer may come together again around a mask. */
-    if (strlen(secret) < MASK_SHORTEST || strchr(secret, '*'))
-        return;
-    struct masker *masker = masker_new();
-    masker_add(masker, secret, strlen(secret));
-    buf_printf(&text, "%s%s%s%s", lines[1], secret, lines[2], lines[3]);
-    cut %= text.len + 1;
-    mask_text(masker, text.data, text.len, &whole);
-    mask_stream(masker, &tail, text.data, cut, &pieces);
-    mask_stream(masker, &tail, text.data + cut, text.len - cut, &pieces);
-    mask_stream_end(masker, &tail, &pieces);
-    check(whole.data && !strstr(whole.data, secret));
-    check(whole.len == pieces.len && memcmp(whole.data, pieces.data, whole.len) == 0);
-    masker_free(masker);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *lines[4];
 
-    if (size < 2 || size > 1024)
+    if (size > 1024)
         return 0;
-    cleanup_free char *text = mem_strndup((const char *)data + 2, size - 2);
-    char *at = text;
-    for (int i = 0; i < 4; i++) {
-        lines[i] = at;
-        at += strcspn(at, "\n");
-        if (*at)
-            *at++ = '\0';
-    }
-    if (data[0] % 2)
-        masking(lines, data[1]);
-    else
-        policy(lines);
+    cleanup_free char *text = mem_strndup((const char *)data, size);
+    cut_lines(text, lines, 4);
+    policy(lines);
     return 0;
 }

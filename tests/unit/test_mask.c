@@ -1,4 +1,5 @@
 /* Secrets never leave in a form that this looks for, however the text is cut. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "broker/mask.h"
@@ -147,12 +148,35 @@ static void test_values(void **state)
     buf_free(&masked);
 }
 
+/* Keys that many secrets are in, some behind a NUL. */
+static void test_keys(void **state)
+{
+    struct masker *m = masker_new();
+    struct value v = {0};
+    (void)state;
+    masker_add(m, "hunter22", 8);
+    value_set_int(value_put_n(&v, "a\0hunter22", 10), 1);
+    value_put_int(&v, "a", 2);
+    for (int i = 0; i < 20000; i++) {
+        char key[32];
+        value_put_int(&v, (snprintf(key, sizeof key, "hunter22-%d", i), key), i);
+    }
+    mask_value(m, &v);
+    assert_int_equal(value_count(&v), 20002);
+    assert_memory_equal(v.as.map.pairs[0].key, "a\0***", 6);
+    assert_int_equal(value_get_int(&v, "a", 0), 2);
+    assert_int_equal(value_get_int(&v, "***-19999", 0), 19999);
+    value_free(&v);
+    masker_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),       cmocka_unit_test(test_base64_alignments),
         cmocka_unit_test(test_other_forms), cmocka_unit_test(test_lines),
         cmocka_unit_test(test_streams),     cmocka_unit_test(test_values),
+        cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,6 +186,75 @@ static void yaml_bombs_and_mistakes_are_refused(void **state)
     assert_int_equal(value_count(&v), 2);
 }
 
+/* An alias costs what it copies: text, values and levels; so does an anchor in an anchor. */
+static void yaml_aliases_cost_what_they_copy(void **state)
+{
+    static const struct text_limits limits = {.bytes = 20000, .depth = 50, .nodes = 3000};
+    struct buf text = BUF_INIT;
+    struct value v;
+    struct error err;
+
+    (void)state;
+    buf_printf(&text, "- &a x%0*d\n", 9000, 1);
+    for (int i = 0; i < 100; i++)
+        buf_puts(&text, "- *a\n");
+    fails(value_from_yaml(text.data, text.len, "b.yaml", &limits, false, &v, &err), err,
+          ERR_TOO_LARGE, "b.yaml:");
+    buf_clear(&text);
+    buf_puts(&text, "- &a0 [x]\n");
+    for (int i = 0; i < 60; i++)
+        buf_printf(&text, "- &a%d [*a%d]\n", i + 1, i);
+    fails(value_from_yaml(text.data, text.len, "b.yaml", &limits, false, &v, &err), err,
+          ERR_TOO_LARGE, "nested too deeply");
+    buf_clear(&text);
+    for (int i = 0; i < 40; i++)
+        buf_printf(&text, "&a%d [", i);
+    for (int i = 0; i < 1000; i++)
+        buf_puts(&text, "x,");
+    for (int i = 0; i < 40; i++)
+        buf_putc(&text, ']');
+    fails(value_from_yaml(text.data, text.len, "b.yaml", &limits, false, &v, &err), err,
+          ERR_TOO_LARGE, "b.yaml:");
+    buf_clear(&text); /* ten thousand names are found as quickly as ten */
+    for (int i = 0; i < 10000; i++)
+        buf_printf(&text, "- &a%d x\n- *a%d\n", i, i / 2);
+    ok(value_from_yaml(text.data, text.len, "b.yaml", NULL, false, &v, &err), err);
+    value_free(&v);
+    buf_free(&text);
+}
+
+static void same_after_yaml(struct value *v)
+{
+    struct buf text = BUF_INIT;
+    struct value back = {0};
+
+    value_to_yaml(v, &text);
+    parse(text.data, &back);
+    assert_true(value_equal(v, &back));
+    value_free(&back);
+    value_free(v);
+    buf_free(&text);
+}
+
+static void yaml_writes_what_it_can_read(void **state)
+{
+    struct value v = {0};
+    char key[3000];
+
+    (void)state;
+    memset(key, 'k', sizeof key - 1);
+    key[sizeof key - 1] = '\0';
+    value_set_map(&v);
+    value_put_string(&v, key, "a key of more than 1024 characters");
+    value_put_string(&v, "c1",
+                     "\xc2\x80\xc2\x85 \xe2\x80\xa8\xe2\x80\xa9 \xef\xbb\xbf\xef\xbf\xbe");
+    value_put_real(&v, "infinite", -INFINITY);
+    value_set_bytes(value_put(&v, "zero"), "a\0b", 3);
+    value_set_int(value_put_n(&v, "a\0b", 3), 1);
+    value_set_int(value_put_n(&v, "a\0c", 3), 2);
+    same_after_yaml(&v);
+}
+
 static void yaml_written_is_yaml_read(void **state)
 {
     (void)state;
@@ -210,6 +279,8 @@ int main(void)
         cmocka_unit_test(json_round_trips_and_names_the_place_of_an_error),
         cmocka_unit_test(yaml_follows_the_core_schema),
         cmocka_unit_test(yaml_bombs_and_mistakes_are_refused),
+        cmocka_unit_test(yaml_aliases_cost_what_they_copy),
+        cmocka_unit_test(yaml_writes_what_it_can_read),
         cmocka_unit_test(yaml_written_is_yaml_read),
     };
 
