@@ -66,6 +66,7 @@ _Noreturn void broker_fail(struct broker *broker, const struct error *err)
     pthread_mutex_lock(&broker->vm_lock);
     recorder_done(broker, &frame, true);
     pthread_mutex_unlock(&broker->vm_lock);
+    player_report(broker);
     broker_result(broker, &frame);
     leave(broker);
 }
@@ -90,6 +91,7 @@ static void done(struct broker *broker)
         }
     }
     value_put_int(&frame, "memory", value_get_int(&broker->done, "memory", 0));
+    player_report(broker);
     broker_result(broker, &frame);
     leave(broker);
 }

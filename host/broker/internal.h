@@ -124,6 +124,8 @@ enum play player_call(struct broker *broker, struct value *frame);
 void player_clock(struct broker *broker, const struct value *frame);
 /* Under vm_lock. True: the reply of a call that was made again waits for its turn; taken. */
 bool player_holds(struct broker *broker, uint64_t id, struct value *frame);
+/* The end of a replay: tells the supervisor how many calls were asked for. */
+void player_report(struct broker *broker);
 /* What the VM says now, it has said before. */
 bool player_is_quiet(struct broker *broker);
 

@@ -398,6 +398,18 @@ enum play player_call(struct broker *broker, struct value *frame)
     return verdict;
 }
 
+void player_report(struct broker *broker)
+{
+    struct value event = {0};
+
+    if (!broker->player || !broker->player->replay)
+        return;
+    value_set_map(&event);
+    value_put_string(&event, "t", "replay_told");
+    value_put_int(&event, "calls", (int64_t)broker->player->next);
+    broker_event(broker, &event);
+}
+
 /* The next look at the clock after the last call that was made. */
 static const struct value *taped_clock(struct player *player)
 {

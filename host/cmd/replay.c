@@ -9,11 +9,8 @@
 #include "base/mem.h"
 #include "cmd/cmd.h"
 #include "cmd/tapes.h"
-#include "run/replay.h"
 #include "run/text.h"
 #include "run/worker.h"
-
-#define SHOWN_MAX 200 /* bytes of a call's arguments */
 
 struct words {
     const char *try, *timeout, *save;
@@ -49,83 +46,12 @@ static void on_event(void *ctx, struct value *event)
         put_text(text->as.string.data, text->as.string.len);
 }
 
-/* fs.read {"path":"x"}, cut when it is long */
-static void call_text(const struct value *call, struct buf *out)
-{
-    const struct value *args = value_get(call, "args");
-    cleanup_buf struct buf json = BUF_INIT;
-
-    buf_printf(out, "%s ", value_get_string(call, "name", "?"));
-    if (args)
-        value_to_json(args, 0, &json);
-    if (json.len > SHOWN_MAX)
-        buf_printf(out, "%.*s...", SHOWN_MAX, json.data);
-    else
-        buf_puts(out, json.data ? json.data : "");
-}
-
-static void side(const char *label, const struct value *call)
+static void show(const struct replay_result *result)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
-    buf_printf(&text, "  %s ", label);
-    call_text(call, &text);
-    buf_printf(&text, "   at %s", value_get_string(call, "at", "?"));
+    tapes_explain(result, &text);
     put_text(text.data, text.len);
-}
-
-static void end_text(const char *label, const struct value *end)
-{
-    cleanup_buf struct buf text = BUF_INIT;
-    const struct value *error = value_get(end, "error");
-
-    buf_printf(&text, "  %s ", label);
-    if (end->kind == VALUE_NIL) {
-        buf_puts(&text, "no end: the stage died");
-    } else if (error) {
-        const char *file = value_get_string(error, "file", NULL);
-        buf_puts(&text, "error: ");
-        if (file)
-            buf_printf(&text, "%s:%lld: ", file, (long long)value_get_int(error, "line", 0));
-        buf_puts(&text, value_get_string(error, "message", ""));
-        if (value_get_string(error, "traceback", NULL))
-            buf_printf(&text, "\n%s", value_get_string(error, "traceback", ""));
-    } else {
-        value_to_json(end, 0, &text);
-    }
-    put_text(text.data, text.len);
-}
-
-static void show(const struct replay_result *r)
-{
-    switch (r->outcome) {
-    case REPLAY_SAME:
-        printf("same: %zu calls, and the same end\n", r->calls);
-        end_text("end: ", &r->now);
-        break;
-    case REPLAY_CUT:
-        printf("same as far as the tape goes: %zu calls; the stage had died there\n", r->calls);
-        end_text("then:", &r->then);
-        end_text("now: ", &r->now);
-        break;
-    case REPLAY_DIFFERS:
-        printf("differs: the same %zu calls, another end\n", r->calls);
-        end_text("then:", &r->then);
-        end_text("now: ", &r->now);
-        break;
-    case REPLAY_STUCK:
-        printf("stuck: the script did not come to call %zu of %zu\n", r->told + 1, r->calls);
-        end_text("now: ", &r->now);
-        break;
-    case REPLAY_DIVERGED:
-        printf("diverged at call %zu of %zu\n", r->told + 1, r->calls);
-        side("the script asks:", value_get(&r->where, "asked"));
-        if (value_get(&r->where, "held"))
-            side("the tape holds: ", value_get(&r->where, "held"));
-        else
-            printf("  the tape holds:  nothing more\n");
-        break;
-    }
 }
 
 static void show_json(const struct replay_result *r)
@@ -180,7 +106,7 @@ static int list_calls(const char *path, const struct words *words, struct error 
         else
             buf_puts(&line, "    no answer  ");
         buf_printf(&line, "%s  ", value_get_string(&entry->frame, "at", "?"));
-        call_text(&entry->frame, &line);
+        tapes_call_text(&entry->frame, &line);
         if (error)
             buf_printf(&line, "  -> error %s: %s", value_get_string(error, "code", ""),
                        value_get_string(error, "message", ""));

@@ -8,9 +8,9 @@
 #include "base/mem.h"
 #include "run/journal.h"
 #include "run/plan.h"
-#include "run/replay.h"
 
 #define PLAN_FILE_MAX (64u << 20)
+#define SHOWN_MAX     200 /* bytes of a call's arguments */
 
 static char *find_dir(const struct config *config, const char *run, struct error *err)
 {
@@ -119,4 +119,78 @@ const char *tapes_find(const struct tapes *tapes, const char *stage, const char 
         error_hint(err, "there are: %s", names.data);
     }
     return NULL;
+}
+
+/* ---- in words ---- */
+
+void tapes_call_text(const struct value *call, struct buf *out)
+{
+    const struct value *args = value_get(call, "args");
+    cleanup_buf struct buf json = BUF_INIT;
+
+    buf_printf(out, "%s ", value_get_string(call, "name", "?"));
+    if (args)
+        value_to_json(args, 0, &json);
+    if (json.len > SHOWN_MAX)
+        buf_printf(out, "%.*s...", SHOWN_MAX, json.data);
+    else
+        buf_puts(out, json.data ? json.data : "");
+}
+
+static void side(const char *label, const struct value *call, struct buf *out)
+{
+    buf_printf(out, "\n  %s ", label);
+    if (!call) {
+        buf_puts(out, "nothing more");
+        return;
+    }
+    tapes_call_text(call, out);
+    buf_printf(out, "   at %s", value_get_string(call, "at", "?"));
+}
+
+static void end_text(const char *label, const struct value *end, struct buf *out)
+{
+    const struct value *error = value_get(end, "error");
+    cleanup_buf struct buf json = BUF_INIT;
+
+    buf_printf(out, "\n  %s ", label);
+    if (end->kind == VALUE_NIL) {
+        buf_puts(out, "no end: the stage died");
+    } else if (error) {
+        buf_puts(out, "error: ");
+        if (value_get_string(error, "file", NULL))
+            buf_printf(out, "%s:%lld: ", value_get_string(error, "file", ""),
+                       (long long)value_get_int(error, "line", 0));
+        buf_puts(out, value_get_string(error, "message", ""));
+    } else {
+        value_to_json(end, 0, &json);
+        buf_printf(out, "%.*s%s", SHOWN_MAX, json.data, json.len > SHOWN_MAX ? "..." : "");
+    }
+}
+
+void tapes_explain(const struct replay_result *r, struct buf *out)
+{
+    switch (r->outcome) {
+    case REPLAY_SAME:
+        buf_printf(out, "same: %zu calls, and the same end", r->calls);
+        end_text("end: ", &r->now, out);
+        return;
+    case REPLAY_CUT:
+        buf_printf(out, "same as far as the tape goes: %zu calls; the stage had died there",
+                   r->calls);
+        break;
+    case REPLAY_DIFFERS:
+        buf_printf(out, "differs: the same %zu calls, another end", r->calls);
+        break;
+    case REPLAY_STUCK:
+        buf_printf(out, "stuck: the script did not come to call %zu of %zu", r->told + 1, r->calls);
+        break;
+    case REPLAY_DIVERGED:
+        buf_printf(out, "diverged at call %zu of %zu", r->told + 1, r->calls);
+        side("the script asks:", value_get(&r->where, "asked"), out);
+        side("the tape holds: ", value_get(&r->where, "held"), out);
+        return;
+    }
+    end_text("then:", &r->then, out);
+    end_text("now: ", &r->now, out);
 }

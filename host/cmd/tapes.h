@@ -3,6 +3,7 @@
 #define MLHOST_CMD_TAPES_H
 
 #include "base/config.h"
+#include "run/replay.h"
 
 struct tapes {
     struct config config;
@@ -19,5 +20,10 @@ void tapes_close(struct tapes *tapes);
  * lists what there is. Lives as long as *tapes. */
 const char *tapes_find(const struct tapes *tapes, const char *stage, const char *try,
                        struct error *err);
+
+/* fs.read {"path":"x"}, cut when it is long. */
+void tapes_call_text(const struct value *call, struct buf *out);
+/* An outcome in a few lines. */
+void tapes_explain(const struct replay_result *result, struct buf *out);
 
 #endif

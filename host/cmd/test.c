@@ -12,25 +12,32 @@
 #include "base/config.h"
 #include "base/mem.h"
 #include "cmd/operator.h"
+#include "cmd/tapes.h"
 #include "run/services.h"
 #include "run/text.h"
 #include "run/worker.h"
 
 static const char help[] =
     "usage: mlhost test [options] PATH...\n"
+    "       mlhost test [options] --tape RUN\n"
     "\n"
     "Runs tests written in Lua (local t = require \"test\"; t.case(\"name\", function() t.eq(1 + "
     "1, 2) end)). A folder stands\n"
     "for all its .lua files whose names begin with test_ or end in _test.lua. Each file runs in a "
     "sandbox of its own.\n"
     "\n"
+    "  --tape RUN             each recorded stage of a run (or of a folder made by mlhost replay "
+    "--save) is a case: the\n"
+    "                         script must ask what it asked then, and come to the same; nothing "
+    "happens outside\n"
     "  --filter TEXT          only cases whose name holds TEXT\n"
     "  --timeout DURATION     per file (default 60s)\n"
     "  --json                 results as JSON lines\n"
     "  --junit FILE           results as JUnit XML too\n" OPERATOR_HELP "\n"
     "A file reads its workspace and writes below .mlhost/test; --allow-* gives more.\n"
     "\n"
-    "example: mlhost test tests/lua\n"
+    "examples:\n  mlhost test tests/lua\n  mlhost replay latest --save tests/tapes/release && "
+    "mlhost test --tape tests/tapes/release\n"
     "\n"
     "exit status: 0 all passed, 1 some failed, 2 usage\n";
 
@@ -43,6 +50,7 @@ struct suite {
     struct operator_options operator_;
     struct value allowed;
     const char *filter, *timeout, *junit;
+    struct option_list tapes;
     int64_t timeout_ns;
     bool json;
     struct value files;  /* array of paths */
@@ -200,6 +208,45 @@ static void run_file(struct suite *s, const char *file)
     dir_remove(out_dir, NULL);
 }
 
+/* A recorded run as a test of its pipeline. */
+static int replay_tapes(struct suite *s, const char *run, struct error *err)
+{
+    struct tapes tapes = {0};
+    int rc = tapes_open(run, false, &tapes, err);
+
+    if (rc == 0 && value_count(&tapes.list) == 0)
+        rc = error_set(err, ERR_USAGE, "%s holds no tapes", run);
+    for (size_t i = 0; rc == 0 && i < value_count(&tapes.list); i++) {
+        const struct value *tape = value_at(&tapes.list, i);
+        bool always = strcmp(value_get_string(tape, "try", ""), "always") == 0;
+        cleanup_free char *name =
+            mem_printf("%s%s", value_get_string(tape, "stage", ""), always ? " (always)" : "");
+        struct replay replay = {.config = &tapes.config,
+                                .script = tapes.script,
+                                .blobs = tapes.blobs,
+                                .path = value_get_string(tape, "path", ""),
+                                .timeout_ns = s->timeout_ns};
+        struct replay_result result = {0};
+        cleanup_value struct value entry = {0};
+        cleanup_buf struct buf text = BUF_INIT;
+        if (s->filter && !strstr(name, s->filter))
+            continue;
+        rc = replay_run(s->loop, &replay, &result, err);
+        if (rc == 0) {
+            tapes_explain(&result, &text);
+            value_set_map(&entry);
+            value_put_string(&entry, "name", name);
+            value_put_bool(&entry, "ok", result.outcome <= REPLAY_CUT);
+            value_put_string(&entry, "message", text.data);
+            note(s, run, &entry);
+        }
+        replay_result_free(&result);
+    }
+    worker_settle(s->loop);
+    tapes_close(&tapes);
+    return rc;
+}
+
 static int write_junit(const struct suite *s, struct error *err)
 {
     cleanup_buf struct buf out = BUF_INIT;
@@ -257,10 +304,14 @@ static int run(struct suite *s, int argc, char **argv, struct error *err)
         if (collect(s, argv[i], true, 0, err) < 0)
             return -1;
     }
-    if (value_count(&s->files) == 0)
+    for (int i = 0; i < s->tapes.count; i++) {
+        if (replay_tapes(s, s->tapes.items[i], err) < 0)
+            return -1;
+    }
+    if (value_count(&s->files) == 0 && s->tapes.count == 0)
         return error_set(err, ERR_USAGE,
                          "no test files; their names begin with test_ or end in _test.lua");
-    if (config_is_local(&s->config)) {
+    if (value_count(&s->files) && config_is_local(&s->config)) {
         s->services = services_open(s->loop, &s->config, say, NULL, err);
         if (!s->services)
             return -1;
@@ -274,15 +325,18 @@ static int test_run(int argc, char **argv)
 {
     struct suite s = {.timeout = "60s"};
     struct error err = {0};
-    const struct option_spec specs[] = {
-        {"filter", OPTION_TEXT, &s.filter}, {"timeout", OPTION_TEXT, &s.timeout},
-        {"json", OPTION_FLAG, &s.json},     {"junit", OPTION_TEXT, &s.junit},
-        OPERATOR_OPTIONS(s.operator_),      {.name = NULL}};
+    const struct option_spec specs[] = {{"filter", OPTION_TEXT, &s.filter},
+                                        {"timeout", OPTION_TEXT, &s.timeout},
+                                        {"json", OPTION_FLAG, &s.json},
+                                        {"junit", OPTION_TEXT, &s.junit},
+                                        {"tape", OPTION_REPEAT, &s.tapes},
+                                        OPERATOR_OPTIONS(s.operator_),
+                                        {.name = NULL}};
     int words = options_parse(&cmd_test, specs, argc, argv);
 
     if (words < 0)
         return words == -2 ? 0 : 2;
-    if (words < 2) {
+    if (words < 2 && s.tapes.count == 0) {
         fputs(help, stderr);
         return 2;
     }
@@ -299,6 +353,7 @@ static int test_run(int argc, char **argv)
     value_free(&s.files);
     value_free(&s.report);
     value_free(&s.allowed);
+    free((void *)s.tapes.items);
     if (s.loop)
         loop_free(s.loop);
     config_free(&s.config);

@@ -39,8 +39,12 @@ static void on_event(void *ctx, struct value *event)
 {
     struct session *session = ctx;
 
-    if (strcmp(value_get_string(event, "t", ""), "replay_end") == 0)
+    const char *t = value_get_string(event, "t", "");
+
+    if (strcmp(t, "replay_end") == 0)
         value_move(&session->result->where, event);
+    else if (strcmp(t, "replay_told") == 0)
+        session->result->told = (size_t)value_get_int(event, "calls", 0);
     else if (session->replay->event)
         session->replay->event(session->replay->ctx, event);
 }
@@ -96,7 +100,8 @@ static bool same_end(const struct value *a, const struct value *b)
 static enum replay_outcome judge(const struct replay_result *result, bool by_host)
 {
     const char *code = value_get_string(value_get(&result->now, "error"), "code", "");
-    bool died = result->then.kind == VALUE_NIL || by_host;
+    const char *then = value_get_string(value_get(&result->then, "error"), "code", "");
+    bool died = result->then.kind == VALUE_NIL || by_host || strcmp(then, "timeout") == 0;
     bool out_of_tape = strcmp(code, "conflict") == 0;
 
     if (result->where.kind == VALUE_MAP && value_get(&result->where, "held"))
@@ -139,7 +144,6 @@ int replay_run(struct loop *loop, const struct replay *replay, struct replay_res
     tape_free(&tape);
     if (rc < 0)
         return -1;
-    out->told = (size_t)value_get_int(&out->where, "call", (int64_t)out->calls + 1) - 1;
     out->outcome = judge(out, by_host);
     return 0;
 }

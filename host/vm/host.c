@@ -22,12 +22,12 @@ void vm_send(struct vm *vm, const struct value *frame)
         buf_free(&vm->out);
 }
 
-void vm_receive(struct vm *vm, struct value *out)
+/* Reads one frame from the socket. */
+static void receive(struct vm *vm, struct value *out)
 {
     struct error err = {0};
     int taken;
 
-    value_free(out);
     while ((taken = frame_take(&vm->in, out, &err)) == 0) {
         char *room = buf_reserve(&vm->in, 16384);
         vm->waiting = 1;
@@ -41,6 +41,21 @@ void vm_receive(struct vm *vm, struct value *out)
     }
     if (taken < 0)
         _exit(VM_EXIT_PROTOCOL);
+}
+
+void vm_receive(struct vm *vm, struct value *out)
+{
+    size_t count = value_count(&vm->early);
+
+    value_free(out);
+    if (!count) {
+        receive(vm, out);
+        return;
+    }
+    struct value *frames = vm->early.as.array.items;
+    value_move(out, &frames[0]);
+    memmove(frames, frames + 1, (count - 1) * sizeof *frames);
+    vm->early.as.array.count--;
 }
 
 /* Gives a reply to the task that waits for it. False: nobody does (it is the nested call's, or was
@@ -176,7 +191,16 @@ void vm_ask_clock(lua_State *L)
 
     value_put_int(&vm->frame, "id", (int64_t)id);
     vm_send(vm, &vm->frame);
-    wait_now(L, id);
+    if (vm->early.kind == VALUE_NIL)
+        value_set_array(&vm->early);
+    for (;;) {
+        value_free(&vm->frame);
+        receive(vm, &vm->frame);
+        if ((uint64_t)value_get_int(&vm->frame, "id", 0) == id)
+            break;
+        value_move(value_push(&vm->early), &vm->frame);
+    }
+    finish_call(L);
 }
 
 static int call_resumed(lua_State *L, int status, lua_KContext context)

@@ -63,6 +63,7 @@ struct vm {
     int handler;         /* of requests: a registry reference, or LUA_NOREF */
     struct value *stash; /* requests that came while something else was waited for */
     size_t stash_count, stash_room;
+    struct value early; /* an array of frames that were read too early, in order */
     uint64_t next_id;
     int64_t grace_ms;
     uint64_t seed;
