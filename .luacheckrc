@@ -5,7 +5,7 @@ max_line_length = 132
 
 local script = {
   "pipeline", "stage", "component", "model", "bad_request", "parallel", "try",
-  "defer", "log", "progress", "sleep", "set_variable", "report",
+  "defer", "breakpoint", "log", "progress", "sleep", "set_variable", "report",
 }
 files["pipelines"] = { read_globals = script }
 files["tests"] = { read_globals = script }

@@ -3,7 +3,7 @@
 --
 -- `vm` holds the internals (host/vm/host.c, codec.c, vm.c), `start` is the start frame of docs/architecture.md.
 local vm = require "vm"
-local say, spawn, join, handler = vm.say, vm.spawn, vm.join, vm.handler
+local say, spawn, join, handler, catch = vm.say, vm.spawn, vm.join, vm.handler, vm.catch
 local format, concat = string.format, table.concat
 
 local function text_of(message, ...)
@@ -74,7 +74,7 @@ function parallel(n, items, fn)
     while at < count and failure == nil do
       at = at + 1
       local index = at
-      local ok, result = xpcall(fn, handler, items[index], index)
+      local ok, result = xpcall(fn, catch, items[index], index)
       if ok then
         results[index] = result
       elseif failure == nil then
@@ -94,13 +94,18 @@ local function clean_up()
   for i = #deferred, 1, -1 do
     local fn = deferred[i]
     deferred[i] = nil
-    local ok, err = xpcall(fn, handler)
+    local ok, err = xpcall(fn, catch)
     if not ok then
       log.error("deferred function: %s", tostring(err))
       failure = failure or err
     end
   end
   return failure
+end
+
+--- breakpoint(): opens the debugger here, in a run with --debug; else nothing but a debug line in the log.
+function breakpoint()
+  if not vm.breakpoint() then log.debug("breakpoint() at %s: this run has no --debug", vm.where()) end
 end
 
 local modes = {
@@ -110,7 +115,7 @@ local modes = {
 
 return function(_, start)
   local module = modes[start.mode] or error("unknown mode " .. tostring(start.mode))
-  local ok, result = xpcall(require(module)[start.mode], handler, start)
+  local ok, result = xpcall(require(module)[start.mode], catch, start)
   local failure = clean_up()
   if not ok then error(result, 0) end
   if failure then error(failure, 0) end

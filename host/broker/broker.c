@@ -15,9 +15,7 @@
 #include "broker/internal.h"
 #include "sandbox/sandbox.h"
 
-#define GRACE_NS (5 * NS_PER_S)
-/* The VM reports its own end a little later than the grace period's. */
-#define SLACK_NS        (500 * NS_PER_MS)
+#define GRACE_NS        (5 * NS_PER_S)
 #define VM_EXIT_OVERRUN 71
 
 static struct broker the_broker;
@@ -176,6 +174,10 @@ static void on_vm_frame(struct broker *broker, struct value *frame)
         broker_model_loaded(broker);
     } else if (strcmp(t, "evaled") == 0 || strcmp(t, "completions") == 0) {
         broker_event(broker, frame);
+    } else if (strcmp(t, "break") == 0 && broker->spec->debug) {
+        broker_pause(broker, frame);
+    } else if (strcmp(t, "resumed") == 0 && broker->spec->debug) {
+        broker_resume(broker, frame);
     }
 }
 
@@ -242,26 +244,21 @@ static void stop(struct broker *broker)
     if (strcmp(broker->spec->mode, "repl") == 0)
         leave(broker); /* nothing was promised to be cleaned up */
     int64_t grace = broker->spec->grace_ns ? broker->spec->grace_ns : GRACE_NS;
+    bool paused = broker->paused_at != 0;
+    if (paused)
+        broker_resume(broker, NULL);
     broker->stopping = true;
     broker->hard_deadline = deadline_min(broker->hard_deadline, deadline_in(grace));
     loop_timer_at(broker->timer,
-                  deadline_min(broker->hard_deadline, deadline_in(grace)) + SLACK_NS);
+                  deadline_min(broker->hard_deadline, deadline_in(grace)) + BROKER_SLACK_NS);
     pthread_mutex_lock(&broker->vm_lock);
     recorder_stop(broker);
     pthread_mutex_unlock(&broker->vm_lock);
     /* First the signal, so that a call that ends now finds the stop noted. */
     kill(broker->vm_pid, SIGUSR1);
     cancel_raise(broker->cancel);
-}
-
-static struct cancel *new_cancel(void)
-{
-    struct cancel *cancel = mem_alloc(sizeof *cancel);
-
-    if (cancel_init(cancel) == 0)
-        return cancel;
-    free(cancel);
-    return NULL;
+    if (paused)
+        broker_leave_debugger(broker);
 }
 
 static void on_event_frame(struct broker *broker, struct value *frame)
@@ -273,19 +270,13 @@ static void on_event_frame(struct broker *broker, struct value *frame)
     } else if (strcmp(t, "answer") == 0) {
         asks_answer(frame);
     } else if (strcmp(t, "interrupt") == 0) {
-        kill(broker->vm_pid, SIGUSR2);
-        cancel_raise(broker->cancel);
-        /* The REPL goes on: later calls get a flag of their own. The old one stays with the calls
-         * that look at it. */
-        struct cancel *fresh = new_cancel();
-        if (fresh)
-            broker->cancel = fresh;
-    } else if (strcmp(t, "eval") == 0 || strcmp(t, "complete") == 0) {
-        cleanup_buf struct buf out = BUF_INIT;
-        frame_append(frame, &out);
-        pthread_mutex_lock(&broker->vm_lock);
-        fd_write_all(broker->vm_fd, out.data, out.len, NULL);
-        pthread_mutex_unlock(&broker->vm_lock);
+        if (!broker->spec->debug || broker->paused_at) {
+            kill(broker->vm_pid, SIGUSR2);
+            cancel_renew(broker->paused_at ? &broker->typed_cancel : &broker->cancel);
+        }
+    } else if (strcmp(t, "eval") == 0 || strcmp(t, "complete") == 0 || strcmp(t, "set") == 0 ||
+               (strcmp(t, "leave") == 0 && broker->paused_at)) {
+        broker_to_vm(broker, frame);
     }
 }
 
@@ -395,7 +386,9 @@ static int watch(struct broker *broker, struct error *err)
         return error_errno(err, errno, "pidfd_open");
     broker->timer = loop_timer(broker->loop, DEADLINE_NONE, on_timer, broker);
     if (broker->hard_deadline != DEADLINE_NONE)
-        loop_timer_at(broker->timer, broker->hard_deadline + SLACK_NS);
+        loop_timer_at(broker->timer, broker->hard_deadline + BROKER_SLACK_NS);
+    if (broker->spec->debug && broker_pause_init(broker, err) < 0)
+        return -1;
     broker->event_watch = loop_fd(broker->loop, broker->event_fd, EPOLLIN, on_event, broker);
     broker->vm_watch = loop_fd(broker->loop, broker->vm_fd, EPOLLIN, on_vm, broker);
     broker->vm_child = loop_child(broker->loop, pidfd, on_vm_end, broker);

@@ -32,6 +32,9 @@ struct broker_spec {
     const char *play;  /* tape of an earlier try to answer from, or NULL */
     const char *blobs; /* folder of large texts of both */
     bool replay;       /* play, and do nothing that is not on the tape; else go on where it ends */
+    bool debug;        /* the script stops in the debugger (run/debug.h serves it) */
+    const char *until_file; /* with debug: where it is to stop first, or NULL */
+    int until_line;
     const struct model_serving *model; /* mode "model", when it is to serve */
 };
 

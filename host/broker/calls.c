@@ -16,7 +16,8 @@ struct job {
     uint64_t id;
     const struct primitive *row;
     struct value args;
-    bool late; /* the script had heard of a stop when it called */
+    bool late;            /* the script had heard of a stop when it called */
+    struct cancel *typed; /* typed at the debugger: the call's own cancel, and no deadline */
 };
 
 static struct {
@@ -74,8 +75,10 @@ static int call_deadline(struct broker *broker, const struct value *args, int64_
     const struct value *timeout = value_get(args, "timeout");
     int64_t ns = 0;
 
-    *deadline = broker->stopping || deadline_passed(broker->deadline) ? broker->hard_deadline
-                                                                      : broker->deadline;
+    if (broker->stopping || deadline_passed(broker->deadline))
+        *deadline = broker->hard_deadline;
+    else /* with a debugger the deadline moves: pause.c ends the call */
+        *deadline = broker->spec->debug ? DEADLINE_NONE : broker->deadline;
     if (!timeout || timeout->kind == VALUE_NIL)
         return 0;
     if (timeout->kind == VALUE_STRING) {
@@ -94,7 +97,8 @@ static int call_deadline(struct broker *broker, const struct value *args, int64_
 }
 
 static int perform(struct broker *broker, const struct primitive *row, bool late,
-                   const struct value *args, struct value *out, struct error *err)
+                   struct cancel *typed, const struct value *args, struct value *out,
+                   struct error *err)
 {
     struct call call = {.broker = broker, .row = row};
     primitive_fn *fn = row->fn;
@@ -104,6 +108,8 @@ static int perform(struct broker *broker, const struct primitive *row, bool late
     if (signature_check(&row->sign, args, err) < 0 ||
         call_deadline(broker, args, &call.deadline, err) < 0)
         return -1;
+    if (typed)
+        call.cancel = typed;
     if (!fn) {
         void *symbol = module_symbol(row->module, row->symbol, err);
         if (!symbol)
@@ -111,7 +117,10 @@ static int perform(struct broker *broker, const struct primitive *row, bool late
         /* ISO C knows no cast between object and function pointers. */
         memcpy(&fn, &symbol, sizeof fn);
     }
-    return fn(&call, args, out, err);
+    int rc = fn(&call, args, out, err);
+    if (rc < 0 && err->code == ERR_CANCELLED && broker->time_over && !broker->stopping && !typed)
+        err->code = ERR_TIMEOUT; /* pause.c ended it at the stage's deadline */
+    return rc;
 }
 
 static void run(struct job *job)
@@ -119,7 +128,7 @@ static void run(struct job *job)
     struct value out = {0};
     struct error err = {0};
 
-    if (perform(job->broker, job->row, job->late, &job->args, &out, &err) < 0)
+    if (perform(job->broker, job->row, job->late, job->typed, &job->args, &out, &err) < 0)
         reply(job->broker, job->id, NULL, &err);
     else
         reply(job->broker, job->id, &out, NULL);
@@ -210,7 +219,8 @@ void calls_take(struct broker *broker, struct value *frame)
         struct value out = {0}, *args = value_get(frame, "args");
         if (args && args->kind == VALUE_MAP && (strcmp(name, "event.log") == 0))
             value_put_string(args, "at", value_get_string(frame, "at", ""));
-        int failed = perform(broker, row, value_get_bool(frame, "late", false), args, &out, &err);
+        int failed =
+            perform(broker, row, value_get_bool(frame, "late", false), NULL, args, &out, &err);
         if (failed && one_way) {
             struct call call = {.broker = broker, .row = row};
             call_log(&call, "error", "%s", err.message);
@@ -221,8 +231,11 @@ void calls_take(struct broker *broker, struct value *frame)
     } else {
         struct job *job = mem_alloc(sizeof *job);
         struct value *args = value_get(frame, "args");
-        *job = (struct job){
-            .broker = broker, .id = id, .row = row, .late = value_get_bool(frame, "late", false)};
+        *job = (struct job){.broker = broker,
+                            .id = id,
+                            .row = row,
+                            .late = value_get_bool(frame, "late", false),
+                            .typed = broker->paused_at ? broker->typed_cancel : NULL};
         if (args)
             value_move(&job->args, args);
         else

@@ -10,6 +10,9 @@
 #include "broker/primitive.h"
 #include "loop/loop.h"
 
+/* The VM reports its own end a little later than the grace period's. */
+#define BROKER_SLACK_NS (500 * NS_PER_MS)
+
 struct handle_entry {
     uint64_t id;
     char type[16];
@@ -57,6 +60,12 @@ struct broker {
     struct cancel *cancel,
         *late_cancel; /* of calls before and after a stop; an interrupt puts a new one in place */
     struct loop_watch *timer;
+
+    /* A stage in the debugger: its time stands still. */
+    int64_t paused_at;            /* 0: it does not */
+    struct cancel *typed_cancel;  /* of calls that are typed at the debugger */
+    struct loop_watch *end_timer; /* ends the calls at the deadline, which they do not know */
+    bool time_over;
 
     bool has_done;
     struct value done;
@@ -128,6 +137,20 @@ bool player_holds(struct broker *broker, uint64_t id, struct value *frame);
 void player_report(struct broker *broker);
 /* What the VM says now, it has said before. */
 bool player_is_quiet(struct broker *broker);
+
+/* ---- pause.c: a stage that is stopped in the debugger ---- */
+int broker_pause_init(struct broker *broker, struct error *err);
+/* `break` and `resumed` frames of the VM. Takes *frame. */
+void broker_pause(struct broker *broker, struct value *frame);
+void broker_resume(struct broker *broker, struct value *frame);
+/* A frame of the supervisor for the VM. */
+void broker_to_vm(struct broker *broker, const struct value *frame);
+/* Lets the debugger go, if the script is in it: the stage is being ended. */
+void broker_leave_debugger(struct broker *broker);
+struct cancel *new_cancel(void);
+/* Raises *cancel, and puts a new one in its place. The old one stays with the calls that look at
+ * it. */
+void cancel_renew(struct cancel **cancel);
 
 /* ---- handles.c ---- */
 uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len,

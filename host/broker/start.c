@@ -133,6 +133,13 @@ static int send_start(struct broker *broker, struct error *err)
     value_put_bool(&frame, "lua_override", getenv("MLHOST_LUA_PATH") != NULL);
     if (put_script(broker, &frame, err) < 0)
         return -1;
+    if (spec->debug) {
+        struct value *debug = value_put(&frame, "debug");
+        value_set_map(debug);
+        value_put_bool(debug, "enabled", true);
+        value_put_string(debug, "until_file", spec->until_file);
+        value_put_int(debug, "until_line", spec->until_line);
+    }
     recorder_start(broker, &frame);
     frame_append(&frame, &out);
     return fd_write_all(broker->vm_fd, out.data, out.len, err);

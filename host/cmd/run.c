@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cmd/operator.h"
+#include "run/debug.h"
 #include "run/params.h"
 #include "run/supervisor.h"
 #include "run/worker.h"
@@ -21,7 +22,7 @@ struct words {
     struct operator_options operator_;
     struct option_list params, approve;
     const char *params_file, *jobs, *output, *resume, *stage, *from, *junit, *summary, *timeout;
-    bool dry_run, quiet, verbose, json, keep_going, no_tape;
+    bool dry_run, quiet, verbose, json, keep_going, no_tape, debug;
 };
 
 /* Everything that a run holds on to, so that one place frees it. */
@@ -296,6 +297,8 @@ static int go(struct session *session, struct words *words, const char *script, 
 
     if (words->timeout && duration_parse(words->timeout, &timeout, err) < 0)
         return error_wrap(err, "--timeout");
+    if (words->debug && debugger_possible(err) < 0)
+        return -1;
     session->renderer = renderer_new(words->json ? "json" : words->output, &session->tally,
                                      words->quiet, words->verbose, err);
     if (!session->renderer || prepare(session, words, script, &bounded, err) < 0 ||
@@ -332,6 +335,7 @@ static int go(struct session *session, struct words *words, const char *script, 
                                   .approve_count = words->approve.count,
                                   .keep_going = words->keep_going,
                                   .no_tape = words->no_tape,
+                                  .debug = words->debug,
                                   .allow_degraded = words->operator_.allow_degraded,
                                   .renderer = session->renderer,
                                   .junit = words->junit,
@@ -400,6 +404,9 @@ const struct command cmd_run = {
         "  --stage NAME           only this stage (or cell); what it needs comes from --from\n"
         "  --from RUN             the run whose outputs --stage gets (default: the newest that "
         "ended well)\n"
+        "  --debug                stop in the debugger at errors nobody catches and at "
+        "breakpoint(); on a terminal, or\n"
+        "                         with its commands on the standard input\n"
         "  --dry-run              print the plan and what would run, and stop\n"
         "  --output, -o KIND      tty, plain, json or azdo (default: azdo on an Azure DevOps "
         "agent, tty on a terminal)\n"
@@ -437,6 +444,8 @@ static int run(int argc, char **argv)
                                           {"json", OPTION_FLAG, &w.json},
                                           {"keep-going,k", OPTION_FLAG, &w.keep_going},
                                           {"no-tape", OPTION_FLAG, &w.no_tape},
+                                          {"debug", OPTION_FLAG, &w.debug},
+                                          {"keep-going,k", OPTION_FLAG, &w.keep_going},
                                           OPERATOR_OPTIONS(w.operator_),
                                           {0}};
     struct error err = {0};

@@ -122,6 +122,8 @@ static void next_question(struct run *run)
     if (!prompt->first && prompt->watch) {
         loop_end(prompt->watch);
         prompt->watch = NULL;
+        if (run->debugger)
+            debugger_hold(run->debugger, false);
     }
 }
 
@@ -168,20 +170,36 @@ static void ask_terminal(struct slot *slot, int64_t id, const char *name, const 
     if (!run->prompt)
         run->prompt = mem_alloc(sizeof *run->prompt);
     struct prompt *prompt = run->prompt;
-    if (!prompt->watch)
-        prompt->watch = loop_fd(run->opt->loop, STDIN_FILENO, EPOLLIN, on_key, run);
-    if (!prompt->watch) {
-        decide(slot, id, name, text, false, "the terminal cannot be read");
-        return;
-    }
     struct question *question = mem_alloc(sizeof *question), **end = &prompt->first;
     *question = (struct question){
         .slot = slot, .id = id, .name = mem_strdup(name), .text = mem_strdup(text)};
     while (*end)
         end = &(*end)->next;
     *end = question;
-    if (prompt->first == question)
-        show(run);
+    if (prompt->first == question && !debugger_busy(run->debugger))
+        run_ask_resume(run);
+}
+
+bool run_asks(const struct run *run)
+{
+    return run->prompt && run->prompt->watch;
+}
+
+void run_ask_resume(struct run *run)
+{
+    struct prompt *prompt = run->prompt;
+
+    if (!prompt || !prompt->first)
+        return;
+    if (!prompt->watch)
+        prompt->watch = loop_fd(run->opt->loop, STDIN_FILENO, EPOLLIN, on_key, run);
+    if (!prompt->watch) {
+        settle(run, false, "the terminal cannot be read");
+        return;
+    }
+    if (run->debugger)
+        debugger_hold(run->debugger, true);
+    show(run);
 }
 
 void run_ask_forget(struct slot *slot)

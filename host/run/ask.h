@@ -8,6 +8,10 @@
 void run_ask(struct slot *slot, const struct value *event);
 /* The slot's worker is gone: its questions are nobody's. */
 void run_ask_forget(struct slot *slot);
+/* Is there a question on the screen? */
+bool run_asks(const struct run *run);
+/* The terminal is free again: shows the question that waits. */
+void run_ask_resume(struct run *run);
 /* The run has ended. */
 void run_ask_end(struct run *run);
 

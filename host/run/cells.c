@@ -133,6 +133,8 @@ static void on_event(void *ctx, struct value *event)
                  strcmp(t, "report") == 0 || strcmp(t, "issue") == 0;
     struct value own = {0};
 
+    bool shown = slot->run->debugger && slot->worker &&
+                 debugger_event(slot->run->debugger, slot->worker, slot_cell(slot)->name, event);
     if (strcmp(t, "ask") == 0)
         run_ask(slot, event);
     if (!known)
@@ -147,6 +149,11 @@ static void on_event(void *ctx, struct value *event)
     }
     if (line)
         stagelog_event(&slot->log, slot->folder, &own);
+    if (shown) {
+        tally_event(slot->run->opt->tally, &own);
+        value_free(&own);
+        return;
+    }
     slot->run->costly = slot->run->costly || effect;
     run_emit(slot->run, &own, !line && strcmp(t, "progress") != 0, effect);
 }
@@ -192,10 +199,14 @@ static bool try_again(struct slot *slot, enum cell_status status)
     enum error_code code = error_code_from_name(value_get_string(&slot->error, "code", "failed"));
     struct value event = {0};
 
-    if ((status != CELL_FAILED && status != CELL_TIMEOUT) || code == ERR_USAGE ||
-        slot->attempt > stage->retries || run->signals || run->timed_out)
+    if (run->signals || run->timed_out)
         return false;
-    int64_t delay = stage->backoff_ns;
+    if (!slot->again && ((status != CELL_FAILED && status != CELL_TIMEOUT) || code == ERR_USAGE ||
+                         slot->attempt - slot->by_hand > stage->retries))
+        return false;
+    int64_t delay = slot->again ? 0 : stage->backoff_ns;
+    slot->by_hand += slot->again;
+    slot->again = false;
     for (int i = 1; i < slot->attempt && delay < BACKOFF_MAX_NS; i++)
         delay *= 2;
     delay = delay < BACKOFF_MAX_NS ? delay : BACKOFF_MAX_NS;
@@ -256,6 +267,8 @@ static void on_end(void *ctx, struct worker_result *result)
     struct slot *slot = ctx;
     struct run *run = slot->run;
 
+    if (run->debugger)
+        debugger_forget(run->debugger, slot->worker);
     slot->worker = NULL;
     run_ask_forget(slot);
     run->running--;
@@ -285,7 +298,7 @@ static int64_t budget(const struct run *run, const struct slot *slot, bool alway
         return run->signals ? ALWAYS_CANCELLED_NS : ALWAYS_NS;
     if (!whole)
         return stage->timeout_ns;
-    int64_t left = run->started + whole - clock_now();
+    int64_t left = run->started + run->paused_ns + whole - clock_now();
     left = left > NS_PER_MS ? left : NS_PER_MS;
     return stage->timeout_ns && stage->timeout_ns < left ? stage->timeout_ns : left;
 }
@@ -313,7 +326,8 @@ static int start_worker(struct slot *slot, const char *mode)
                                .allow_degraded = opt->allow_degraded,
                                .tape = opt->no_tape ? NULL : tape,
                                .play = always ? NULL : slot->tape,
-                               .blobs = blobs};
+                               .blobs = blobs,
+                               .debug = run->debugger != NULL};
 
     plan_permissions(opt->plan, slot_stage(slot)->spec, &spec.permissions);
     context_build(opt, slot_cell(slot), opt->from ? opt->from : opt->tally, slot_state(slot),

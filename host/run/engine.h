@@ -3,6 +3,7 @@
 #ifndef MLHOST_RUN_ENGINE_H
 #define MLHOST_RUN_ENGINE_H
 
+#include "run/debug.h"
 #include "run/services.h"
 #include "run/stagelog.h"
 #include "run/supervisor.h"
@@ -19,6 +20,8 @@ struct slot {
     struct worker *worker;
     struct loop_watch *backoff;
     int attempt;
+    int by_hand;     /* attempts that were asked for in the debugger */
+    bool again;      /* ... and one that is asked for now */
     int64_t started; /* of the first attempt */
     char *folder;    /* stages/<cell> */
     char *tape;      /* of a try that died, to go on from; or NULL */
@@ -43,6 +46,10 @@ struct run {
     bool costly;           /* something happened that is worth a sync */
     bool untidy;           /* a process may have left others behind */
     int64_t started;
+    struct debugger *debugger;    /* NULL: without --debug */
+    struct loop_watch *deadline;  /* of the whole run */
+    int64_t deadline_at;          /* it stands still while somebody sits in the debugger: */
+    int64_t paused_at, paused_ns; /* since when; what has been added so far */
     struct prompt *prompt;        /* NULL until a question is put to the terminal */
     struct waiting *daemon_asked; /* calls that wait for the daemon to start */
     struct loop_watch *daemon_watch;

@@ -71,9 +71,23 @@ void renderer_event(struct renderer *renderer, const struct value *event)
         renderer_flush(renderer);
 }
 
+void renderer_hold(struct renderer *renderer, bool held)
+{
+    if (held && !renderer->held && renderer->kind->hide)
+        renderer->kind->hide(renderer);
+    if (held)
+        renderer_flush(renderer);
+    renderer->held = held;
+}
+
+#define HELD_MAX (4u << 20) /* nothing is lost, if need be in the middle of a prompt */
+
 void renderer_flush(struct renderer *renderer)
 {
     struct error ignored = {0};
+
+    if (renderer->held && renderer->out.len < HELD_MAX)
+        return;
 
     /* A reader that went away must not end the run: the journal and the report hold all of it. */
     if (renderer->out.len)

@@ -18,6 +18,7 @@ struct renderer_kind {
     /* Shows a yes-or-no question that somebody answers by typing; NULL: it was answered. NULL
      * itself: this renderer's reader cannot be asked. */
     void (*question)(struct renderer *renderer, const char *text);
+    void (*hide)(struct renderer *renderer); /* takes away what moves; NULL: nothing does */
     void (*end)(struct renderer *
                     renderer); /* after run_end: `report` is set; prints the summary; frees state */
 };
@@ -31,6 +32,7 @@ struct renderer {
     bool verbose; /* debug lines too */
     bool colour;
     bool utf8;
+    bool held;          /* the terminal is another's: what there is to say waits */
     const char *report; /* absolute path of report.md, set before end(); NULL: not written */
     const char *junit;  /* that of junit.xml */
     void *state;
@@ -44,6 +46,8 @@ struct renderer *renderer_new(const char *name, const struct tally *tally, bool 
                               struct error *err);
 void renderer_event(struct renderer *renderer, const struct value *event);
 void renderer_flush(struct renderer *renderer);
+/* Leaves the terminal to somebody else, or takes it again. */
+void renderer_hold(struct renderer *renderer, bool held);
 void renderer_free(struct renderer *renderer);
 
 /* ---- shared by the renderers ---- */

@@ -138,6 +138,8 @@ static void draw(struct renderer *renderer)
         draw_question(renderer);
         return;
     }
+    if (renderer->held) /* the next look draws it all */
+        return;
     const struct tally *tally = renderer->tally;
     size_t columns = width(renderer);
     size_t running = 0;
@@ -156,6 +158,15 @@ static void draw(struct renderer *renderer)
         tty->columns[tty->drawn++] = more.len;
         buf_printf(&renderer->out, "%s\n", more.data);
     }
+}
+
+static void tty_hide(struct renderer *renderer)
+{
+    struct tty *tty = renderer->state;
+
+    erase(renderer, width(renderer));
+    buf_append(&renderer->out, tty->above.data, tty->above.len);
+    buf_clear(&tty->above);
 }
 
 static void tty_event(struct renderer *renderer, const struct value *event)
@@ -198,11 +209,8 @@ static void tty_question(struct renderer *renderer, const char *text)
 {
     struct tty *tty = renderer->state;
 
-    if (!tty->question.len) {
-        erase(renderer, width(renderer));
-        buf_append(&renderer->out, tty->above.data, tty->above.len);
-        buf_clear(&tty->above);
-    }
+    if (!tty->question.len)
+        tty_hide(renderer);
     buf_clear(&tty->question);
     buf_puts(&tty->question, text ? text : "");
     if (text)
@@ -225,4 +233,5 @@ const struct renderer_kind render_tty = {.name = "tty",
                                          .event = tty_event,
                                          .question = tty_question,
                                          .tick = draw,
+                                         .hide = tty_hide,
                                          .end = tty_end};

@@ -26,6 +26,52 @@ static void on_signal(void *ctx)
     }
 }
 
+/* Ctrl-C of who sits at the debugger's prompt is for what is evaluated there. */
+static void on_interrupt(void *ctx)
+{
+    const struct run *run = ctx;
+
+    if (!debugger_busy(run->debugger))
+        on_signal(ctx);
+}
+
+/* ---- the debugger ---- */
+
+static void on_debug(void *ctx, struct worker *worker, const char *what)
+{
+    struct run *run = ctx;
+
+    if (strcmp(what, "kill") == 0) {
+        worker_kill(worker);
+    } else if (strcmp(what, "quit") == 0) {
+        on_signal(run);
+    } else {
+        for (size_t i = 0; i < run->count && strcmp(what, "retry") == 0; i++) {
+            if (run->slots[i].worker == worker)
+                run->slots[i].again = true;
+        }
+        worker_cancel(worker, false);
+    }
+}
+
+static void on_terminal(void *ctx, bool taken)
+{
+    struct run *run = ctx;
+
+    renderer_hold(run->opt->renderer, taken);
+    if (taken) {
+        run->paused_at = clock_now();
+        loop_timer_at(run->deadline, DEADLINE_NONE);
+        return;
+    }
+    int64_t passed = clock_now() - run->paused_at;
+    run->paused_ns += passed;
+    if (run->deadline_at != DEADLINE_NONE)
+        run->deadline_at += passed;
+    loop_timer_at(run->deadline, run->deadline_at);
+    run_ask_resume(run);
+}
+
 static void on_deadline(void *ctx)
 {
     struct run *run = ctx;
@@ -183,12 +229,16 @@ static int loop_until_over(struct run *run, struct error *err)
     const struct run_options *opt = run->opt;
     int64_t whole = opt->timeout_ns ? opt->timeout_ns : opt->graph->timeout_ns;
     int64_t tick = opt->renderer->kind->tick_ms * NS_PER_MS;
-    struct loop_watch *watches[] = {
-        loop_signal(opt->loop, SIGINT, on_signal, run),
-        loop_signal(opt->loop, SIGTERM, on_signal, run),
-        loop_signal(opt->loop, SIGHUP, on_signal, run),
-        loop_timer(opt->loop, whole ? run->started + whole : DEADLINE_NONE, on_deadline, run)};
+    struct loop_watch *watches[] = {loop_signal(opt->loop, SIGINT, on_interrupt, run),
+                                    loop_signal(opt->loop, SIGTERM, on_signal, run),
+                                    loop_signal(opt->loop, SIGHUP, on_signal, run)};
+    struct debugger_handler handler = {.action = on_debug, .terminal = on_terminal, .ctx = run};
     int rc = 0;
+
+    run->deadline_at = whole ? run->started + whole : DEADLINE_NONE;
+    run->deadline = loop_timer(opt->loop, run->deadline_at, on_deadline, run);
+    if (opt->debug)
+        run->debugger = debugger_new(opt->loop, opt->config, &handler);
 
     run_schedule(run);
     int64_t next_tick = tick ? deadline_in(tick) : DEADLINE_NONE;
@@ -203,6 +253,9 @@ static int loop_until_over(struct run *run, struct error *err)
     flush(run);
     for (size_t i = 0; i < sizeof watches / sizeof watches[0]; i++)
         loop_end(watches[i]);
+    debugger_free(run->debugger);
+    run->debugger = NULL;
+    loop_end(run->deadline);
     return rc < 0 ? -1 : 0;
 }
 

@@ -31,6 +31,7 @@ struct run_options {
     const char *const *approve; /* names of approvals that are given, or "all" */
     int approve_count;
     bool keep_going, allow_degraded, no_tape;
+    bool debug; /* stages stop in the debugger; debugger_possible has said yes */
     struct renderer *renderer;
     const char *junit, *summary; /* further copies of the reports, or NULL */
     const char *warning;         /* said first, or NULL */

@@ -32,6 +32,7 @@ struct worker {
     bool delivered; /* the handler has it and is gone; only the child is to be reaped */
     bool asked_cancel, cancel_is_timeout, killed, killed_at_deadline;
     int64_t timeout_ns, grace_ns, kill_at;
+    int64_t left; /* until kill_at, while the script is in the debugger; 0: it is not */
 };
 
 /* Those whose child waitpid(2) still owes us: like the children, a property of the process. */
@@ -155,6 +156,24 @@ static void flush_lines(struct worker *worker)
     }
 }
 
+/* Time does not count in the debugger. What a cancel has set since holds. */
+static void pause_time(struct worker *worker)
+{
+    if (worker->kill_at == DEADLINE_NONE || worker->left || worker->asked_cancel)
+        return;
+    worker->left = worker->kill_at - clock_now();
+    worker->left = worker->left > 0 ? worker->left : 1;
+    worker->kill_at = DEADLINE_NONE;
+    loop_timer_at(worker->timer, DEADLINE_NONE);
+}
+
+static void resume_time(struct worker *worker)
+{
+    if (worker->left)
+        arm(worker, deadline_in(worker->left));
+    worker->left = 0;
+}
+
 static void on_frame(struct worker *worker, struct value *frame)
 {
     const char *t = value_get_string(frame, "t", "");
@@ -169,6 +188,12 @@ static void on_frame(struct worker *worker, struct value *frame)
     } else if (strcmp(t, "output") == 0) {
         output(worker, frame);
     } else {
+        if (strcmp(t, "break") == 0) {
+            flush_lines(worker);
+            pause_time(worker);
+        } else if (strcmp(t, "resumed") == 0) {
+            resume_time(worker);
+        }
         worker->handler.event(worker->handler.ctx, frame);
     }
 }

@@ -32,9 +32,10 @@ static const char *status_of(lua_State *L, lua_State *co)
 }
 
 /* Count of results on top of L, or -1 with the error there. */
-static int resume(lua_State *L, lua_State *co, int arguments)
+static int resume(lua_State *L, lua_State *co, int arguments, bool wrapped)
 {
     struct vm *vm = vm_of(L);
+    struct resumption here = {.below = vm->resumed, .from = L, .co = co, .wrapped = wrapped};
     int results;
 
     if (!lua_checkstack(co, arguments)) {
@@ -47,7 +48,10 @@ static int resume(lua_State *L, lua_State *co, int arguments)
     }
     lua_xmove(L, co, arguments);
     vm->current = co;
+    vm->resumed = &here;
+    vm_time_renew(co);
     int status = lua_resume(co, L, arguments, &results);
+    vm->resumed = here.below;
     vm->current = L;
     vm_time_renew(L);
     if (status == LUA_OK || status == LUA_YIELD) {
@@ -66,7 +70,7 @@ static int resume(lua_State *L, lua_State *co, int arguments)
 static int co_resume(lua_State *L)
 {
     lua_State *co = checked(L);
-    int results = resume(L, co, lua_gettop(L) - 1);
+    int results = resume(L, co, lua_gettop(L) - 1, false);
 
     if (results < 0) {
         lua_pushboolean(L, false);
@@ -81,13 +85,14 @@ static int co_resume(lua_State *L)
 static int co_wrapped(lua_State *L)
 {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
-    int results = resume(L, co, lua_gettop(L));
+    int results = resume(L, co, lua_gettop(L), true);
 
     if (results >= 0)
         return results;
     int status = lua_status(co);
     if (status != LUA_OK && status != LUA_YIELD) {
-        if (lua_resetthread(co) != LUA_OK)
+        bool stopped = vm_debug_failed(L, co); /* then the error object is on top */
+        if (lua_resetthread(co) != LUA_OK && !stopped)
             lua_xmove(co, L, 1); /* a <close> failed as well */
         if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
             luaL_where(L, 1);

@@ -80,6 +80,7 @@ static void hook(lua_State *L, lua_Debug *ar)
     if (vm->time == TIME_OVER)
         give_up(L);
     lua_sethook(L, NULL, 0, 0);
+    vm_debug_hook(L);
     if (!vm->stop)
         return;
     vm->stop = 0;
@@ -172,4 +173,26 @@ void vm_time_renew(lua_State *L)
 
     if (vm->time == TIME_OVER || vm->stop)
         lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+    else
+        vm_debug_hook(L);
+}
+
+static int64_t paused_at;
+
+int64_t vm_time_pause(struct vm *vm)
+{
+    struct itimerval none = {0}, left = {0};
+
+    (void)vm;
+    setitimer(ITIMER_REAL, &none, &left);
+    paused_at = clock_now();
+    return left.it_value.tv_sec * NS_PER_S + left.it_value.tv_usec * 1000;
+}
+
+void vm_time_resume(struct vm *vm, int64_t left_ns)
+{
+    if (deadline_at != DEADLINE_NONE)
+        deadline_at += clock_now() - paused_at;
+    if (left_ns && !vm->cancelled) /* a cancel has set a timer of its own */
+        arm(left_ns / NS_PER_MS);
 }

@@ -58,9 +58,7 @@ void vm_receive(struct vm *vm, struct value *out)
     vm->early.as.array.count--;
 }
 
-/* Gives a reply to the task that waits for it. False: nobody does (it is the nested call's, or was
- * given up). */
-static bool deliver(struct vm *vm, struct value *frame)
+bool vm_deliver(struct vm *vm, struct value *frame)
 {
     uint64_t id = (uint64_t)value_get_int(frame, "id", 0);
 
@@ -146,6 +144,8 @@ static int request(lua_State *L, const char *t, const char *name, struct value *
         value_put_int(&frame, "id", (int64_t)*id);
     }
     value_put_string(&frame, "name", name);
+    if (vm_debug_stopped(vm)) /* typed, not the script's */
+        value_put_bool(&frame, "debug", true);
     if (vm->told) /* else it was on its way when the stop came, and is to end with it */
         value_put_bool(&frame, "late", true);
     value_move(value_put(&frame, "args"), args);
@@ -169,7 +169,7 @@ static int wait_now(lua_State *L, uint64_t id)
         vm_receive(vm, &vm->frame);
         if ((uint64_t)value_get_int(&vm->frame, "id", 0) == id)
             return finish_call(L);
-        if (!deliver(vm, &vm->frame))
+        if (!vm_deliver(vm, &vm->frame))
             stash(vm, &vm->frame);
     }
 }
@@ -309,7 +309,7 @@ static struct task *new_task(lua_State *L, int count)
     struct vm *vm = vm_of(L);
     struct task *task = lua_newuserdatauv(L, sizeof *task, 1);
 
-    *task = (struct task){.arguments = count};
+    *task = (struct task){.arguments = count, .parent = vm->task};
     luaL_setmetatable(L, TASK);
     task->L = lua_newthread(L);
     lua_setiuservalue(L, -2, 1);
@@ -438,7 +438,7 @@ bool vm_run(struct vm *vm, lua_State *L, int count, lua_State **thread)
                 strcmp(value_get_string(&vm->frame, "t", ""), "request") == 0)
                 start_request(vm, L);
             else
-                deliver(vm, &vm->frame);
+                vm_deliver(vm, &vm->frame);
         } else {
             lua_pushliteral(goal->L, "all branches wait for each other");
             goal->done = goal->failed = true;

@@ -45,6 +45,7 @@ static void load_from_broker(lua_State *L, const char *name, bool builtin)
     lua_getfield(L, -2, "text");
     size_t len;
     const char *text = luaL_checklstring(L, -1, &len);
+    vm_debug_keep(L, luaL_checkstring(L, -2), text, len);
     lua_pushfstring(L, "@%s", luaL_checkstring(L, -2));
     if (vm_load_text(L, text, len, lua_tostring(L, -1)) != LUA_OK)
         lua_error(L);

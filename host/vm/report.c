@@ -12,6 +12,11 @@ static bool own(const char *chunk)
     return strncmp(chunk, "mlhost/", 7) == 0;
 }
 
+bool vm_own_chunk(const char *source)
+{
+    return source[0] == '@' && own(source + 1);
+}
+
 static bool find_place(lua_State *L, char *file, size_t size, int *line)
 {
     lua_Debug ar;

@@ -32,10 +32,11 @@ void *budget_alloc(void *ctx, void *block, size_t old_size, size_t new_size);
 struct task {
     struct task *next;
     lua_State *L;
-    int anchor;         /* registry reference that keeps L */
-    int arguments;      /* on L's stack, for the next resume */
-    uint64_t waits_for; /* request id; 0: none */
-    struct task *joins; /* waits for the end of this one */
+    int anchor;          /* registry reference that keeps L */
+    int arguments;       /* on L's stack, for the next resume */
+    uint64_t waits_for;  /* request id; 0: none */
+    struct task *joins;  /* waits for the end of this one */
+    struct task *parent; /* who started it, and waits until it has ended */
     bool has_reply, started, done, failed;
     struct value reply;
     int64_t request; /* of a model server: the request that it answers; 0: none */
@@ -49,11 +50,21 @@ enum time_stage { TIME_LEFT, TIME_GRACE, TIME_OVER };
 /* Whose clock a script sees: this process's own, which the broker may be told of; or the one of the
  * tape that is played. */
 enum clock { CLOCK_OWN, CLOCK_TOLD, CLOCK_ASKED };
+/* A coroutine of the script that runs, and who has resumed it; on the C stack of the resume. */
+struct resumption {
+    struct resumption *below;
+    lua_State *from, *co;
+    bool wrapped; /* its errors go on in `from` */
+};
+
+struct debug; /* of debug.c */
 
 struct vm {
     lua_State *main;
     lua_State *volatile current; /* the thread that runs */
     struct task *tasks, *task;   /* all; the one that runs */
+    struct resumption *resumed;  /* the innermost coroutine; NULL: the task itself runs */
+    struct debug *debug;         /* NULL: the run has no debugger */
     int fd;
     const struct signature *const *signatures;
     size_t signature_count;
@@ -96,6 +107,8 @@ void vm_open_codec(
     lua_State *L); /* metatables, and the functions of json, yaml and handles in the table on top */
 
 /* ---- report.c ---- */
+/* Is it a part of the program, and no place that a user can look at? source as lua_Debug has it. */
+bool vm_own_chunk(const char *source);
 /* "file:line" of the innermost function that is not the host's own, or "". */
 void vm_where(lua_State *L, char *out, size_t size);
 /* Leaves an error object with service, code, message, hint ... file, line, traceback for the error
@@ -112,6 +125,9 @@ void vm_error_to_value(lua_State *L, int index, struct value *out);
 void vm_send(struct vm *vm,
              const struct value *frame);           /* ends the process when the socket is broken */
 void vm_receive(struct vm *vm, struct value *out); /* blocks for one frame */
+/* Gives a reply to the task that waits for it. False: nobody does (it is the nested call's, or was
+ * given up). */
+bool vm_deliver(struct vm *vm, struct value *frame);
 void vm_open_host(lua_State *L); /* call, say, spawn, join ... in the table on top */
 /* A call that blocks the whole VM; pushes its result or raises. */
 int vm_call_now(lua_State *L, const char *name, struct value *args);
@@ -137,5 +153,30 @@ void vm_time_prepare(struct vm *vm);                /* handlers; before the seal
 void vm_time_start(struct vm *vm, int64_t left_ms); /* INT64_MAX: no deadline */
 void vm_time_answered(struct vm *vm);               /* a call was answered with "timeout" */
 void vm_time_renew(lua_State *L);                   /* L runs (again): pending stops reach it */
+/* No time passes from here on; what was left is the argument of vm_time_resume. */
+int64_t vm_time_pause(struct vm *vm);
+void vm_time_resume(struct vm *vm, int64_t left_ns);
+
+/* ---- debug.c ---- */
+/* Reads `debug` of the start frame { enabled, until_file, until_line }; on L, once the environment
+ * is there. */
+void vm_debug_start(lua_State *L, const struct value *start);
+void vm_open_debug(lua_State *L); /* breakpoint, catch, bounded in the table on top */
+/* The message handler of a stage and its branches: vm_message_handler, which stops first where a
+ * debugger is and nobody catches the error. */
+int vm_catch(lua_State *L);
+/* Enters the debugger now, in the frame that runs on L; returns when it is to go on. Nothing
+ * happens without a debugger, in one, and while the stage is being ended. */
+void vm_debug_break(lua_State *L, const char *reason);
+/* A stop at the next line that runs at or after `line` of the file: its path as tracebacks have it,
+ * or the end of that from a '/' on. False: there are too many. */
+bool vm_debug_until(struct vm *vm, const char *file, int line);
+/* The error on top of L has ended the wrapped coroutine co. True: nobody will catch it; it has
+ * stopped there, and the error is an error object now. */
+bool vm_debug_failed(lua_State *L, lua_State *co);
+bool vm_debug_stopped(const struct vm *vm); /* in a session */
+void vm_debug_hook(lua_State *L);           /* sets or clears the hook for steps and breakpoints */
+/* The text of a file that was loaded, for showing it. */
+void vm_debug_keep(lua_State *L, const char *file, const char *text, size_t len);
 
 #endif

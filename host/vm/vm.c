@@ -142,12 +142,14 @@ static int set_up(lua_State *L)
     lua_newtable(L);
     vm_open_codec(L);
     vm_open_host(L);
+    vm_open_debug(L);
     luaL_setfuncs(L, functions, 0);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_pushvalue(L, -2);
     lua_setfield(L, -2, "vm");
     lua_pop(L, 1);
     vm_open_modules(L);
+    vm_debug_start(L, &vm->frame);
     vm_push_value(L, &vm->frame);
     value_free(&vm->frame);
     lua_pushcfunction(L, vm_require);

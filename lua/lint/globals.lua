@@ -10,7 +10,7 @@ local KNOWN = {}
 for word in ([[
   _G _VERSION assert collectgarbage error getmetatable ipairs load next pairs pcall print rawequal rawget rawlen rawset
   require select setmetatable tonumber tostring type xpcall string table math utf8 coroutine os
-  pipeline stage component model bad_request parallel try defer log progress sleep set_variable report
+  pipeline stage component model bad_request parallel try defer breakpoint log progress sleep set_variable report
 ]]):gmatch "%S+" do KNOWN[word] = true end
 
 local KEYWORDS = {}

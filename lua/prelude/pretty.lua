@@ -1,6 +1,6 @@
 -- Values for people: sorted keys, cycles named, depth and length bounded. With `marks`, \1k before a key, \1s a string,
 -- \1n a number, \1w a word, \1. at the end of each: the REPL turns them into colours.
-local WIDTH, DEPTH, ITEMS, TEXT = 100, 6, 200, 2000
+local WIDTH, DEPTH, ITEMS, ALL, TEXT = 100, 6, 200, 5000, 2000
 
 local function identifier(key) return type(key) == "string" and key:find "^[%a_][%w_]*$" end
 
@@ -22,11 +22,11 @@ end
 
 local function printer(marks)
   local function mark(kind, text) return marks and ("\1" .. kind .. text .. "\1.") or text end
-  local seen = {}
+  local seen, left_in_all = {}, ALL
   local show
 
   local function entries(value, depth)
-    local parts, count, length = {}, 0, #value
+    local parts, count, length = {}, 0, rawlen(value)
     for i = 1, math.min(length, ITEMS) do parts[i] = show(rawget(value, i), depth + 1) end
     local keys = {}
     for key in next, value do
@@ -46,9 +46,10 @@ local function printer(marks)
 
   local function show_table(value, depth)
     local meta = getmetatable(value)
-    if type(meta) == "table" and meta.__tostring or meta == "error" then return tostring(value) end
+    if type(meta) == "table" and rawget(meta, "__tostring") or meta == "error" then return tostring(value):sub(1, 32 * TEXT) end
     if seen[value] then return mark("w", "(the same table again)") end
-    if depth >= DEPTH then return next(value) == nil and "{}" or "{ ... }" end
+    left_in_all = left_in_all - 1
+    if depth >= DEPTH or left_in_all < 0 then return next(value) == nil and "{}" or "{ ... }" end
     seen[value] = true
     local parts = entries(value, depth)
     seen[value] = nil

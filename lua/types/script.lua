@@ -144,6 +144,9 @@ function try(fn, ...) end
 ---@param fn fun()
 function defer(fn) end
 
+---In a run with --debug the debugger opens here; else this is a debug line in the log.
+function breakpoint() end
+
 ---Runs fn(item, index) for up to n items side by side; the results are in the order of the items.
 ---@generic T, R
 ---@param n integer

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "cmd/edit.h"
+#include "run/edit.h"
 
 #define HISTORY_LINES 2000
 

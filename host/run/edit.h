@@ -1,7 +1,7 @@
 /* Line editing, in the private module mlhost-edit.so (libedit). Found by symbol, so the program
  * does without. */
-#ifndef MLHOST_CMD_EDIT_H
-#define MLHOST_CMD_EDIT_H
+#ifndef MLHOST_RUN_EDIT_H
+#define MLHOST_RUN_EDIT_H
 
 #include <stddef.h>
 

@@ -1,0 +1,351 @@
+#!/usr/bin/env python3
+"""mlhost run --debug, as a person at a terminal and with piped commands; run as root it also is run as nobody."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from terminal import PROGRAM, Terminal
+
+passed = failed = 0
+tests = []
+
+
+def test(fn):
+    tests.append(fn)
+    return fn
+
+
+def script(folder, text, name="ci.lua"):
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def clean_env(folder, **more):
+    return {"PATH": os.environ["PATH"], "HOME": folder, "LC_ALL": "C.UTF-8", **more}
+
+
+def piped(folder, commands, *words, env=None, timeout=60):
+    """What a run prints whose debugger gets these commands; its exit status is on the last line."""
+    done = subprocess.run([PROGRAM, "run", "ci.lua", "--debug", *words], cwd=folder, input="\n".join(commands) + "\n" * bool(commands),
+                          text=True, timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env or clean_env(folder))
+    return done.stdout + f"\nstatus {done.returncode}\n"
+
+
+def in_order(text, *patterns):
+    at = 0
+    for pattern in patterns:
+        found = re.compile(pattern, re.M).search(text, at)
+        assert found, f"no /{pattern}/ after character {at} of:\n{text}"
+        at = found.end()
+
+
+def journal(folder):
+    runs = os.path.join(folder, ".mlhost/runs")
+    newest = os.path.join(runs, sorted(os.listdir(runs))[-1])
+    with open(os.path.join(newest, "journal.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def output(folder, stage):
+    return [e for e in journal(folder) if e["t"] == "stage_end" and e["stage"] == stage][-1].get("output")
+
+
+FAILS = """local factor = 2
+
+local function scale(x)
+  local y = x * factor
+  if y > 5 then
+    error("too large: " .. y)
+  end
+  return y
+end
+
+stage "a" {
+  run = function(cx)
+    local total = 0
+    for i = 1, 4 do
+      total = total + scale(i)
+    end
+    return total
+  end,
+}
+"""
+
+
+@test
+def an_error_opens_the_failed_frame(folder):
+    script(folder, FAILS)
+    out = piped(folder, [":where", ":locals", ":upvalues", "x + factor", "x = 1", "factor = 10", "x * factor", ":up", "i",
+                         "total = 40", "total + 2", ":source 0", ":down", ":continue"])
+    in_order(out, r"stopped: error at ci\.lua:6 in function 'scale'", r"too large: 6", r"^->    6 ", r"^>  1  ci\.lua:6 in function 'scale'",
+             r"^   2  ci\.lua:15 in function 'run'", r"^  x = 3\n  y = 6$", r"^  factor = 2$", r"^5$", r"^10$", r"^2  ci\.lua:15",
+             r"^3$", r"^42$", r"^->   15 ", r"^1  ci\.lua:6", r"\[a\] failed", r"error: ci\.lua:6: too large: 6", r"^status 1$")
+
+
+@test
+def caught_errors_do_not_stop(folder):
+    script(folder, """stage "a" { run = function()
+      pcall(error, "one")
+      try(function() error("two") end)
+      xpcall(function() error("three") end, function(e) return e end)
+      coroutine.resume(coroutine.create(function() error("four") end))
+      pcall(coroutine.wrap(function() error("five") end))
+      try(function() parallel(2, { 1, 2 }, function(n) sleep(0.01) error("six") end) end)
+      return "through"
+    end }""")
+    out = piped(folder, [":where"])
+    assert "stopped" not in out and output(folder, "a") == "through", out
+
+
+@test
+def an_error_in_a_branch_or_a_coroutine_stops_there_once(folder):
+    script(folder, """stage "a" { run = function()
+  parallel(2, { 1, 2 }, function(n)
+    sleep(0.01)
+    local mine = n * 10
+    if n == 2 then error("of the branch") end
+  end)
+end }
+stage "b" { run = function()
+  local co = coroutine.wrap(function(v)
+    local deep = v + 1
+    error("of the coroutine")
+  end)
+  local kept = 7
+  co(kept)
+end }""")
+    out = piped(folder, [":locals", ":where", ":continue"], "--stage", "a")
+    in_order(out, r"stopped: error at ci\.lua:5", r"n = 2", r"mine = 20", r"1  ci\.lua:5", r"waited for, by", r"2  ci\.lua:2 in", r"\[a\] failed")
+    assert out.count("stopped:") == 1, out
+    out = piped(folder, ["deep", ":where", ":up", "kept", ":continue"], "--stage", "b")
+    in_order(out, r"stopped: error at ci\.lua:11", r"^8$", r"1  ci\.lua:11", r"resumed", r"2  ci\.lua:14", r"^7$", r"\[b\] failed",
+             r"error: ci\.lua:11: of the coroutine")
+    assert out.count("stopped:") == 1, out
+
+
+STEPS = """local function inner(x)
+  local y = x + 1
+  return y
+end
+
+stage "s" {
+  run = function()
+    breakpoint()
+    local a = inner(1)
+    local co = coroutine.wrap(function()
+      local in_it = 1
+      coroutine.yield(in_it)
+      return 2
+    end)
+    local b = co()
+    local c = co()
+    local r = parallel(2, { 1, 2 }, function(n)
+      sleep(0.01)
+      return inner(n)
+    end)
+    return a + b + c + #r
+  end,
+}
+"""
+
+
+def stops(out):
+    return [int(n) for n in re.findall(r"stopped: \S+ at ci\.lua:(\d+)", out)]
+
+
+@test
+def next_stays_in_the_function(folder):
+    script(folder, STEPS)
+    out = piped(folder, [":next"] * 20)
+    lines = stops(out)
+    assert lines[:2] == [8, 9] and lines[-1] == 21, lines
+    assert not {2, 3, 11, 12, 13, 18, 19} & set(lines), lines
+    assert output(folder, "s") == 7, out
+
+
+@test
+def step_goes_into_functions_coroutines_and_branches(folder):
+    script(folder, STEPS)
+    lines = stops(piped(folder, [":step"] * 60))
+    assert lines[:5] == [8, 9, 2, 3, 10], lines
+    assert {11, 12, 13, 18, 19} <= set(lines) and lines[-1] == 21, lines
+    assert output(folder, "s") == 7
+
+
+@test
+def finish_runs_to_the_caller(folder):
+    script(folder, STEPS)
+    out = piped(folder, [":s", ":s", "y", ":finish", "a", ":b 12", ":c", "in_it", ":finish", "b", ":c"])
+    assert stops(out) == [8, 9, 2, 10, 12, 16], out
+    in_order(out, r"^nil$", r"^2$", r"^breakpoint at ci\.lua:12$", r"^1$", r"^1$", r"\[s\] ok")
+
+
+@test
+def next_leaves_a_coroutine_that_yields(folder):
+    script(folder, STEPS)
+    out = piped(folder, [":b 11", ":c", ":n", ":n", ":c"])
+    assert stops(out) == [8, 11, 12, 16], out
+
+
+@test
+def a_breakpoint_in_a_module(folder):
+    os.mkdir(os.path.join(folder, "lua"))
+    script(folder, "local M = {}\n\n-- adds\nfunction M.add(a, b)\n  return a + b\nend\n\nreturn M\n", "lua/sums.lua")
+    script(folder, 'stage "s" { run = function()\n  breakpoint()\n  local sums = require "sums"\n  return sums.add(2, 3)\nend }\n')
+    out = piped(folder, [":break sums.lua:5", ":break", ":c", "a, b", "a = 40", ":delete 1", ":break", ":c"])
+    in_order(out, r"breakpoint at sums\.lua:5", r"1  sums\.lua:5", r"stopped: breakpoint at lua/sums\.lua:5 in function",
+             r"^->    5    return a \+ b$", r"^2\n3$", r"^no breakpoints$", r"\[s\] ok")
+    assert output(folder, "s") == 43
+
+
+@test
+def time_in_the_debugger_does_not_count(folder):
+    script(folder, """stage "s" { timeout = "2s", run = function()
+  breakpoint()
+  sleep("300ms")
+  return "in time"
+end }
+stage "late" { needs = { "s" }, timeout = "1s", run = function()
+  breakpoint()
+  sleep("1m")
+end }""")
+    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug", "--timeout", "4s"], cwd=folder, stdin=subprocess.PIPE, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    time.sleep(5)  # longer than the stage's timeout, and than the run's
+    run.stdin.write("sleep('200ms')\n:c\n")
+    run.stdin.flush()
+    time.sleep(3)
+    run.stdin.write(":c\n")
+    run.stdin.close()
+    out = run.stdout.read()
+    assert run.wait(60) == 3, out
+    in_order(out, r"\[s\] ok", r"\[late\] timeout")
+    assert output(folder, "s") == "in time"
+
+
+@test
+def calls_of_other_branches_keep_their_time(folder):
+    script(folder, """stage "s" { timeout = "2s", run = function()
+  return parallel(2, { "sleeps", "stops" }, function(what)
+    if what == "sleeps" then sleep("1s") return "slept" end
+    breakpoint()
+    return "stopped"
+  end)
+end }""")
+    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, stdin=subprocess.PIPE, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    time.sleep(4)
+    run.stdin.write("error('typed')\n:c\n")
+    run.stdin.close()
+    out = run.stdout.read()
+    assert run.wait(60) == 0 and output(folder, "s") == ["slept", "stopped"], out
+
+
+@test
+def the_sandbox_holds_in_the_debugger(folder):
+    script(folder, 'stage "s" { run = function() local mine = 1 breakpoint() return mine end }')
+    out = piped(folder, ["io, os.execute, debug, package, loadfile, dofile", "require('debug')", "require('fs').read('/etc/passwd')",
+                         "exec { 'id' }", "http.get 'http://169.254.169.254/'", "require('prelude.debug')({}, 'x')",
+                         "load('\\27Lua')", "setmetatable({}, { __gc = print })", "for k in pairs(require 'vm') do print(k) end", "fs.exists 'ci.lua'",
+                         "getmetatable(_ENV)", ":c"])
+    in_order(out, r"^nil\nnil\nnil\nnil\nnil\nnil$", r"module 'debug' not found", r"may not read '/etc/passwd'", r"may not run the command 'id'",
+             r"may not connect to", r"attempt to call a nil", r"attempt to load a binary chunk", r"__gc is not allowed", r"^true$", r"the frame's variables", r"\[s\] ok")
+    assert "getlocal" not in out and "setlocal" not in out, out
+
+
+@test
+def what_cannot_be_shown_does_not_end_the_session(folder):
+    script(folder, 'stage "s" { run = function() breakpoint() return 1 end }')
+    out = piped(folder, ["t = {} t.t = t", "t", "setmetatable({}, { __tostring = function() while true do end end })",
+                         "setmetatable({}, { __tostring = function() error('no text') end })",
+                         "error(setmetatable({}, { __tostring = function() while true do pcall(error) end end }))",
+                         "big = {} for i = 1, 1e5 do big[i] = { { i } } end", "big", "('x'):rep(1e7)", "(", ")", "error(nil)", "1 +", "1",
+                         "nil + 1", "string.rep('x', 1 << 40)", "local function f() return f() + 1 end return f()", "40 + 2", ":c"])
+    in_order(out, r"again", r"took too long", r"no text", r"more", r"bytes", r"unexpected symbol near", r"error object is nil", r"^2$", r"attempt to perform arithmetic",
+             r"stack overflow", r"^42$", r"\[s\] ok")
+
+
+@test
+def the_end_of_the_input_goes_on_without_it(folder):
+    script(folder, 'stage "s" { run = function() for i = 1, 3 do breakpoint() end return 1 end }')
+    out = piped(folder, ["i"])
+    in_order(out, r"stopped: breakpoint\(\)", r"^1$", r"\[s\] ok")
+    assert out.count("stopped:") == 1, out
+
+
+@test
+def a_stage_is_run_again(folder):
+    script(folder, 'stage "s" { run = function(cx)\n  defer(function() log.info("cleaned %d", cx.attempt) end)\n  error("first")\nend }')
+    changed = 'stage "s" { run = function(cx)\n  return "second " .. cx.attempt\nend }'
+    out = piped(folder, ["fs.write('note', '')", ":retry"])
+    in_order(out, r"may not write")
+    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, stdin=subprocess.PIPE, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    time.sleep(1)
+    script(folder, changed)
+    run.stdin.write(":retry\n")
+    run.stdin.close()
+    out = run.stdout.read()
+    assert run.wait(60) == 0 and output(folder, "s") == "second 2", out
+    in_order(out, r"stopped: error", r"cleaned 1", r"\[s\] ok")
+
+
+@test
+def abort_and_quit(folder):
+    script(folder, """stage "s" { run = function()
+  defer(function() log.info "cleaned up" end)
+  breakpoint()
+  log.info("past" .. " it")
+end }
+stage "other" { run = function() return 1 end }
+stage "after" { needs = { "s" }, run = function() log.info("past" .. " it") end }""")
+    out = piped(folder, [":abort"])
+    in_order(out, r"cleaned up", r"\[s\] cancelled")
+    assert "past it" not in out and output(folder, "other") == 1, out
+    out = piped(folder, [":quit"])
+    in_order(out, r"cleaned up", r"^status 130$")
+    assert "past it" not in out, out
+
+
+@test
+def without_it_a_breakpoint_is_a_debug_line(folder):
+    script(folder, 'stage "s" { run = function()\n  breakpoint()\nend }')
+    done = subprocess.run([PROGRAM, "run", "ci.lua", "--verbose"], cwd=folder, text=True, timeout=60, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=clean_env(folder), stdin=subprocess.PIPE)
+    in_order(done.stdout, r"debug: breakpoint\(\) at ci\.lua:2: this run has no --debug", r"\[s\] ok")
+
+
+@test
+def nobody_to_ask_is_refused(folder):
+    script(folder, 'stage "s" { run = function() end }')
+    done = subprocess.run([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, text=True, timeout=60, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    assert done.returncode == 2 and "no terminal" in done.stdout and "hint:" in done.stdout, done
+    out = piped(folder, [":c"], env=clean_env(folder, TF_BUILD="True"))
+    in_order(out, r"build agent", r"^status 2$")
+
+
+def main():
+    global passed, failed
+    user = "nobody" if "--as-nobody" in sys.argv else "root" if os.geteuid() == 0 else "user"
+    for fn in tests:
+        with tempfile.TemporaryDirectory() as folder:
+            open(os.path.join(folder, "mlhost.yaml"), "w", encoding="utf-8").close()
+            try:
+                fn(folder)
+                passed += 1
+                print(f"ok    {user}: {fn.__name__}", flush=True)
+            except Exception as error:  # the report is the point
+                failed += 1
+                print(f"FAIL  {user}: {fn.__name__}: {error}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed != 0)
+
+
+main()
