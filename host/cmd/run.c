@@ -205,10 +205,7 @@ static int choose_stage(struct session *session, const struct words *words, stru
         cell ? &graph->stages[cell->stage] : graph_stage(graph, words->stage);
 
     if (!stage) {
-        const char *names[GRAPH_STAGES_MAX];
-        for (size_t i = 0; i < graph->stage_count; i++)
-            names[i] = graph->stages[i].name;
-        const char *near = near_miss(words->stage, names, graph->stage_count);
+        const char *near = graph_near(graph, words->stage);
         error_set(err, ERR_USAGE, "%s has no stage '%s'", session->plan.shown, words->stage);
         return near ? error_hint(err, "did you mean '%s'?", near)
                     : error_hint(err, "mlhost plan %s lists them", session->plan.shown);

@@ -30,10 +30,8 @@ const struct stage *slot_stage(const struct slot *slot)
 
 void run_kill(struct run *run)
 {
-    for (size_t i = 0; i < run->count; i++) {
-        if (run->slots[i].worker)
-            worker_kill(run->slots[i].worker);
-    }
+    for (struct slot *slot = run->live; slot; slot = slot->live_next)
+        worker_kill(slot->worker);
 }
 
 /* Journal first, then everybody else. Takes what is in *event. */
@@ -85,12 +83,12 @@ static int exit_of(enum cell_status status)
 }
 
 /* A failure that the script allows for: it is shown, and that is all. */
-static bool allowed(const struct slot *slot, enum cell_status status)
+bool cell_allowed(const struct slot *slot, enum cell_status status)
 {
     return slot_stage(slot)->allow_failure && (status == CELL_FAILED || status == CELL_TIMEOUT);
 }
 
-static void end_cell(struct slot *slot, enum cell_status status, const char *reason)
+void cell_end(struct slot *slot, enum cell_status status, const char *reason)
 {
     struct run *run = slot->run;
     struct value event = {0};
@@ -99,7 +97,7 @@ static void end_cell(struct slot *slot, enum cell_status status, const char *rea
 
     slot->state = SLOT_DONE;
     run->costly = run->costly || sync;
-    if (!cell_status_good(status) && status != CELL_BLOCKED && !allowed(slot, status) &&
+    if (!cell_status_good(status) && status != CELL_BLOCKED && !cell_allowed(slot, status) &&
         run->exit == 0) {
         run->exit = exit_of(status);
         run->first_bad = slot_cell(slot)->name;
@@ -109,7 +107,7 @@ static void end_cell(struct slot *slot, enum cell_status status, const char *rea
     value_put_int(&event, "attempt", slot->attempt);
     value_put_int(&event, "duration_ms", took_ms);
     value_put_string(&event, "reason", reason);
-    if (allowed(slot, status))
+    if (cell_allowed(slot, status))
         value_put_bool(&event, "allowed", true);
     if (status == CELL_OK)
         value_move(value_put(&event, "output"), &slot->output);
@@ -119,6 +117,7 @@ static void end_cell(struct slot *slot, enum cell_status status, const char *rea
     value_free(&slot->error);
     stagelog_close(&slot->log);
     run_emit(run, &event, true, sync);
+    schedule_ended(slot, status);
 }
 
 /* ---- what a worker says ---- */
@@ -189,6 +188,7 @@ static void on_backoff(void *ctx)
     slot->state = SLOT_IDLE;
     slot->status = CELL_WAITING;
     value_free(&slot->error);
+    schedule_ready(slot);
     run_schedule(slot->run);
 }
 
@@ -215,6 +215,7 @@ static bool try_again(struct slot *slot, enum cell_status status)
     value_put_int(&event, "delay_ms", delay / NS_PER_MS);
     value_copy(value_put(&event, "error"), &slot->error);
     run_emit(run, &event, true, false);
+    stagelog_close(&slot->log); /* any number of stages may wait for their next attempt */
     slot->state = SLOT_BACKOFF;
     slot->backoff = loop_timer(run->opt->loop, deadline_in(delay), on_backoff, slot);
     return true;
@@ -238,7 +239,7 @@ static void stage_over(struct slot *slot)
         if (start_worker(slot, "always") == 0)
             return;
     }
-    end_cell(slot, slot->status, NULL);
+    cell_end(slot, slot->status, NULL);
 }
 
 static void always_over(struct slot *slot, struct worker_result *result)
@@ -259,7 +260,18 @@ static void always_over(struct slot *slot, struct worker_result *result)
         on_event(slot, &event);
         value_free(&event);
     }
-    end_cell(slot, slot->status, NULL);
+    cell_end(slot, slot->status, NULL);
+}
+
+static void live_leave(struct slot *slot)
+{
+    struct slot **at = &slot->run->live;
+
+    while (*at != slot)
+        at = &(*at)->live_next;
+    *at = slot->live_next;
+    slot->live_next = NULL;
+    slot->run->running--;
 }
 
 static void on_end(void *ctx, struct worker_result *result)
@@ -270,13 +282,13 @@ static void on_end(void *ctx, struct worker_result *result)
     if (run->debugger)
         debugger_forget(run->debugger, slot->worker);
     slot->worker = NULL;
+    live_leave(slot);
     run_ask_forget(slot);
-    run->running--;
     run->untidy = run->untidy || !result->tidy;
     if (slot->state == SLOT_ALWAYS) {
         always_over(slot, result);
     } else if (result->ok && result->skipped) {
-        end_cell(slot, CELL_SKIPPED, result->reason);
+        cell_end(slot, CELL_SKIPPED, result->reason);
     } else {
         slot->status = classify(result);
         value_move(&slot->output, &result->output);
@@ -349,6 +361,8 @@ static int start_worker(struct slot *slot, const char *mode)
         return -1;
     }
     slot->state = always ? SLOT_ALWAYS : SLOT_RUNNING;
+    slot->live_next = run->live;
+    run->live = slot;
     run->running++;
     return 0;
 }
@@ -367,91 +381,35 @@ static void start_stage(struct slot *slot)
     value_put_int(&event, "attempt", slot->attempt);
     run_emit(slot->run, &event, true, false);
     if (start_worker(slot, "stage") < 0)
-        end_cell(slot, slot->status, NULL);
+        cell_end(slot, slot->status, NULL);
 }
 
-/* 1 may start, 0 must wait, -1 blocked (*by is the need's cell). */
-static int needs_met(const struct run *run, const struct slot *slot, const char **by)
+void cell_start(struct slot *slot)
 {
-    const struct graph *graph = run->opt->graph;
-    const struct stage *stage = slot_stage(slot);
-    bool wait = false;
-
-    if (run->opt->from)
-        return 1;
-    for (size_t i = 0; i < stage->need_count; i++) {
-        const struct stage *need = &graph->stages[stage->needs[i]];
-        for (size_t k = 0; k < need->cell_count; k++) {
-            const struct slot *other = &run->slots[need->first_cell + k];
-            enum cell_status status = slot_state(other)->status;
-            if (other->state != SLOT_DONE) {
-                wait = true;
-            } else if (!cell_status_good(status) && !allowed(other, status)) {
-                *by = slot_cell(other)->name;
-                return -1;
-            }
-        }
+    if (!slot->over) {
+        start_stage(slot);
+        return;
     }
-    return wait ? 0 : 1;
-}
-
-/* Ends a cell that will never start; true when it did. */
-static bool give_up(struct run *run, struct slot *slot, int met, const char *by)
-{
-    if (run->signals) {
-        end_cell(slot, CELL_CANCELLED, "the run was cancelled");
-        return true;
-    }
-    cleanup_free char *reason =
-        run->timed_out ? mem_strdup("the pipeline timed out")
-        : met < 0      ? mem_printf("needs %s, which did not end well", by)
-        : run->exit && !run->opt->keep_going && slot->attempt == 0
-            ? mem_printf("not started: %s did not end well (--keep-going goes on)", run->first_bad)
-            : NULL;
-    if (!reason)
-        return false;
-    end_cell(slot, CELL_BLOCKED, reason);
-    return true;
-}
-
-void run_schedule(struct run *run)
-{
-    bool changed = true;
-
-    while (changed && run->broken.code == ERR_NONE) {
-        changed = false;
-        for (size_t i = 0; i < run->count; i++) {
-            struct slot *slot = &run->slots[i];
-            const char *by = NULL;
-            if (slot->state != SLOT_IDLE)
-                continue;
-            int met = needs_met(run, slot, &by);
-            if (give_up(run, slot, met, by)) {
-                changed = true;
-            } else if (met > 0 && run->running < run->opt->jobs) {
-                if (slot->status == CELL_WAITING) {
-                    start_stage(slot);
-                } else { /* a resumed run: only the `always` block is left */
-                    slot->started = clock_now();
-                    stage_over(slot);
-                }
-                changed = true;
-            }
-        }
-    }
+    if (!slot->started) /* of a resumed run: only the `always` block is left */
+        slot->started = clock_now();
+    stage_over(slot);
 }
 
 void run_cancel(struct run *run, bool timeout)
 {
+    for (struct slot *slot = run->live; slot; slot = slot->live_next) {
+        if (slot->state == SLOT_RUNNING)
+            worker_cancel(slot->worker, timeout);
+    }
     for (size_t i = 0; i < run->count; i++) {
         struct slot *slot = &run->slots[i];
-        if (slot->worker && slot->state == SLOT_RUNNING)
-            worker_cancel(slot->worker, timeout);
-        if (slot->state == SLOT_BACKOFF) {
-            loop_end(slot->backoff);
-            slot->backoff = NULL;
-            stage_over(slot); /* as its last attempt left it */
-        }
+        if (slot->state != SLOT_BACKOFF)
+            continue;
+        loop_end(slot->backoff);
+        slot->backoff = NULL;
+        slot->state = SLOT_IDLE;
+        slot->over = true; /* as its last attempt left it */
+        schedule_ready(slot);
     }
     run_schedule(run);
 }

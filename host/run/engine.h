@@ -1,5 +1,5 @@
 /* Inside the run engine: the state of one run and of its cells. supervisor.c has the run, cells.c
- * what happens to a cell. */
+ * what happens to a cell, schedule.c which one is next. */
 #ifndef MLHOST_RUN_ENGINE_H
 #define MLHOST_RUN_ENGINE_H
 
@@ -17,6 +17,9 @@ struct slot {
     size_t cell;  /* index in the graph */
     size_t tally; /* index in the tally */
     enum slot_state state;
+    bool over;              /* idle, and only its `always` block and its end are left */
+    const char *blocked_by; /* the need that did not end well */
+    struct slot *live_next; /* of those that have a worker */
     struct worker *worker;
     struct loop_watch *backoff;
     int attempt;
@@ -32,12 +35,15 @@ struct slot {
 
 struct prompt; /* of ask.c, like the next */
 struct waiting;
+struct schedule;
 struct run {
     const struct run_options *opt;
     struct journal journal;
     struct services *services;
     struct slot *slots;
     size_t count; /* of cells in the graph; those left out are SLOT_DONE from the start */
+    struct schedule *schedule;
+    struct slot *live; /* those that have a worker; `running` of them, at most opt->jobs */
     int running;
     int signals;           /* SIGINT and SIGTERM so far */
     bool timed_out;        /* the whole run */
@@ -66,6 +72,23 @@ void event_new(struct value *event, const char *t, const struct slot *slot);
 void run_emit(struct run *run, struct value *event, bool journal, bool sync);
 /* A notice of the host's own; ctx is the run. */
 void run_say(void *ctx, const char *level, const char *text);
+/* A cell's end, for good. */
+void cell_end(struct slot *slot, enum cell_status status, const char *reason);
+/* The next thing that an idle cell does: an attempt, or its `always` block when its stage is over.
+ */
+void cell_start(struct slot *slot);
+/* A failure that the script allows for: it is shown, and that is all. */
+bool cell_allowed(const struct slot *slot, enum cell_status status);
+
+/* What may start, from the slots as they are; what happens to a cell costs its dependents, and
+ * nothing for all the others. */
+struct schedule *schedule_new(struct run *run);
+void schedule_free(struct schedule *schedule);
+/* An idle cell may start, as soon as there is room. */
+void schedule_ready(struct slot *slot);
+/* A cell is over. */
+void schedule_ended(struct slot *slot, enum cell_status status);
+size_t schedule_left(const struct run *run); /* cells that are not over */
 /* Starts every cell that may start, ends every cell that never will. */
 void run_schedule(struct run *run);
 void run_cancel(struct run *run, bool timeout);

@@ -8,10 +8,13 @@
 #include "base/mem.h"
 #include "run/text.h"
 
+#define CYCLE_SHOWN 8 /* stages of a long circle that a message names */
+
 struct check {
     struct value *findings;
     struct error *err;
     int errors;
+    size_t *seen; /* by stage: the last one that has needed it, counted from 1 */
 };
 
 /* Notes one thing that is wrong; the first becomes the error that the caller returns. */
@@ -74,9 +77,17 @@ static int by_key(const void *a, const void *b)
     return strcmp((*x)->key, (*y)->key);
 }
 
-static void add_cell(struct graph *graph, size_t stage, const struct value *matrix)
+static const struct value *find(const struct value *index, const char *name)
 {
-    graph->cells = mem_array(graph->cells, graph->cell_count + 1, sizeof *graph->cells);
+    return index->kind == VALUE_MAP ? value_get(index, name) : NULL;
+}
+
+/* False: another cell has the name. */
+static bool add_cell(struct graph *graph, size_t stage, const struct value *matrix)
+{
+    size_t room = graph->cell_count;
+    if ((room & (room - 1)) == 0) /* 0, 1, 2, 4 ...: twice the room */
+        graph->cells = mem_array(graph->cells, room ? room * 2 : 1, sizeof *graph->cells);
     struct cell *cell = &graph->cells[graph->cell_count++];
     cleanup_buf struct buf name = BUF_INIT;
     cleanup_buf struct buf safe = BUF_INIT;
@@ -94,6 +105,10 @@ static void add_cell(struct graph *graph, size_t stage, const struct value *matr
                   &safe); /* a matrix value may be any text, a name ends up in logs */
     cell->name = buf_steal(&safe);
     graph->stages[stage].cell_count++;
+    if (find(&graph->cell_index, cell->name))
+        return false;
+    value_put_int(&graph->cell_index, cell->name, (int64_t)(graph->cell_count - 1));
+    return true;
 }
 
 /* Every combination, the last axis turning fastest. */
@@ -104,7 +119,8 @@ static void matrix_cells(struct graph *graph, size_t index, struct check *check)
 
     stage->first_cell = graph->cell_count;
     if (!matrix || matrix->kind == VALUE_NIL || value_count(matrix) == 0) {
-        add_cell(graph, index, NULL);
+        (void)add_cell(graph, index,
+                       NULL); /* a stage's name that is there twice was found before */
         return;
     }
     size_t axes = matrix->kind == VALUE_MAP ? matrix->as.map.count : 0;
@@ -149,8 +165,14 @@ static void matrix_cells(struct graph *graph, size_t index, struct check *check)
         value_set_map(&cell);
         for (size_t i = 0; i < axes; i++)
             value_copy(value_put(&cell, axis[i]->key), value_at(&axis[i]->value, at[i]));
-        add_cell(graph, index, &cell);
+        bool fresh = add_cell(graph, index, &cell);
         value_free(&cell);
+        if (!fresh) {
+            wrong(check, stage->file, stage->line, "matrix", "write each value of an axis once",
+                  "stage '%s': two cells of the matrix are called '%s'", stage->name,
+                  graph->cells[graph->cell_count - 1].name);
+            return;
+        }
         for (size_t i = axes; i-- > 0;) {
             if (++at[i] < axis[i]->value.as.array.count)
                 break;
@@ -207,25 +229,21 @@ static void retry(struct stage *stage, const char *script, struct check *check)
 static void resolve_needs(struct graph *graph, struct stage *stage, struct check *check)
 {
     const struct value *needs = value_get(stage->spec, "needs");
-    const char *names[GRAPH_STAGES_MAX];
+    size_t self = (size_t)(stage - graph->stages);
 
-    for (size_t i = 0; i < graph->stage_count; i++)
-        names[i] = graph->stages[i].name;
+    if (value_count(needs))
+        stage->needs = mem_array(NULL, value_count(needs), sizeof *stage->needs);
     for (size_t i = 0; i < value_count(needs); i++) {
         const char *name = value_text(value_at(needs, i), NULL);
         const struct stage *other = name ? graph_stage(graph, name) : NULL;
         if (other) {
             size_t index = (size_t)(other - graph->stages);
-            bool twice = false;
-            for (size_t k = 0; k < stage->need_count; k++)
-                twice = twice || stage->needs[k] == index;
-            if (twice)
-                continue;
-            stage->needs = mem_array(stage->needs, stage->need_count + 1, sizeof *stage->needs);
-            stage->needs[stage->need_count++] = index;
+            if (check->seen[index] != self + 1)
+                stage->needs[stage->need_count++] = index;
+            check->seen[index] = self + 1;
             continue;
         }
-        const char *near = name ? near_miss(name, names, graph->stage_count) : NULL;
+        const char *near = name ? graph_near(graph, name) : NULL;
         cleanup_free char *hint = near ? mem_printf("did you mean '%s'?", near)
                                        : mem_strdup("needs lists names of stages of this pipeline");
         wrong(check, stage->file, stage->line, "needs", hint,
@@ -233,40 +251,62 @@ static void resolve_needs(struct graph *graph, struct stage *stage, struct check
     }
 }
 
-/* Depth first; a stage that is met while it is on the path closes a cycle. */
+/* Depth first, without recursion: a chain may be as long as the pipeline. A stage that is met while
+ * it is on the path closes a cycle. */
 enum { UNSEEN, ON_PATH, CLEAR };
 struct walk {
     const struct graph *graph;
     char *mark;
-    size_t *path;
+    size_t *path, *next; /* the stages on the path, and which need of each comes next */
     size_t depth;
 };
 
+static void cycle_found(const struct walk *walk, size_t need, struct check *check)
+{
+    const struct stage *stages = walk->graph->stages;
+    const struct stage *last = &stages[walk->path[walk->depth - 1]];
+    cleanup_buf struct buf text = BUF_INIT;
+    size_t from = 0;
+
+    while (walk->path[from] != need)
+        from++;
+    for (size_t k = from; k < walk->depth; k++) {
+        if (k - from == CYCLE_SHOWN && walk->depth - k > 1) {
+            buf_puts(&text, "... -> ");
+            k = walk->depth - 1;
+        }
+        buf_printf(&text, "%s -> ", stages[walk->path[k]].name);
+    }
+    buf_puts(&text, stages[need].name);
+    wrong(check, last->file, last->line, "cycle", "take one of these needs away",
+          "stages need each other in a circle: %s", text.data);
+}
+
+static void enter(struct walk *walk, size_t index)
+{
+    walk->mark[index] = ON_PATH;
+    walk->next[walk->depth] = 0;
+    walk->path[walk->depth++] = index;
+}
+
 static bool cycle_from(struct walk *walk, size_t index, struct check *check)
 {
-    const struct stage *stage = &walk->graph->stages[index];
-
-    walk->mark[index] = ON_PATH;
-    walk->path[walk->depth++] = index;
-    for (size_t i = 0; i < stage->need_count; i++) {
-        size_t need = stage->needs[i];
-        if (walk->mark[need] == UNSEEN && cycle_from(walk, need, check))
-            return true;
-        if (walk->mark[need] != ON_PATH)
+    enter(walk, index);
+    while (walk->depth) {
+        const struct stage *stage = &walk->graph->stages[walk->path[walk->depth - 1]];
+        size_t at = walk->next[walk->depth - 1]++;
+        if (at == stage->need_count) {
+            walk->mark[walk->path[--walk->depth]] = CLEAR;
             continue;
-        cleanup_buf struct buf text = BUF_INIT;
-        size_t from = 0;
-        while (walk->path[from] != need)
-            from++;
-        for (size_t k = from; k < walk->depth; k++)
-            buf_printf(&text, "%s -> ", walk->graph->stages[walk->path[k]].name);
-        buf_puts(&text, walk->graph->stages[need].name);
-        wrong(check, stage->file, stage->line, "cycle", "take one of these needs away",
-              "stages need each other in a circle: %s", text.data);
-        return true;
+        }
+        size_t need = stage->needs[at];
+        if (walk->mark[need] == ON_PATH) {
+            cycle_found(walk, need, check);
+            return true;
+        }
+        if (walk->mark[need] == UNSEEN)
+            enter(walk, need);
     }
-    walk->mark[index] = CLEAR;
-    walk->depth--;
     return false;
 }
 
@@ -274,7 +314,8 @@ static void find_cycle(const struct graph *graph, struct check *check)
 {
     cleanup_free char *mark = mem_alloc(graph->stage_count + 1);
     cleanup_free size_t *path = mem_array(NULL, graph->stage_count + 1, sizeof *path);
-    struct walk walk = {.graph = graph, .mark = mark, .path = path};
+    cleanup_free size_t *next = mem_array(NULL, graph->stage_count + 1, sizeof *next);
+    struct walk walk = {.graph = graph, .mark = mark, .path = path, .next = next};
 
     for (size_t i = 0; i < graph->stage_count; i++) {
         if (mark[i] == UNSEEN && cycle_from(&walk, i, check))
@@ -286,14 +327,10 @@ static void read_stage(struct graph *graph, size_t index, const char *script, st
 {
     struct stage *stage = &graph->stages[index];
 
-    for (size_t k = 0; k < index; k++) {
-        if (strcmp(graph->stages[k].name, stage->name) == 0) {
-            wrong(check, stage->file, stage->line, "duplicate", "give one of them another name",
-                  "stage '%s' is defined twice, first at %s:%d", stage->name, graph->stages[k].file,
-                  graph->stages[k].line);
-            break;
-        }
-    }
+    const struct stage *first = graph_stage(graph, stage->name);
+    if (first != stage)
+        wrong(check, stage->file, stage->line, "duplicate", "give one of them another name",
+              "stage '%s' is defined twice, first at %s:%d", stage->name, first->file, first->line);
     if (stage->name[0] == '\0' || strpbrk(stage->name, "/[]=,\n\r\t") || stage->name[0] == '.' ||
         strlen(stage->name) > 100)
         wrong(check, stage->file, stage->line, "name", "use letters, digits, '_' and '-'",
@@ -326,13 +363,19 @@ int graph_build(const struct value *plan, const char *script, struct graph *out,
     }
     out->stages = mem_alloc((count + 1) * sizeof *out->stages);
     out->stage_count = count;
+    value_set_map(&out->stage_index);
+    value_set_map(&out->cell_index);
     for (size_t i = 0; i < count; i++) {
         struct stage *stage = &out->stages[i];
         stage->spec = value_at(stages, i);
         stage->name = value_get_string(stage->spec, "name", "");
         stage->file = value_get_string(stage->spec, "file", script);
         stage->line = (int)value_get_int(stage->spec, "line", 1);
+        if (!find(&out->stage_index, stage->name))
+            value_put_int(&out->stage_index, stage->name, (int64_t)i);
     }
+    cleanup_free size_t *seen = mem_alloc((count + 1) * sizeof *seen);
+    check.seen = seen;
     for (size_t i = 0; i < count; i++) {
         read_stage(out, i, script, &check);
         resolve_needs(out, &out->stages[i], &check);
@@ -362,23 +405,28 @@ void graph_free(struct graph *graph)
     }
     free(graph->stages);
     free(graph->cells);
+    value_free(&graph->stage_index);
+    value_free(&graph->cell_index);
     *graph = (struct graph){0};
 }
 
 struct stage *graph_stage(const struct graph *graph, const char *name)
 {
-    for (size_t i = 0; i < graph->stage_count; i++) {
-        if (strcmp(graph->stages[i].name, name) == 0)
-            return &graph->stages[i];
-    }
-    return NULL;
+    const struct value *at = find(&graph->stage_index, name);
+    return at ? &graph->stages[at->as.integer] : NULL;
 }
 
 struct cell *graph_cell(const struct graph *graph, const char *name)
 {
-    for (size_t i = 0; i < graph->cell_count; i++) {
-        if (strcmp(graph->cells[i].name, name) == 0)
-            return &graph->cells[i];
-    }
-    return NULL;
+    const struct value *at = find(&graph->cell_index, name);
+    return at ? &graph->cells[at->as.integer] : NULL;
+}
+
+const char *graph_near(const struct graph *graph, const char *name)
+{
+    cleanup_free const char **names = mem_array(NULL, graph->stage_count + 1, sizeof *names);
+
+    for (size_t i = 0; i < graph->stage_count; i++)
+        names[i] = graph->stages[i].name;
+    return near_miss(name, names, graph->stage_count);
 }

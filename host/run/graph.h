@@ -10,8 +10,8 @@
 
 #include "base/value.h"
 
-#define GRAPH_STAGES_MAX 1000
-#define GRAPH_CELLS_MAX  4096
+#define GRAPH_STAGES_MAX 20000
+#define GRAPH_CELLS_MAX  20000
 
 struct stage {
     const char *name;
@@ -39,7 +39,8 @@ struct graph {
     size_t stage_count;
     struct cell *cells;
     size_t cell_count;
-    int64_t timeout_ns; /* of the whole pipeline; 0: none */
+    struct value stage_index, cell_index; /* name -> place in the lists */
+    int64_t timeout_ns;                   /* of the whole pipeline; 0: none */
 };
 
 /*
@@ -56,6 +57,8 @@ void graph_free(struct graph *graph);
 struct stage *graph_stage(const struct graph *graph,
                           const char *name); /* NULL when there is none */
 struct cell *graph_cell(const struct graph *graph, const char *name);
+/* The stage whose name is a near miss, or NULL. */
+const char *graph_near(const struct graph *graph, const char *name);
 /* The text after the stage's name that tells a cell from its sisters: "component=training", or "".
  */
 void cell_key(const struct cell *cell, struct buf *out);

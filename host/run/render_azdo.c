@@ -175,7 +175,7 @@ static void stage_end(struct renderer *renderer, const struct value *event, cons
     size_t count = renderer->tally->count;
     if (count)
         buf_printf(&renderer->out, "##vso[task.setprogress value=%zu;]%zu of %zu stages\n",
-                   tally_over(renderer->tally) * 100 / count, tally_over(renderer->tally), count);
+                   renderer->tally->over * 100 / count, renderer->tally->over, count);
 }
 
 static void azdo_event(struct renderer *renderer, const struct value *event)

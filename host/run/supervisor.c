@@ -130,6 +130,7 @@ static void make_slots(struct run *run)
         } else if (state->result.kind == VALUE_MAP &&
                    strcmp(value_get_string(&state->result, "status", ""), "ok") == 0) {
             slot->status = CELL_OK;
+            slot->over = true;
             slot->attempt = (int)value_get_int(&state->result, "attempt", 1);
             const struct value *output = value_get(&state->result, "output");
             if (output)
@@ -208,20 +209,15 @@ static int finish(struct run *run, int *status, struct error *err)
 static void flush(struct run *run)
 {
     renderer_flush(run->opt->renderer);
-    for (size_t i = 0; i < run->count; i++) {
-        if (run->slots[i].log.pending.len)
-            stagelog_flush(&run->slots[i].log);
+    for (struct slot *slot = run->live; slot; slot = slot->live_next) {
+        if (slot->log.pending.len)
+            stagelog_flush(&slot->log);
     }
 }
 
 static bool over(const struct run *run)
 {
-    for (size_t i = 0; i < run->count; i++) {
-        if (run->slots[i].worker ||
-            (run->slots[i].state != SLOT_DONE && run->broken.code == ERR_NONE))
-            return false;
-    }
-    return true;
+    return run->running == 0 && (schedule_left(run) == 0 || run->broken.code != ERR_NONE);
 }
 
 static int loop_until_over(struct run *run, struct error *err)
@@ -272,6 +268,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     emit_start(&run);
     make_slots(&run);
+    run.schedule = schedule_new(&run);
     if (options->warning)
         run_say(&run, "warning", options->warning);
     if (!config_is_local(options->config) ||
@@ -293,6 +290,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
         stagelog_close(&run.slots[i].log);
     }
     free(run.slots);
+    schedule_free(run.schedule);
     journal_close(&run.journal);
     return rc;
 }

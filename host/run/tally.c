@@ -39,6 +39,7 @@ bool cell_status_good(enum cell_status status)
 void tally_init(struct tally *tally)
 {
     *tally = (struct tally){0};
+    value_set_map(&tally->index);
     value_set_array(&tally->issues);
     value_set_array(&tally->links);
     value_set_array(&tally->junit);
@@ -65,6 +66,7 @@ void tally_free(struct tally *tally)
     free(tally->script);
     free(tally->profile);
     free(tally->status);
+    value_free(&tally->index);
     value_free(&tally->params);
     value_free(&tally->issues);
     value_free(&tally->links);
@@ -75,21 +77,28 @@ void tally_free(struct tally *tally)
 
 struct tally_cell *tally_find(const struct tally *tally, const char *cell)
 {
-    for (size_t i = 0; cell && i < tally->count; i++) {
-        if (strcmp(tally->cells[i].name, cell) == 0)
-            return &tally->cells[i];
-    }
-    return NULL;
+    const struct value *at = cell ? value_get(&tally->index, cell) : NULL;
+    return at ? &tally->cells[at->as.integer] : NULL;
 }
 
 static struct tally_cell *add(struct tally *tally, const char *name)
 {
-    tally->cells = mem_array(tally->cells, tally->count + 1, sizeof *tally->cells);
-    struct tally_cell *cell = &tally->cells[tally->count++];
+    size_t room = tally->count;
+    if ((room & (room - 1)) == 0) /* 0, 1, 2, 4 ...: twice the room */
+        tally->cells = mem_array(tally->cells, room ? room * 2 : 1, sizeof *tally->cells);
+    struct tally_cell *cell = &tally->cells[tally->count];
 
     *cell = (struct tally_cell){.name = mem_strdup(name)};
     value_set_map(&cell->effects);
+    value_put_int(&tally->index, name, (int64_t)tally->count++);
     return cell;
+}
+
+static void set_status(struct tally *tally, struct tally_cell *cell, enum cell_status status)
+{
+    tally->over -= cell_status_over(cell->status);
+    tally->over += cell_status_over(status);
+    cell->status = status;
 }
 
 static void set_text(char **to, const char *text)
@@ -136,7 +145,8 @@ static void run_start(struct tally *tally, const struct value *event)
         if (!cell)
             add(tally, cell_name);
         else if (!cell_status_good(cell->status))
-            cell->status = CELL_WAITING; /* a resumed run tries again what did not end well */
+            set_status(tally, cell,
+                       CELL_WAITING); /* a resumed run tries again what did not end well */
     }
 }
 
@@ -170,9 +180,9 @@ static void report(struct tally *tally, const struct value *event)
     value_copy(value_push(list), event);
 }
 
-static void stage_end(struct tally_cell *cell, const struct value *event)
+static void stage_end(struct tally *tally, struct tally_cell *cell, const struct value *event)
 {
-    cell->status = cell_status_from_name(value_get_string(event, "status", "failed"));
+    set_status(tally, cell, cell_status_from_name(value_get_string(event, "status", "failed")));
     cell->died = strcmp(value_get_string(value_get(event, "error"), "code", ""), "crashed") == 0;
     cell->duration_ms = value_get_int(event, "duration_ms", 0);
     set_text(&cell->reason, value_get_string(event, "reason", NULL));
@@ -211,7 +221,7 @@ void tally_event(struct tally *tally, const struct value *event)
     } else if (strcmp(t, "progress") == 0) {
         set_value(&cell->progress, event);
     } else if (strcmp(t, "stage_start") == 0) {
-        cell->status = CELL_RUNNING;
+        set_status(tally, cell, CELL_RUNNING);
         cell->attempt = (int)value_get_int(event, "attempt", 1);
         cell->starts++;
         cell->died = true;
@@ -227,7 +237,7 @@ void tally_event(struct tally *tally, const struct value *event)
         value_free(&cell->progress);
         cell->died = false;
     } else if (strcmp(t, "stage_end") == 0) {
-        stage_end(cell, event);
+        stage_end(tally, cell, event);
     }
 }
 
@@ -238,15 +248,6 @@ void tally_tail(const struct tally_cell *cell, struct buf *out)
         if (line)
             buf_printf(out, "%s\n", line);
     }
-}
-
-size_t tally_over(const struct tally *tally)
-{
-    size_t over = 0;
-
-    for (size_t i = 0; i < tally->count; i++)
-        over += cell_status_over(tally->cells[i].status);
-    return over;
 }
 
 void error_place(const struct value *error, struct buf *out)

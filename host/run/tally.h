@@ -62,7 +62,8 @@ struct tally {
     bool resumed;
     int exit;
     struct tally_cell *cells;
-    size_t count;
+    size_t count, over;  /* over: how many are neither waiting nor running */
+    struct value index;  /* cell's name -> its place in cells */
     struct value issues; /* arrays of events */
     struct value links, junit, summaries;
     int warnings, errors;
@@ -75,7 +76,6 @@ void tally_event(struct tally *tally, const struct value *event);
 struct tally_cell *tally_find(const struct tally *tally, const char *cell);
 /* The last lines, oldest first, each ended by a newline. */
 void tally_tail(const struct tally_cell *cell, struct buf *out);
-size_t tally_over(const struct tally *tally); /* cells that are over */
 
 /* "file:line: " of an error value, or nothing. */
 void error_place(const struct value *error, struct buf *out);

@@ -139,11 +139,23 @@ local function take_stage(name, spec, place)
   by_name[name] = entry
 end
 
---- Runs the script, which fills pipeline_spec and stages.
-local function load_script(start)
+local function ignore() end
+
+--- `stage` for the process of one stage: of the others, which the plan has checked, nothing is kept. What they cost
+--- here they cost in every stage.
+local function only(wanted)
+  local take = declare("stage", take_stage)
+  return function(name, spec)
+    if name == wanted or type(name) ~= "string" or name == "" then return take(name, spec) end
+    if spec == nil then return ignore end
+  end
+end
+
+--- Runs the script, which fills pipeline_spec and stages; wanted: the one stage that is of interest.
+local function load_script(start, wanted)
   pipeline_spec, stages, by_name, unfinished = nil, {}, {}, {}
   pipeline = declare("pipeline", take_pipeline)
-  stage = declare("stage", take_stage)
+  stage = wanted and only(wanted) or declare("stage", take_stage)
   local chunk, err = vm.load(start.script.text, "@" .. start.script.name)
   if not chunk then error(err, 0) end
   chunk()
@@ -241,9 +253,9 @@ local function context(start, entry)
 end
 
 local function find_stage(start)
-  load_script(start)
   local name = start.stage:match "^([^%[]+)"
-  return by_name[start.stage] or by_name[name]
+  load_script(start, name)
+  return by_name[name]
     or error(vm.new_error { code = "not_found", message = ("%s declares no stage '%s'"):format(start.script.name, name) }, 0)
 end
 

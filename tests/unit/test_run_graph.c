@@ -112,7 +112,7 @@ static void a_huge_matrix_is_refused(void **state)
         buf_putc(&json, ']');
     }
     buf_puts(&json, "}}]}");
-    wrong(json.data, "more than 4096 cells", "");
+    wrong(json.data, "more than 20000 cells", "");
 }
 
 static const char declared_json[] =
