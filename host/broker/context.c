@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,6 +77,21 @@ int open_resolved(const char *path, int flags, unsigned mode, struct error *err)
     if (fd < 0 && errno == ENOSYS)
         fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
     return fd < 0 ? error_errno(err, errno, "%s", path) : fd;
+}
+
+int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err)
+{
+    cleanup_close int fd = open_resolved(resolved, O_RDONLY | O_NONBLOCK, 0, err);
+    char again[32];
+
+    if (fd < 0)
+        return -1;
+    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
+    if (file_read(AT_FDCWD, again, limit, out, err) < 0) {
+        error_set(err, err->code, "%s: cannot be read", resolved);
+        return -1;
+    }
+    return 0;
 }
 
 char *call_path(struct call *call, const char *path, enum access access, struct error *err)

@@ -54,6 +54,9 @@ enum access { ACCESS_READ, ACCESS_WRITE };
  * ".." and links that lead out are refused; the error's hint is the line that grants it. Returns an
  * allocated string or NULL. */
 char *call_path(struct call *call, const char *path, enum access access, struct error *err);
+/* What is in a file that call_path has allowed, now or earlier: a link that has come into its way
+ * since then is refused. At most `limit` bytes. */
+int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err);
 int call_allow_net(struct call *call, const char *host, int port, struct error *err);
 int call_allow_exec(struct call *call, const char *const *argv, struct error *err);
 int call_allow_env(struct call *call, const char *name, struct error *err);

@@ -282,11 +282,14 @@ bool auth_can_refresh(const struct auth *auth)
            (auth->kind == AUTH_BEARER && auth->token_file);
 }
 
-char *read_token_file(struct call *call, const char *path, struct error *err)
+char *read_token_file(struct call *call, const struct auth *auth, struct error *err)
 {
+    const char *path = auth->token_file;
     cleanup_buf struct buf text = BUF_INIT;
+    int rc = auth->from_script ? call_read(path, TOKEN_FILE_LIMIT, &text, err)
+                               : file_read(AT_FDCWD, path, TOKEN_FILE_LIMIT, &text, err);
 
-    if (file_read(AT_FDCWD, path, TOKEN_FILE_LIMIT, &text, err) != 0) {
+    if (rc != 0) {
         error_wrap(err, "the token file");
         return NULL;
     }
@@ -307,8 +310,7 @@ static char *token_locked(struct call *call, struct rest_client *client, const c
     int64_t until;
 
     if (auth->kind == AUTH_BEARER)
-        return auth->token_file ? read_token_file(call, auth->token_file, err)
-                                : mem_strdup(auth->token);
+        return auth->token_file ? read_token_file(call, auth, err) : mem_strdup(auth->token);
     if (auth->kind == AUTH_EXEC) {
         if ((fresh || deadline_passed(auth->cached_until)) &&
             k8s_exec_credential(call, client, err) < 0)

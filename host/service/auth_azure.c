@@ -107,7 +107,7 @@ char *azure_token(struct call *call, struct rest_client *client, const char *sco
     form_field(&form, "client_id", auth->client_id);
     if (auth->kind == AUTH_WORKLOAD_IDENTITY) {
         cleanup_free char *jwt = auth->token_file
-                                     ? read_token_file(call, auth->token_file, err)
+                                     ? read_token_file(call, auth, err)
                                      : agent_assertion(call, http, auth->service_connection, err);
         if (!jwt)
             return NULL;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static const struct service services[] = {
     /* https://mlflow.org/docs/latest/api_reference/python_api/mlflow.environment_variables.html */
@@ -84,10 +85,27 @@ struct rest_client *rest_client_new(const struct service *service, const char *p
     return client;
 }
 
+struct kept {
+    char *text;
+    int fd;
+};
+
+void rest_client_keep(struct rest_client *client, char *text, int fd)
+{
+    client->kept = mem_array(client->kept, client->kept_count + 1, sizeof *client->kept);
+    client->kept[client->kept_count++] = (struct kept){.text = text, .fd = fd};
+}
+
 void rest_client_free(void *object)
 {
     struct rest_client *client = object;
 
+    for (size_t i = 0; i < client->kept_count; i++) {
+        free(client->kept[i].text);
+        if (client->kept[i].fd >= 0)
+            close(client->kept[i].fd);
+    }
+    free(client->kept);
     free(client->url);
     free(client->url_origin);
     free(client->unix_socket);

@@ -32,7 +32,10 @@ const struct service *service_find(const char *name);
 struct rest_client;
 struct rest_client *rest_client_new(const struct service *service, const char *profile);
 void rest_client_free(void *client);
-/* Host and port out of the client's URL. */
+/* Frees `text` (may be NULL) and closes `fd` (-1: none) with the client, not before: requests that
+ * are under way may still use them. */
+void rest_client_keep(struct rest_client *client, char *text, int fd);
+/* Host and port out of the client's URL; host stays NULL when there is none in it. */
 void rest_client_set_host(struct rest_client *client);
 /* What connect returns: names, never credentials, and the handle, which owns the client. */
 void rest_client_give(struct call *call, struct rest_client *client,
@@ -56,7 +59,7 @@ struct auth {
     char *tenant, *client_id, *client_secret, *scope, *authority;
     char *service_connection; /* workload identity on an agent: whose assertion is asked for */
     char *name;               /* header */
-    bool from_script;         /* its Azure authority must be permitted like any other host */
+    bool from_script;         /* its files and its Azure authority must be permitted like others */
     char *cached;             /* Azure AD token */
     int64_t cached_until;
     struct value *exec; /* `user.exec` of the kubeconfig */
@@ -78,8 +81,10 @@ struct rest_client {
     bool insecure;
     int64_t timeout_ns;          /* of one call, bodies of files aside */
     struct http_headers headers; /* sent with each request */
-    pthread_mutex_t lock;        /* guards auth */
+    pthread_mutex_t lock;        /* guards auth, client_cert and client_key */
     struct auth auth;
+    struct kept *kept; /* see rest_client_keep */
+    size_t kept_count;
 };
 
 /* auth.c. `map` is { type = ..., ... } of a profile (texts, { env }, { file }) or of a script
@@ -101,7 +106,7 @@ bool auth_can_refresh(const struct auth *auth);
 
 /* auth.c: a copy that is masked from now on; the bytes of a token file, masked. Allocated. */
 char *secret_copy(struct call *call, const char *text);
-char *read_token_file(struct call *call, const char *path, struct error *err);
+char *read_token_file(struct call *call, const struct auth *auth, struct error *err);
 /* auth_azure.c: signs in at Azure AD for `scope`; *until is when the token is to be renewed.
  * Allocated. */
 char *azure_token(struct call *call, struct rest_client *client, const char *scope, int64_t *until,

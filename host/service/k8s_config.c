@@ -2,18 +2,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <curl/curl.h>
 #include <openssl/evp.h>
 
 #include "base/config.h"
 #include "base/mem.h"
 
 #define CONFIG_LIMIT (4u << 20)
+#define CA_LIMIT     (1u << 20)
 #define ACCOUNT      "/var/run/secrets/kubernetes.io/serviceaccount"
 
 /* ---- reading and merging ---- */
@@ -65,7 +68,7 @@ static void merge_list(struct value *to, const struct value *from, const char *i
     }
 }
 
-static int merge_file(const char *path, struct value *out, struct error *err)
+static int merge_file(const char *path, bool from_script, struct value *out, struct error *err)
 {
     static const char *const inner[] = {"cluster", "user", "context"};
     cleanup_buf struct buf text = BUF_INIT;
@@ -73,7 +76,9 @@ static int merge_file(const char *path, struct value *out, struct error *err)
     cleanup_free char *folder = mem_strdup(path);
     char *slash = strrchr(folder, '/');
 
-    if (file_read(AT_FDCWD, path, CONFIG_LIMIT, &text, err) < 0)
+    int rc = from_script ? call_read(path, CONFIG_LIMIT, &text, err)
+                         : file_read(AT_FDCWD, path, CONFIG_LIMIT, &text, err);
+    if (rc < 0)
         return -1;
     if (!text.len)
         return 0;
@@ -100,21 +105,22 @@ static int merge_file(const char *path, struct value *out, struct error *err)
     return 0;
 }
 
-int k8s_config_load(const char *paths, struct value *out, struct error *err)
+int k8s_config_load(const char *paths, bool from_script, struct value *out, struct error *err)
 {
     int found = 0;
 
     value_set_map(out);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         value_set_array(value_put(out, lists[i]));
+    /* A script's is one path, and was looked at as one. */
     for (const char *at = paths; *at; at += *at == ':') {
-        size_t len = strcspn(at, ":");
+        size_t len = from_script ? strlen(at) : strcspn(at, ":");
         cleanup_free char *path = mem_strndup(at, len);
         struct error problem = {0};
         at += len;
         if (!len)
             continue;
-        if (merge_file(path, out, &problem) == 0) {
+        if (merge_file(path, from_script, out, &problem) == 0) {
             found++;
         } else if (problem.code != ERR_NOT_FOUND) {
             *err = problem;
@@ -129,55 +135,116 @@ int k8s_config_load(const char *paths, struct value *out, struct error *err)
 
 /* ---- data that stands in the file itself ---- */
 
-static char *nameless_file(const void *bytes, size_t len, const char *what, struct error *err)
+char *k8s_text_file(struct rest_client *client, const void *bytes, size_t len, const char *what,
+                    struct error *err)
 {
     int fd = memfd_create("kubeconfig", MFD_CLOEXEC);
 
-    if (fd < 0 || fd_write_all(fd, bytes, len, err) < 0) {
+    if (fd < 0) {
         error_errno(err, errno, "memory for %s", what);
+        return NULL;
+    }
+    rest_client_keep(client, NULL, fd);
+    if (fd_write_all(fd, bytes, len, err) < 0) {
+        error_wrap(err, "memory for %s", what);
         return NULL;
     }
     return mem_printf("/proc/self/fd/%d", fd);
 }
 
-char *k8s_text_file(const char *text, const char *what, struct error *err)
+unsigned char *k8s_base64_decode(const char *text, size_t *out_len)
 {
-    return nameless_file(text, strlen(text), what, err);
+    size_t len = 0, padding = 0;
+    cleanup_free char *plain = mem_alloc(strlen(text) + 1);
+
+    for (const char *at = text; *at; at++) { /* broken into lines, as block scalars have it */
+        if (*at != '\n' && *at != '\r')
+            plain[len++] = *at;
+    }
+    while (padding < 2 && padding < len && plain[len - 1 - padding] == '=')
+        padding++;
+    /* EVP_DecodeBlock skips blanks at the ends, and takes '=' for a zero wherever it stands. */
+    if (len == 0 || len % 4 || len > INT_MAX || strcspn(plain, " \t=") != len - padding)
+        return NULL;
+    unsigned char *bytes = mem_alloc(len / 4 * 3 + 1);
+    int decoded = EVP_DecodeBlock(bytes, (const unsigned char *)plain, (int)len);
+    explicit_bzero(plain, len);
+    if (decoded < (int)padding) {
+        free(bytes);
+        return NULL;
+    }
+    *out_len = (size_t)decoded - padding;
+    return bytes;
 }
 
-char *k8s_data_file(const char *base64, const char *what, struct error *err)
+static char *data_file(struct rest_client *client, const char *base64, const char *what,
+                       struct error *err)
 {
-    size_t len = strlen(base64);
-    cleanup_free unsigned char *bytes = mem_alloc(len / 4 * 3 + 4);
-    int decoded = EVP_DecodeBlock(bytes, (const unsigned char *)base64, (int)len);
-    size_t padding = len > 1 && base64[len - 1] == '=' ? 1 + (base64[len - 2] == '=') : 0;
+    size_t len;
+    cleanup_free unsigned char *bytes = k8s_base64_decode(base64, &len);
 
-    if (decoded < (int)padding || len % 4) {
+    if (!bytes) {
         error_set(err, ERR_INVALID, "%s of the kubeconfig is no base64", what);
         return NULL;
     }
-    char *path = nameless_file(bytes, (size_t)decoded - padding, what, err);
-    explicit_bzero(bytes, (size_t)decoded);
+    char *path = k8s_text_file(client, bytes, len, what, err);
+    explicit_bzero(bytes, len);
     return path;
 }
 
+/* ---- one context ---- */
+
+/* Whom it is for. What a script's own kubeconfig says is the script's word: it needs permissions.
+ */
+struct use {
+    struct call *call;
+    struct rest_client *client;
+    bool from_script;
+};
+
+/* A file that the kubeconfig names; *out stays NULL when it names none. */
+static int named_file(const struct use *use, const struct value *from, const char *key, char **out,
+                      struct error *err)
+{
+    const char *path = value_get_string(from, key, NULL);
+
+    if (!path || !*path)
+        return 0;
+    *out = use->from_script ? call_path(use->call, path, ACCESS_READ, err) : mem_strdup(path);
+    return *out ? 0 : error_wrap(err, "%s of the kubeconfig", key);
+}
+
+/* Of a script's kubeconfig: as it is now, so that no link can take the file's place before curl
+ * opens it. */
+static int script_file(const struct use *use, const struct value *from, const char *key, char **out,
+                       struct error *err)
+{
+    cleanup_free char *path = NULL;
+    cleanup_buf struct buf bytes = BUF_INIT;
+
+    if (named_file(use, from, key, &path, err) < 0)
+        return -1;
+    if (!path)
+        return 0;
+    if (call_read(path, CA_LIMIT, &bytes, err) < 0)
+        return error_wrap(err, "%s of the kubeconfig", key);
+    *out = k8s_text_file(use->client, bytes.data ? bytes.data : "", bytes.len, key, err);
+    return *out ? 0 : -1;
+}
+
 /* KEY-data before KEY, as kubectl has it. */
-static int material(const struct value *from, const char *key, char **out, struct error *err)
+static int material(const struct use *use, const struct value *from, const char *key, char **out,
+                    struct error *err)
 {
     cleanup_free char *data_key = mem_printf("%s-data", key);
     const char *data = value_get_string(from, data_key, NULL);
 
-    free(*out);
-    *out = NULL;
-    if (data && *data) {
-        *out = k8s_data_file(data, data_key, err);
-        return *out ? 0 : -1;
-    }
-    *out = mem_strdup(value_get_string(from, key, NULL));
-    return 0;
+    if (!data || !*data)
+        return use->from_script ? script_file(use, from, key, out, err)
+                                : named_file(use, from, key, out, err);
+    *out = data_file(use->client, data, data_key, err);
+    return *out ? 0 : -1;
 }
-
-/* ---- one context ---- */
 
 static int missing(const char *what, const char *name, const struct value *list, struct error *err)
 {
@@ -197,8 +264,32 @@ static int missing(const char *what, const char *name, const struct value *list,
     return error_hint(err, "it has %s", known.len ? known.data : "none");
 }
 
-static int use_cluster(const struct value *cluster, struct rest_client *client, struct error *err)
+/* A proxy sees where the requests go, and all of them when there is no TLS. */
+static int allow_proxy(struct call *call, const char *proxy, struct error *err)
 {
+    CURLU *url = curl_url();
+    char *host = NULL, *port = NULL;
+    int rc = -1;
+
+    /* Without a port curl takes one by the kind of the proxy: what is checked must be what is
+     * used. */
+    if (url &&
+        curl_url_set(url, CURLUPART_URL, proxy, CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) ==
+            CURLUE_OK &&
+        curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+        curl_url_get(url, CURLUPART_PORT, &port, 0) == CURLUE_OK)
+        rc = call_allow_net(call, host, atoi(port), err);
+    else
+        error_set(err, ERR_INVALID, "it is not of the form http://host:port");
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(url);
+    return rc < 0 ? error_wrap(err, "proxy-url of the kubeconfig") : 0;
+}
+
+static int use_cluster(const struct use *use, const struct value *cluster, struct error *err)
+{
+    struct rest_client *client = use->client;
     const char *server = value_get_string(cluster, "server", NULL);
 
     if (!server || (strncmp(server, "https://", 8) != 0 && strncmp(server, "http://", 7) != 0))
@@ -208,23 +299,83 @@ static int use_cluster(const struct value *cluster, struct rest_client *client, 
     client->url = mem_strdup(server);
     for (size_t len = strlen(client->url); len && client->url[len - 1] == '/';)
         client->url[--len] = '\0';
+    rest_client_set_host(client);
+    if (!client->host)
+        return error_set(err, ERR_INVALID, "the cluster's server '%s' names no host", server);
     client->insecure = value_get_bool(cluster, "insecure-skip-tls-verify", false);
     client->proxy = mem_strdup(value_get_string(cluster, "proxy-url", NULL));
     client->tls_name = mem_strdup(value_get_string(cluster, "tls-server-name", NULL));
-    return material(cluster, "certificate-authority", &client->ca, err);
+    if (use->from_script && (call_allow_net(use->call, client->host, client->port, err) < 0 ||
+                             (client->proxy && allow_proxy(use->call, client->proxy, err) < 0)))
+        return -1;
+    return material(use, cluster, "certificate-authority", &client->ca, err);
 }
 
-static int use_user(struct call *call, const struct value *user, struct rest_client *client,
+/* spec.cluster of what a plugin is told. The CA's bytes are in it, wherever the kubeconfig has
+ * them. */
+static int cluster_info(const struct value *cluster, const char *ca, struct value *out,
+                        struct error *err)
+{
+    static const char *const same[] = {"server", "tls-server-name", "insecure-skip-tls-verify",
+                                       "proxy-url"};
+    const struct value *extension =
+        named(value_get(cluster, "extensions"), "client.authentication.k8s.io/exec");
+    cleanup_buf struct buf bytes = BUF_INIT;
+
+    value_set_map(out);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        if (value_get(cluster, same[i]))
+            value_copy(value_put(out, same[i]), value_get(cluster, same[i]));
+    }
+    if (value_get(extension, "extension"))
+        value_copy(value_put(out, "config"), value_get(extension, "extension"));
+    if (!ca)
+        return 0;
+    if (file_read(AT_FDCWD, ca, CA_LIMIT, &bytes, err) < 0)
+        return error_wrap(err, "certificate-authority of the kubeconfig");
+    cleanup_free unsigned char *text = mem_alloc(4 * ((bytes.len + 2) / 3) + 1);
+    EVP_EncodeBlock(text, (const unsigned char *)(bytes.len ? bytes.data : ""), (int)bytes.len);
+    value_put_string(out, "certificate-authority-data", (const char *)text);
+    return 0;
+}
+
+static int use_plugin(const struct use *use, const struct value *cluster, const struct value *exec,
+                      struct error *err)
+{
+    struct auth *auth = &use->client->auth;
+
+    if (use->from_script) {
+        error_set(err, ERR_DENIED,
+                  "the credential plugin %s of a kubeconfig that a script names is not run",
+                  value_get_string(exec, "command", ""));
+        return error_hint(
+            err,
+            "plugins run as the operator, outside of the sandbox: name the kubeconfig "
+            "in profiles.%s.k8s.kubeconfig of mlhost.yaml, or in KUBECONFIG",
+            use->client->profile);
+    }
+    auth->kind = AUTH_EXEC;
+    auth->exec = mem_alloc(sizeof *auth->exec);
+    value_copy(auth->exec, exec);
+    if (auth->exec->kind != VALUE_MAP)
+        return error_set(err, ERR_INVALID, "user.exec of the kubeconfig is no map");
+    value_remove(auth->exec, "cluster");
+    if (value_get_bool(exec, "provideClusterInfo", false) &&
+        cluster_info(cluster, use->client->ca, value_put(auth->exec, "cluster"), err) < 0)
+        return -1;
+    return k8s_exec_credential(use->call, use->client, err);
+}
+
+static int use_user(const struct use *use, const struct value *cluster, const struct value *user,
                     struct error *err)
 {
-    struct auth *auth = &client->auth;
+    struct auth *auth = &use->client->auth;
     const char *token = value_get_string(user, "token", NULL);
     const char *file = value_get_string(user, "tokenFile", NULL);
     const char *name = value_get_string(user, "username", NULL);
 
-    *auth = (struct auth){.origin = "the kubeconfig"};
-    if (material(user, "client-certificate", &client->client_cert, err) < 0 ||
-        material(user, "client-key", &client->client_key, err) < 0)
+    if (material(use, user, "client-certificate", &use->client->client_cert, err) < 0 ||
+        material(use, user, "client-key", &use->client->client_key, err) < 0)
         return -1;
     if (value_get(user, "auth-provider")) {
         error_set(err, ERR_UNSUPPORTED,
@@ -234,26 +385,26 @@ static int use_user(struct call *call, const struct value *user, struct rest_cli
     }
     if (file && *file) { /* read anew for each request; it wins over `token` */
         auth->kind = AUTH_BEARER;
-        auth->token_file = mem_strdup(file);
-    } else if (token && *token) {
+        return named_file(use, user, "tokenFile", &auth->token_file, err);
+    }
+    if (token && *token) {
         auth->kind = AUTH_BEARER;
-        auth->token = secret_copy(call, token);
+        auth->token = secret_copy(use->call, token);
     } else if (name && *name) {
         auth->kind = AUTH_BASIC;
         auth->user = mem_strdup(name);
-        auth->password = secret_copy(call, value_get_string(user, "password", ""));
+        auth->password = secret_copy(use->call, value_get_string(user, "password", ""));
     } else if (value_get(user, "exec")) {
-        auth->kind = AUTH_EXEC;
-        auth->exec = mem_alloc(sizeof *auth->exec);
-        value_copy(auth->exec, value_get(user, "exec"));
-        return k8s_exec_credential(call, client, err);
+        return use_plugin(use, cluster, value_get(user, "exec"), err);
     }
     return 0;
 }
 
 int k8s_config_use(struct call *call, const struct value *config, const char *context,
-                   struct rest_client *client, char **namespace, struct error *err)
+                   bool from_script, struct rest_client *client, char **namespace,
+                   struct error *err)
 {
+    const struct use use = {.call = call, .client = client, .from_script = from_script};
     const char *name = context ? context : value_get_string(config, "current-context", NULL);
 
     if (!name) {
@@ -274,9 +425,15 @@ int k8s_config_use(struct call *call, const struct value *config, const char *co
     if (!user && *user_name)
         return missing("user", user_name, value_get(config, "users"), err);
     *namespace = mem_strdup(value_get_string(inner, "namespace", NULL));
-    if (use_cluster(value_get(cluster, "cluster"), client, err) < 0)
+    cluster = value_get(cluster, "cluster");
+    if (use_cluster(&use, cluster, err) < 0)
         return -1;
-    return user ? use_user(call, value_get(user, "user"), client, err) : 0;
+    if (!user)
+        return 0;
+    char *origin = mem_printf("the kubeconfig's user '%s'", user_name);
+    rest_client_keep(client, origin, -1);
+    client->auth = (struct auth){.origin = origin, .from_script = from_script};
+    return use_user(&use, cluster, value_get(user, "user"), err);
 }
 
 /* https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/ */

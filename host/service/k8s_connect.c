@@ -31,21 +31,17 @@ static int from_kubeconfig(struct call *call, const struct value *args, const ch
     const char *context =
         value_get_string(args, "context", value_get_string(target->config, "context", NULL));
 
-    client->trusted = true; /* a credential plugin is the operator's, its token goes nowhere else */
-    if (k8s_config_load(paths, &config, err) < 0 ||
-        k8s_config_use(call, &config, context, client, &namespace, err) < 0)
-        goto failed;
+    client->trusted = !from_script;
     client->url_origin = mem_printf("the kubeconfig %s", paths);
-    rest_client_set_host(client);
-    if (from_script && call_allow_net(call, client->host, client->port, err) < 0)
-        goto failed;
+    if (k8s_config_load(paths, from_script, &config, err) < 0 ||
+        k8s_config_use(call, &config, context, from_script, client, &namespace, err) < 0) {
+        rest_client_free(client);
+        return -1;
+    }
     rest_client_give(call, client, target, out);
     if (!value_get(out, "namespace"))
         value_put_string(out, "namespace", namespace);
     return 0;
-failed:
-    rest_client_free(client);
-    return -1;
 }
 
 static int from_pod(struct call *call, const struct service_target *target, struct value *out,
@@ -76,7 +72,8 @@ static int from_pod(struct call *call, const struct service_target *target, stru
  * k8s.connect(endpoint?, kubeconfig?, context?, auth?, token?) -> { client, url, namespace, ... }
  *
  *   endpoint    string  base URL of the API; with auth and token as for other services
- *   kubeconfig  path    another kubeconfig; its host needs the permission net
+ *   kubeconfig  path    another kubeconfig (permission read); its host needs the permission net,
+ *                       the files that it names read, and it runs no credential plugin
  *   context     string  of the kubeconfig; default: the profile's, else its current-context
  * returns  map  see <service>.connect; namespace: the profile's, else the context's
  * errors   not_found (no such context ...), invalid, denied (a credential plugin without the
@@ -100,7 +97,11 @@ int prim_k8s_connect(struct call *call, const struct value *args, struct value *
         cleanup_free char *path = call_path(call, given, ACCESS_READ, err);
         if (!path)
             return error_wrap(err, "k8s.connect");
-        rc = from_kubeconfig(call, args, path, &target, true, out, &problem);
+        if (value_get(args, "auth") || value_get(args, "token"))
+            rc = error_set(&problem, ERR_USAGE,
+                           "auth and token go with endpoint; a kubeconfig says who it is for");
+        else
+            rc = from_kubeconfig(call, args, path, &target, true, out, &problem);
     } else if (value_get_string(args, "endpoint", NULL) ||
                value_get_string(target.config, "url", NULL) || local) {
         return prim_service_connect(call, args, out, err);

@@ -2,6 +2,7 @@
  * "client-go credential plugins". */
 #include "service/k8s_config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -9,10 +10,12 @@
 #include "base/mem.h"
 #include "loop/exec.h"
 
-#define TIMEOUT    (60 * NS_PER_S)
-#define REPLY_MAX  (1u << 20)
-#define EARLY      (60 * NS_PER_S) /* before a credential ends it is asked for anew */
-#define SHORT_LIFE (10 * 60 * NS_PER_S)
+#define TIMEOUT      (60 * NS_PER_S)
+#define REPLY_MAX    (1u << 20)
+#define INFO         "KUBERNETES_EXEC_INFO"
+#define EARLY        (60 * NS_PER_S) /* before a credential ends it is asked for anew */
+#define SHORT_LIFE   (10 * 60 * NS_PER_S)
+#define LONG_LIFE_MS (INT64_C(365) * 24 * 3600 * 1000)
 
 extern char **environ;
 
@@ -49,14 +52,41 @@ static char *exec_info(const struct rest_client *client, const char *version)
     struct value *spec = value_put(&info, "spec");
     value_set_map(spec);
     value_put_bool(spec, "interactive", false);
-    if (value_get_bool(client->auth.exec, "provideClusterInfo", false)) {
-        struct value *cluster = value_put(spec, "cluster");
-        value_set_map(cluster);
-        value_put_string(cluster, "server", client->url);
-        value_put_bool(cluster, "insecure-skip-tls-verify", client->insecure);
-    }
+    if (value_get(client->auth.exec, "cluster"))
+        value_copy(value_put(spec, "cluster"), value_get(client->auth.exec, "cluster"));
     value_to_json(&info, 0, &text);
     return mem_strdup(text.data);
+}
+
+/* The kubeconfig's own variables and INFO are in the place of the environment's. */
+static bool gives(const struct value *given, const char *entry)
+{
+    size_t len = strcspn(entry, "=");
+
+    for (size_t i = 0; i < value_count(given); i++) {
+        const char *name = value_get_string(value_at(given, i), "name", "_");
+        if (strlen(name) == len && strncmp(name, entry, len) == 0)
+            return true;
+    }
+    return strncmp(entry, INFO "=", sizeof INFO) == 0;
+}
+
+/* The plugin's reply. What it printed is a secret, so no message quotes it. */
+static int take_reply(const struct exec_result *ran, const char *version, struct value *out,
+                      struct error *err)
+{
+    struct error unquoted = {0};
+
+    if (ran->truncated)
+        return error_set(err, ERR_TOO_LARGE, "it printed more than %u bytes", REPLY_MAX);
+    if (value_from_json(ran->out.data ? ran->out.data : "", ran->out.len, "its output", NULL, out,
+                        &unquoted) < 0 ||
+        strcmp(value_get_string(out, "kind", ""), "ExecCredential") != 0)
+        return error_set(err, ERR_INVALID, "what it printed is no ExecCredential");
+    if (strcmp(value_get_string(out, "apiVersion", ""), version) != 0)
+        return error_set(err, ERR_INVALID,
+                         "it answered in another apiVersion than the kubeconfig's %s", version);
+    return 0;
 }
 
 static int run(struct call *call, const struct rest_client *client, struct value *out,
@@ -89,13 +119,15 @@ static int run(struct call *call, const struct rest_client *client, struct value
     if (call_allow_exec(call, (const char *const *)argv.items, err) < 0)
         return error_wrap(err, "the kubeconfig's credential plugin");
     const struct value *given = value_get(exec, "env");
-    for (char **entry = environ; *entry; entry++)
-        add(&env, mem_strdup(*entry));
+    for (char **entry = environ; *entry; entry++) {
+        if (!gives(given, *entry))
+            add(&env, mem_strdup(*entry));
+    }
     for (size_t i = 0; i < value_count(given); i++)
         add(&env, mem_printf("%s=%s", value_get_string(value_at(given, i), "name", "_"),
                              value_get_string(value_at(given, i), "value", "")));
     cleanup_free char *info = exec_info(client, version);
-    add(&env, mem_printf("KUBERNETES_EXEC_INFO=%s", info));
+    add(&env, mem_printf(INFO "=%s", info));
     policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
     policy.net_allowed = true; /* it signs in somewhere, for the operator */
     policy.argv = argv.items;
@@ -113,35 +145,57 @@ static int run(struct call *call, const struct rest_client *client, struct value
     if (rc < 0 && err->code == ERR_NOT_FOUND)
         error_hint(err, "%s", value_get_string(exec, "installHint", "is it installed?"));
     if (rc == 0)
-        rc = value_from_json(ran.out.data ? ran.out.data : "", ran.out.len, "its output", NULL, out,
-                             err);
+        rc = take_reply(&ran, version, out, err);
     explicit_bzero(ran.out.data ? ran.out.data : (char *)"", ran.out.len);
     exec_result_free(&ran);
     return rc < 0 ? error_wrap(err, "credential plugin %s", command) : 0;
 }
 
-/* "2026-01-31T12:00:00Z" -> a deadline; a plugin that names no end is asked again after a while,
- * as client-go does after a 401. */
-static int64_t valid_until(const char *text)
+int64_t k8s_time_ms(const char *text)
 {
     struct tm tm = {0};
+    const char *at = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    int hours = 0, minutes = 0;
+    char sign = '+';
 
-    if (!text || !strptime(text, "%Y-%m-%dT%H:%M:%S", &tm))
+    if (!at)
+        return -1;
+    if (*at == '.')
+        at += 1 + strspn(at + 1, "0123456789");
+    bool utc = (*at == 'Z' || *at == 'z') && !at[1];
+    if (!utc && (sscanf(at, "%c%2d:%2d", &sign, &hours, &minutes) != 3 || strlen(at) != 6 ||
+                 !strchr("+-", sign)))
+        return -1;
+    int64_t offset = (hours * 60 + minutes) * 60;
+    return ((int64_t)timegm(&tm) - (sign == '-' ? -offset : offset)) * 1000;
+}
+
+/* A plugin that names no end is asked again after a while, and after a 401. */
+static int64_t valid_until(const char *text)
+{
+    int64_t end = text ? k8s_time_ms(text) : -1;
+
+    if (end < 0)
         return deadline_in(SHORT_LIFE);
-    int64_t left = ((int64_t)timegm(&tm) * 1000 - clock_wall_ms()) * NS_PER_MS;
+    int64_t left_ms = end - clock_wall_ms();
+    int64_t left = (left_ms < LONG_LIFE_MS ? left_ms : LONG_LIFE_MS) * NS_PER_MS;
     return deadline_in(left > 2 * EARLY ? left - EARLY : left / 2);
 }
 
 /* PEM text of a status as a file without a name. */
-static int take_pem(const struct value *status, const char *key, char **path, struct error *err)
+static int take_pem(struct rest_client *client, const struct value *status, const char *key,
+                    char **path, struct error *err)
 {
     const char *text = value_get_string(status, key, NULL);
 
     if (!text || !*text)
         return 0;
-    free(*path);
-    *path = k8s_text_file(text, key, err);
-    return *path ? 0 : -1;
+    char *fresh = k8s_text_file(client, text, strlen(text), key, err);
+    if (!fresh)
+        return -1;
+    rest_client_keep(client, *path, -1);
+    *path = fresh;
+    return 0;
 }
 
 int k8s_exec_credential(struct call *call, struct rest_client *client, struct error *err)
@@ -160,8 +214,8 @@ int k8s_exec_credential(struct call *call, struct rest_client *client, struct er
     free(auth->cached);
     auth->cached = token ? secret_copy(call, token) : NULL;
     auth->cached_until = valid_until(value_get_string(status, "expirationTimestamp", NULL));
-    if (take_pem(status, "clientCertificateData", &client->client_cert, err) < 0 ||
-        take_pem(status, "clientKeyData", &client->client_key, err) < 0)
+    if (take_pem(client, status, "clientCertificateData", &client->client_cert, err) < 0 ||
+        take_pem(client, status, "clientKeyData", &client->client_key, err) < 0)
         return -1;
     return 0;
 }

@@ -70,6 +70,7 @@ int prim_k8s_request(struct call *call, const struct value *args, struct value *
     cleanup_response struct http_response response = {0};
     struct http_request request = HTTP_REQUEST_INIT;
     const char *method = value_get_string(args, "method", "GET");
+    const char *type = value_get_string(args, "content_type", "application/json");
     int64_t limit = value_get_int(args, "limit", 0);
 
     if (!client)
@@ -82,13 +83,15 @@ int prim_k8s_request(struct call *call, const struct value *args, struct value *
     request.body = body.len ? body.data : NULL;
     request.body_len = body.len;
     request.reply_limit = limit > 0 ? (size_t)limit : REPLY_LIMIT;
-    /* Applying the same twice is applying it once. */
-    request.repeat = strcmp(method, "PATCH") == 0 ? HTTP_REPEAT_ALWAYS : HTTP_REPEAT_SAFE;
+    /* Applying or merging the same twice is doing it once; a JSON patch may add twice. */
+    bool repeatable = strcmp(type, "application/apply-patch+yaml") == 0 ||
+                      strcmp(type, "application/merge-patch+json") == 0;
+    request.repeat =
+        strcmp(method, "PATCH") == 0 && repeatable ? HTTP_REPEAT_ALWAYS : HTTP_REPEAT_SAFE;
     http_header_add(&request.headers, "Accept",
                     value_get_string(args, "accept", "application/json"));
     if (body.len)
-        http_header_add(&request.headers, "Content-Type",
-                        value_get_string(args, "content_type", "application/json"));
+        http_header_add(&request.headers, "Content-Type", type);
     int rc = rest_add_headers(value_get(args, "headers"), &request.headers, err);
     if (rc == 0)
         rc = value_get_bool(args, "check", true)

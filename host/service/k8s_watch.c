@@ -40,8 +40,19 @@ struct watch {
     size_t queued;
     struct buf line; /* the thread's */
     bool ended;
+    bool closed;   /* nothing is given out any more */
+    bool released; /* thread, descriptors and queue are gone */
+    int users;     /* calls of watch_next */
     struct error failure;
 };
+
+static int fail(struct watch *watch, enum error_code code, const char *text)
+{
+    pthread_mutex_lock(&watch->lock);
+    error_set(&watch->failure, code, "%s", text);
+    pthread_mutex_unlock(&watch->lock);
+    return -1;
+}
 
 static int queue_line(struct watch *watch, const char *text, size_t len)
 {
@@ -51,8 +62,7 @@ static int queue_line(struct watch *watch, const char *text, size_t len)
 
     if (value_from_json(text, len, "a watch", NULL, &item->event, &err) < 0) {
         free(item);
-        watch->failure = err;
-        return -1;
+        return fail(watch, err.code, err.message);
     }
     k8s_drop_nulls(&item->event);
     item->size = len;
@@ -90,8 +100,7 @@ static int on_bytes(void *ctx, const char *data, size_t len)
     buf_consume(&watch->line, at);
     if (watch->line.len <= LINE_LIMIT)
         return 0;
-    error_set(&watch->failure, ERR_TOO_LARGE, "an event is larger than 8 MiB");
-    return -1;
+    return fail(watch, ERR_TOO_LARGE, "an event is larger than 8 MiB");
 }
 
 static void *run(void *ctx)
@@ -118,18 +127,11 @@ static void *run(void *ctx)
     return NULL;
 }
 
-static void stop(struct watch *watch)
+/* A script may open watches by the hundred, and a handle stays until the stage ends: what a watch
+ * costs goes when it is closed. The cancel has been raised. */
+static void release(struct watch *watch)
 {
-    cancel_raise(&watch->cancel);
     pthread_join(watch->thread, NULL);
-}
-
-static void drop(void *object)
-{
-    struct watch *watch = object;
-
-    if (watch->client)
-        stop(watch);
     while (watch->first) {
         struct item *item = watch->first;
         watch->first = item->next;
@@ -139,6 +141,53 @@ static void drop(void *object)
     buf_free(&watch->line);
     cancel_end(&watch->cancel);
     close(watch->ready);
+}
+
+static bool enter(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->lock);
+    bool open = !watch->closed;
+    watch->users += open;
+    pthread_mutex_unlock(&watch->lock);
+    return open;
+}
+
+/* The last one out releases: with the lock held, true once. */
+static bool last_out(struct watch *watch)
+{
+    bool last = watch->closed && !watch->users && !watch->released;
+
+    watch->released |= last;
+    return last;
+}
+
+static void leave(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->lock);
+    watch->users--;
+    bool last = last_out(watch);
+    pthread_mutex_unlock(&watch->lock);
+    if (last)
+        release(watch);
+}
+
+static void end(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->lock);
+    if (!watch->closed)
+        cancel_raise(&watch->cancel);
+    watch->closed = true;
+    bool last = last_out(watch);
+    pthread_mutex_unlock(&watch->lock);
+    if (last)
+        release(watch);
+}
+
+static void drop(void *object)
+{
+    struct watch *watch = object;
+
+    end(watch);
     pthread_mutex_destroy(&watch->lock);
     free(watch->path);
     free(watch);
@@ -161,6 +210,8 @@ int prim_k8s_watch_open(struct call *call, const struct value *args, struct valu
     watch->ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (watch->ready < 0 || cancel_init(&watch->cancel) < 0) {
         error_errno(err, errno, "eventfd");
+        if (watch->ready >= 0)
+            close(watch->ready);
         free(watch);
         return -1;
     }
@@ -173,7 +224,9 @@ int prim_k8s_watch_open(struct call *call, const struct value *args, struct valu
     pthread_mutex_init(&watch->lock, NULL);
     int rc = pthread_create(&watch->thread, NULL, run, watch);
     if (rc != 0) {
-        watch->client = NULL;
+        cancel_end(&watch->cancel);
+        close(watch->ready);
+        watch->closed = watch->released = true;
         drop(watch);
         return error_errno(err, rc, "a thread for the watch");
     }
@@ -209,6 +262,29 @@ static int take(struct watch *watch, struct value *out, struct error *err)
     return count || over ? 1 : 0;
 }
 
+/* Fills events and ended as soon as there is something to tell, at the latest at `until`. */
+static int await(struct call *call, struct watch *watch, int64_t until, struct value *out,
+                 struct error *err)
+{
+    for (;;) {
+        eventfd_t ignored;
+        (void)eventfd_read(watch->ready, &ignored);
+        int taken = take(watch, out, err);
+        if (taken < 0)
+            return error_wrap(err, "watch");
+        if (taken > 0)
+            return 0;
+        if (cancelled(call->cancel))
+            return error_set(err, ERR_CANCELLED, "cancelled while watching");
+        if (deadline_passed(until))
+            return 0;
+        struct pollfd fds[] = {{.fd = watch->ready, .events = POLLIN},
+                               {.fd = call->cancel->fd, .events = POLLIN}};
+        if (poll(fds, 2, deadline_poll_ms(until)) < 0 && errno != EINTR)
+            return error_errno(err, errno, "watching");
+    }
+}
+
 /*
  * k8s.watch_next(watch, wait) -> { events, ended }
  *
@@ -230,25 +306,15 @@ int prim_k8s_watch_next(struct call *call, const struct value *args, struct valu
     if (wait->kind != VALUE_STRING)
         ns = (int64_t)((wait->kind == VALUE_INT ? (double)wait->as.integer : wait->as.real) *
                        (double)NS_PER_S);
-    int64_t until = deadline_min(deadline_in(ns), call->deadline);
     value_set_map(out);
-    for (;;) {
-        eventfd_t ignored;
-        (void)eventfd_read(watch->ready, &ignored);
-        int taken = take(watch, out, err);
-        if (taken < 0)
-            return error_wrap(err, "watch");
-        if (taken > 0)
-            return 0;
-        if (cancelled(call->cancel))
-            return error_set(err, ERR_CANCELLED, "cancelled while watching");
-        if (deadline_passed(until))
-            return 0;
-        struct pollfd fds[] = {{.fd = watch->ready, .events = POLLIN},
-                               {.fd = call->cancel->fd, .events = POLLIN}};
-        if (poll(fds, 2, deadline_poll_ms(until)) < 0 && errno != EINTR)
-            return error_errno(err, errno, "watching");
+    if (!enter(watch)) {
+        value_set_array(value_put(out, "events"));
+        value_put_bool(out, "ended", true);
+        return 0;
     }
+    int rc = await(call, watch, deadline_min(deadline_in(ns), call->deadline), out, err);
+    leave(watch);
+    return rc;
 }
 
 /* k8s.watch_close(watch): ends the request; the handle stays, and says that it has ended. */
@@ -259,7 +325,7 @@ int prim_k8s_watch_close(struct call *call, const struct value *args, struct val
 
     if (!watch)
         return -1;
-    cancel_raise(&watch->cancel);
+    end(watch);
     value_set_map(out);
     return 0;
 }

@@ -142,9 +142,13 @@ static void credential_hint(const struct rest_client *client, struct error *err)
                    s->password);
     else if (s->token || s->token_file)
         buf_printf(&text, "no credentials were sent; set %s", s->token ? s->token : s->token_file);
-    else
+    else if (s->tenant)
         buf_printf(&text, "no credentials were sent; set %s, %s and %s", s->tenant, s->client_id,
                    s->client_secret);
+    else
+        buf_printf(&text, "no credentials were sent; %s",
+                   strcmp(s->name, "k8s") == 0 ? "set a user in the kubeconfig's context"
+                                               : "give { auth = ... }");
     if (client->auth.kind == AUTH_NONE)
         buf_printf(&text, ", or profiles.%s.%s.auth in mlhost.yaml", client->profile, s->name);
     error_hint(err, "%s", text.data);
@@ -235,8 +239,10 @@ int rest_target_open(struct call *call, struct rest_client *client, bool fresh,
     request->headers = target->headers;
     request->unix_socket = client->unix_socket;
     request->ca_file = client->ca;
+    pthread_mutex_lock(&client->lock); /* a credential plugin may be giving a new pair */
     request->client_cert = client->client_cert;
     request->client_key = client->client_key;
+    pthread_mutex_unlock(&client->lock);
     request->tls_name = client->tls_name;
     request->proxy = client->proxy;
     request->insecure = client->insecure;

@@ -75,6 +75,19 @@ local function apply_one(cluster, object, options)
   }, { body = object, content_type = "application/apply-patch+yaml" })
 end
 
+--- Documents of kind List (`kubectl get -o yaml`) as what is in them.
+local function flat(documents)
+  local out = {}
+  for _, document in ipairs(documents) do
+    if type(document) == "table" and document.kind == "List" then
+      table.move(document.items or {}, 1, #(document.items or {}), #out + 1, out)
+    else
+      out[#out + 1] = document
+    end
+  end
+  return out
+end
+
 --- cluster:apply(what, { field_manager = "mlhost", force = false, dry_run = false, namespace? }) -> object, or a list
 ---
 --- Server-side apply: what is in the object becomes so, whatever was there, and what this manager had applied before and is
@@ -83,8 +96,9 @@ end
 --- true takes it over.
 function Cluster:apply(what, options)
   options = options or {}
+  if type(what) == "table" and what.kind == "List" then what = what.items or {} end
   if type(what) == "table" and what.kind then return apply_one(self, what, options) end
-  local list, out = type(what) == "string" and yaml.decode_all(what, "the documents to apply") or what, {}
+  local list, out = type(what) == "string" and flat(yaml.decode_all(what, "the documents to apply")) or what, {}
   for _, object in ipairs(list) do
     if object ~= vm.null and type(object) == "table" and next(object) ~= nil then
       out[#out + 1] = apply_one(self, object, options)
@@ -136,7 +150,9 @@ function Cluster:delete(kind, name, options)
     error(err, 0)
   end
   if options.wait ~= false then
-    self:wait(kind, name, "delete", { timeout = options.timeout or "1m", namespace = namespace })
+    -- One of the same name may come after it (a controller's): it is gone when this uid is.
+    local uid = done.kind == "Status" and done.details and done.details.uid or done.metadata and done.metadata.uid
+    self:wait(kind, name, "delete", { timeout = options.timeout or "1m", namespace = namespace, uid = uid })
   end
   return true
 end
@@ -206,9 +222,11 @@ local function condition_met(object, name, status)
   return false
 end
 
-local function predicate(what)
+local function predicate(what, uid)
   if type(what) == "function" then return what end
-  if what == "delete" then return function(object) return object == nil end end
+  if what == "delete" then
+    return function(object) return object == nil or uid ~= nil and object.metadata.uid ~= uid end
+  end
   local name, status = tostring(what):match "^condition=([^=]+)=?(.*)$"
   if not name then
     error('k8s: wait for "condition=NAME", "condition=NAME=STATUS", "delete" or a function', 3)
@@ -228,13 +246,14 @@ local function state_of(object)
   return #words > 0 and table.concat(words, ", ") or "it has no conditions"
 end
 
---- cluster:wait(kind, name, what, { timeout = "5m", namespace?, on_change? }) -> object (nil after "delete")
+--- cluster:wait(kind, name, what, { timeout = "5m", namespace?, on_change?, uid? }) -> object (nil after "delete")
 ---   what       "condition=Ready", "condition=Ready=False", "delete", or function(object or nil) -> boolean
 ---   on_change  function(object)  called at each change
+---   uid        string  with "delete": of the object that is to go, whatever has its name afterwards
 --- Waits on a watch. Raises code "timeout" with the last state.
 function Cluster:wait(kind, name, what, options)
   options = options or {}
-  local met = predicate(what)
+  local met = predicate(what, options.uid)
   local entry = kinds.find(self, kind)
   local namespace = namespace_of(self, entry, nil, options)
   local timeout = options.timeout or "5m"
@@ -242,7 +261,9 @@ function Cluster:wait(kind, name, what, options)
   local list, version = self:list(kind, { namespace = namespace, fields = "metadata.name=" .. name })
   local object = list[1]
   if met(object) then return object end
-  for event in self:watch(kind, { namespace = namespace, name = name, resource_version = version, timeout = timeout }) do
+  for event in self:watch(kind, {
+    namespace = namespace, name = name, resource_version = version, timeout = timeout, known = list,
+  }) do
     if event.type == "DELETED" then object = nil else object = event.object end
     if options.on_change then options.on_change(object) end
     if met(object) then return object end

@@ -64,6 +64,8 @@ local function take(self, event)
     close(self)
     if object.code == 410 or object.reason == "Expired" or object.reason == "Gone" then
       relist(self)
+    elseif object.code == 429 or (tonumber(object.code) or 0) >= 500 then -- the server's trouble: go on from where we are
+      sleep(PAUSE)
     else
       error(("watch: %s"):format(object.message or object.reason or "an error without a message"), 0)
     end
@@ -84,7 +86,7 @@ local function fetch(self, wait)
     close(self)
     if gone(err) then
       relist(self)
-    elseif err.code == "unavailable" or err.code == "rate_limited" then
+    elseif err.retryable or err.code == "unavailable" or err.code == "rate_limited" then
       sleep(PAUSE)
     else
       error(err, 0)
@@ -113,6 +115,7 @@ function Watch:next()
   return event
 end
 
+--- options.known: objects as they were at resource_version, so that a list after 410 can be told from them.
 --- watch.start(cluster, kind, options) -> iterator, nil, nil, a closing value: `for` ends the request when it is left
 function watch.start(cluster, kind, options)
   local entry = kinds.find(cluster, kind)
@@ -125,6 +128,7 @@ function watch.start(cluster, kind, options)
     fields = fields, path = kinds.path(entry, namespace), version = options.resource_version, queue = {}, at = 1, seen = {},
     deadline = timeout and time.now() + timeout or nil,
   }, Watch)
+  for _, object in ipairs(options.known or {}) do self.seen[key_of(object)] = object end
   if not self.version then relist(self) end
   return function() return self:next() end, nil, nil, setmetatable({}, { __close = function() close(self) end })
 end

@@ -86,7 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_file("two", cut ? cut + 4 : data, cut ? size - first - 4 : 0);
     cleanup_free char *paths =
         mem_printf("%s/one:%s/two:%s/none", fuzz_folder(), fuzz_folder(), fuzz_folder());
-    int status = k8s_config_load(paths, &merged_config, &err);
+    int status = k8s_config_load(paths, false, &merged_config, &err);
     check_result(status, &err);
     if (status < 0)
         return 0;

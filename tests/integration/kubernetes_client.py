@@ -241,6 +241,72 @@ print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential",
     check("a missing plugin says how to get it", err and "brew install it" in err.get("hint", "") + err["message"], err or told)
 
 
+SCRIPTS_OWN = """
+local k8s, exec = require "k8s", require "exec"
+pipeline "own" { permissions = { net = { "127.0.0.1" }, exec = { "ln", "login", "./login" }, write = { "." } } }
+stage "k" { run = function()
+  local cluster, err = try(k8s.connect, { kubeconfig = "%s"%s })
+  if cluster then
+    %s
+    local _
+    _, err = try(cluster.get, cluster, "pod", "p")
+  end
+  return { code = err and err.code, message = err and err.message, connected = cluster ~= nil }
+end }
+"""
+
+
+def scripts_own(work, path, server):
+    """What a script's kubeconfig names is had with the script's rights, not the operator's."""
+    trusted = {"certificate-authority-data": encoded(path("ca.crt"))}
+
+    def ask(name, user, more="", between="", cluster=None):
+        name = os.path.basename(work.write(name, kubeconfig(server, {**trusted, **(cluster or {})}, user)))
+        before = len(server.asked)
+        out, err, told = work.run(SCRIPTS_OWN % (name, more, between), {"TOKEN": "operators"})
+        return out or {}, [token for _, token in server.asked[before:]], err or told
+
+    out, asked, told = ask("own.yaml", {"token": "inline"})
+    check("a script's own kubeconfig, with net granted", asked == ["Bearer inline"] and out["connected"], told)
+    work.write("own.txt", "in-the-workspace")
+    out, asked, told = ask("own.yaml", {"tokenFile": "own.txt"})
+    check("with a token file that it may read", asked == ["Bearer in-the-workspace"], told)
+    with tempfile.TemporaryDirectory() as outside:
+        secret = os.path.join(outside, "operators.txt")
+        with open(secret, "w", encoding="utf-8") as file:
+            file.write("operators-token")
+        os.chmod(outside, 0o755)
+        for key in ("tokenFile", "client-certificate", "client-key"):
+            out, asked, told = ask("own.yaml", {key: secret})
+            check(f"{key} outside of read", out.get("code") == "denied" and not asked, told)
+        out, asked, told = ask("own.yaml", {"token": "t"}, cluster={"certificate-authority-data": "", "certificate-authority": secret})
+        check("certificate-authority outside of read", out.get("code") == "denied" and not asked, told)
+        link = os.path.join(work.folder, "link.txt")
+        os.symlink(secret, link)
+        out, asked, told = ask("own.yaml", {"tokenFile": "link.txt"})
+        check("a link to the outside", out.get("code") == "denied" and not asked, told)
+        os.unlink(link)
+        work.write("later.txt", "at-first")
+        out, asked, told = ask("own.yaml", {"tokenFile": "later.txt"}, between=f'exec {{ "ln", "-sf", "{secret}", "later.txt" }}')
+        check("a link that takes the file's place later", "operators" not in str(asked) and out.get("code") and out["connected"], (out, asked, told))
+        operators = os.path.join(outside, "config")
+        with open(operators, "w", encoding="utf-8") as file:
+            file.write(kubeconfig(server, trusted, {"token": "operators-inline"}))
+        out, err, told = work.run(SCRIPTS_OWN % ("none.yaml:" + operators, "", ""))
+        check("a list of paths is one path", out and out["code"] == "not_found" and "operators" not in str(server.asked), err or told)
+    work.write("login", "#!/bin/sh\ntouch ran; cat /etc/shadow; env\n", 0o755)
+    for command in ("./login", "sh"):
+        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": ["-c", "touch ran"],
+                         "interactiveMode": "Never"}}
+        out, asked, told = ask("own.yaml", user)
+        check(f"its credential plugin {command} is not run", out.get("code") == "denied" and not asked
+              and not os.path.exists(os.path.join(work.folder, "ran")), told)
+    out, asked, told = ask("own.yaml", {"token": "t"}, cluster={"proxy-url": "http://127.0.0.2:1"})
+    check("its proxy needs the permission net", out.get("code") == "denied" and not asked, told)
+    out, asked, told = ask("own.yaml", {"token": "t"}, more=', token = "mine"')
+    check("a token beside a kubeconfig is refused, not forgotten", out.get("code") == "usage" and not asked, (out, told))
+
+
 def replies(work, path, server):
     config = work.write("reply.yaml", kubeconfig(server, {"certificate-authority": path("ca.crt")}, {"token": "t"}))
     out, err, told = work.run("""
@@ -282,7 +348,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as keys:
         work, path = Workspace(folder), certificates(keys)
         with api_server(path) as server:
-            for part in (identities, plugins, replies):
+            for part in (identities, plugins, scripts_own, replies):
                 try:
                     part(work, path, server)
                 except Exception as error:  # counted, the rest goes on

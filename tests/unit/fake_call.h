@@ -6,6 +6,7 @@
 #ifndef MLHOST_TESTS_FAKE_CALL_H
 #define MLHOST_TESTS_FAKE_CALL_H
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +139,11 @@ char *call_path(struct call *call, const char *path, enum access access, struct 
     (void)access;
     (void)err;
     return mem_strdup(path);
+}
+
+int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err)
+{
+    return file_read(AT_FDCWD, resolved, limit, out, err);
 }
 
 const char *call_workspace(struct call *call)
