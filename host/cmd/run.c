@@ -135,26 +135,6 @@ static int open_old(struct session *session, struct words *words, const char *sc
     return 0;
 }
 
-static int store_plan(const struct session *session, struct error *err)
-{
-    struct value doc = {0};
-    cleanup_buf struct buf text = BUF_INIT;
-    cleanup_free char *path = path_join(session->dir, "plan.json");
-
-    value_set_map(&doc);
-    value_put_string(&doc, "run", session->id);
-    value_put_string(&doc, "script", session->plan.script);
-    value_put_string(&doc, "shown", session->plan.shown);
-    value_set_printf(value_put(&doc, "fingerprint"), "%016llx",
-                     (unsigned long long)session->plan.fingerprint);
-    value_put_string(&doc, "profile", session->config.profile);
-    value_copy(value_put(&doc, "params"), &session->params);
-    value_copy(value_put(&doc, "plan"), &session->plan.doc);
-    value_to_json(&doc, 0, &text);
-    value_free(&doc);
-    return file_write(AT_FDCWD, path, text.data, text.len, false, err);
-}
-
 static int resolve_params(struct session *session, const struct words *words, struct error *err)
 {
     struct value file = {0};
@@ -310,7 +290,8 @@ static int go(struct session *session, struct words *words, const char *script, 
             warning = "the script has changed since this run began; stages that were done stay as "
                       "they were";
     } else if (run_create(&session->config, &session->id, &session->dir, err) < 0 ||
-               store_plan(session, err) < 0) {
+               plan_store(&session->plan, &session->config, &session->params, session->id,
+                          session->dir, err) < 0) {
         return -1;
     }
     struct run_options options = {.config = &session->config,

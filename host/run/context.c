@@ -1,42 +1,47 @@
 #include "run/context.h"
 
+void context_output(const struct graph *graph, const struct stage *stage,
+                    const struct tally *outputs, struct value *out)
+{
+    bool matrix = graph->cells[stage->first_cell].matrix.kind == VALUE_MAP;
+    struct value *all = NULL;
+
+    for (size_t k = 0; k < stage->cell_count; k++) {
+        const struct cell *cell = &graph->cells[stage->first_cell + k];
+        const struct tally_cell *state = tally_find(outputs, cell->name);
+        cleanup_buf struct buf key = BUF_INIT;
+        if (!state || state->status != CELL_OK)
+            continue;
+        if (!matrix) {
+            value_copy(value_put(out, stage->name), &state->output);
+            continue;
+        }
+        if (!all) {
+            all = value_put(out, stage->name);
+            value_set_map(all);
+        }
+        cell_key(cell, &key);
+        value_copy(value_put(all, key.data), &state->output);
+        if (cell->matrix.as.map.count == 1) {
+            const struct value *axis = &cell->matrix.as.map.pairs[0].value;
+            buf_clear(&key);
+            if (axis->kind == VALUE_STRING)
+                buf_puts(&key, axis->as.string.data);
+            else
+                value_to_json(axis, 0, &key);
+            value_copy(value_put(all, key.data ? key.data : ""), &state->output);
+        }
+    }
+}
+
 static void needs_of(const struct run_options *options, const struct stage *stage,
                      const struct tally *outputs, struct value *out)
 {
     const struct graph *graph = options->graph;
 
     value_set_map(out);
-    for (size_t i = 0; i < stage->need_count; i++) {
-        const struct stage *need = &graph->stages[stage->needs[i]];
-        bool matrix = graph->cells[need->first_cell].matrix.kind == VALUE_MAP;
-        struct value *all = NULL;
-        for (size_t k = 0; k < need->cell_count; k++) {
-            const struct cell *cell = &graph->cells[need->first_cell + k];
-            const struct tally_cell *state = tally_find(outputs, cell->name);
-            cleanup_buf struct buf key = BUF_INIT;
-            if (!state || state->status != CELL_OK)
-                continue;
-            if (!matrix) {
-                value_copy(value_put(out, need->name), &state->output);
-                continue;
-            }
-            if (!all) {
-                all = value_put(out, need->name);
-                value_set_map(all);
-            }
-            cell_key(cell, &key);
-            value_copy(value_put(all, key.data), &state->output);
-            if (cell->matrix.as.map.count == 1) {
-                const struct value *axis = &cell->matrix.as.map.pairs[0].value;
-                buf_clear(&key);
-                if (axis->kind == VALUE_STRING)
-                    buf_puts(&key, axis->as.string.data);
-                else
-                    value_to_json(axis, 0, &key);
-                value_copy(value_put(all, key.data ? key.data : ""), &state->output);
-            }
-        }
-    }
+    for (size_t i = 0; i < stage->need_count; i++)
+        context_output(graph, &graph->stages[stage->needs[i]], outputs, out);
 }
 
 void context_build(const struct run_options *options, const struct cell *cell,

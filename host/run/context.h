@@ -14,4 +14,8 @@ void context_build(const struct run_options *options, const struct cell *cell,
                    const struct tally *outputs, const struct tally_cell *state, int attempt,
                    struct value *out);
 
+/* Puts a stage's output into the map *out, as needs have it; nothing when there is none. */
+void context_output(const struct graph *graph, const struct stage *stage,
+                    const struct tally *outputs, struct value *out);
+
 #endif

@@ -71,6 +71,10 @@ static size_t word_length(const char *before)
 {
     size_t len = strlen(before), start = len;
 
+    if (before[0] == ':') { /* a command: its words are names of stages and the like */
+        const char *blank = strrchr(before, ' ');
+        return blank ? strlen(blank + 1) : len;
+    }
     while (start && (strchr("_.:", before[start - 1]) ||
                      (before[start - 1] >= '0' && before[start - 1] <= '9') ||
                      (before[start - 1] >= 'a' && before[start - 1] <= 'z') ||

@@ -96,6 +96,26 @@ void plan_free(struct plan *plan)
     *plan = (struct plan){0};
 }
 
+int plan_store(const struct plan *plan, const struct config *config, const struct value *params,
+               const char *id, const char *dir, struct error *err)
+{
+    cleanup_value struct value doc = {0};
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_free char *path = path_join(dir, "plan.json");
+
+    value_set_map(&doc);
+    value_put_string(&doc, "run", id);
+    value_put_string(&doc, "script", plan->script);
+    value_put_string(&doc, "shown", plan->shown);
+    value_set_printf(value_put(&doc, "fingerprint"), "%016llx",
+                     (unsigned long long)plan->fingerprint);
+    value_put_string(&doc, "profile", config->profile);
+    value_copy(value_put(&doc, "params"), params);
+    value_copy(value_put(&doc, "plan"), &plan->doc);
+    value_to_json(&doc, 0, &text);
+    return file_write(AT_FDCWD, path, text.data, text.len, false, err);
+}
+
 static void check_event(void *ctx, struct value *event)
 {
     struct value *findings = ctx;

@@ -27,6 +27,10 @@ uint64_t plan_fingerprint(const char *text, size_t len); /* of a script's text *
 int plan_check(struct loop *loop, const struct config *config, const char *script,
                bool allow_degraded, struct value *findings, struct error *err);
 
+/* Writes a run's plan.json: { run, script, shown, fingerprint, profile, params, plan }. */
+int plan_store(const struct plan *plan, const struct config *config, const struct value *params,
+               const char *id, const char *dir, struct error *err);
+
 /* The permissions that a stage asks for: the pipeline's and its own, merged. spec may be NULL. */
 void plan_permissions(const struct plan *plan, const struct value *stage_spec, struct value *out);
 

@@ -178,7 +178,7 @@ static void complete_command(struct terminal *t, const char *before,
 
     if (blank && t->words) {
         cleanup_free char *command = mem_strndup(before, (size_t)(blank - before));
-        t->words(t->ctx, command, add, list);
+        t->words(t->ctx, command, strrchr(before, ' ') + 1, add, list);
         return;
     }
     for (size_t i = 0; t->commands && t->commands[i]; i++) {

@@ -18,9 +18,9 @@ struct terminal {
     struct buf in;
     struct edit *edit;
     const char *const *commands; /* ":help" ..., completed here; NULL at the end; NULL: none */
-    /* Words that may follow a command of ours; may be NULL. */
-    void (*words)(void *ctx, const char *command, void (*add)(void *list, const char *word),
-                  void *list);
+    /* Words with this beginning that may follow a command of ours; may be NULL. */
+    void (*words)(void *ctx, const char *command, const char *beginning,
+                  void (*add)(void *list, const char *word), void *list);
     /* What comes while something else is waited for. -1 ends the wait with TERMINAL_OVER. */
     int (*other)(void *ctx, struct value *frame);
     void *ctx;

@@ -76,9 +76,12 @@ static void hook(lua_State *L, lua_Debug *ar)
     struct vm *vm = vm_of(L);
     struct error err = {0};
 
-    (void)ar;
     if (vm->time == TIME_OVER)
         give_up(L);
+    if (vm_debug_stopped(vm)) {
+        vm_debug_interrupt(L, ar);
+        return;
+    }
     lua_sethook(L, NULL, 0, 0);
     vm_debug_hook(L);
     if (!vm->stop)
@@ -171,7 +174,7 @@ void vm_time_renew(lua_State *L)
 {
     struct vm *vm = vm_of(L);
 
-    if (vm->time == TIME_OVER || vm->stop)
+    if (vm->time == TIME_OVER || vm->stop || vm_debug_interrupted(vm))
         lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
     else
         vm_debug_hook(L);

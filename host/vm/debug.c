@@ -33,6 +33,7 @@ struct frame {
 struct debug {
     bool off;     /* the user has left for good */
     bool stopped; /* in a session */
+    bool interrupted;
     struct {
         char file[FILE_ROOM];
         int line;
@@ -409,6 +410,25 @@ bool vm_debug_stopped(const struct vm *vm)
     return vm->debug && vm->debug->stopped;
 }
 
+bool vm_debug_interrupted(const struct vm *vm)
+{
+    return vm->debug && vm->debug->interrupted;
+}
+
+void vm_debug_interrupt(lua_State *L, lua_Debug *ar)
+{
+    struct vm *vm = vm_of(L);
+    struct error err = {0};
+
+    vm->debug->interrupted = vm->debug->interrupted || vm->stop;
+    vm->stop = 0; /* a cancel is told to the script itself, after the session */
+    lua_getinfo(L, "S", ar);
+    if (!vm->debug->interrupted || ar->what[0] == 'C' || vm_own_chunk(ar->source))
+        return; /* the session's own code, which reports it */
+    error_set(&err, ERR_CANCELLED, vm->cancelled ? "cancelled" : "interrupted");
+    vm_raise(L, &err);
+}
+
 static const char *at_point(struct debug *debug, const lua_Debug *ar)
 {
     for (int i = 0; i < debug->point_count; i++) {
@@ -489,8 +509,11 @@ static int session_receive(lua_State *L)
             break;
         vm_deliver(vm, &vm->frame);
     }
-    if (!vm->cancelled) /* an interrupt was for what was evaluated */
+    if (!vm->cancelled) { /* an interrupt was for what was evaluated */
         vm->stop = vm->told = 0;
+        vm->debug->interrupted = false;
+        lua_sethook(L, NULL, 0, 0);
+    }
     vm_push_value(L, &vm->frame);
     value_free(&vm->frame);
     return 1;
@@ -610,7 +633,11 @@ static void stop_here(lua_State *L, lua_State *dead, const char *reason, int err
         vm->current = L;
         lua_pop(L, 1);
     }
-    debug->stopped = false;
+    debug->stopped = debug->interrupted = false;
+    if (vm->cancelled) {
+        vm->stop = 1;
+        vm->told = 0;
+    }
     debug->frame_count = 0;
     vm->budget.limit = limit;
     say_resumed(vm);

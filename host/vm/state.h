@@ -175,7 +175,11 @@ bool vm_debug_until(struct vm *vm, const char *file, int line);
  * stopped there, and the error is an error object now. */
 bool vm_debug_failed(lua_State *L, lua_State *co);
 bool vm_debug_stopped(const struct vm *vm); /* in a session */
-void vm_debug_hook(lua_State *L);           /* sets or clears the hook for steps and breakpoints */
+/* The hook after a Ctrl-C in a session: raises in what was typed, again and again, so that nothing
+ * catches it. It is over when the prompt is back. */
+void vm_debug_interrupt(lua_State *L, lua_Debug *ar);
+bool vm_debug_interrupted(const struct vm *vm);
+void vm_debug_hook(lua_State *L); /* sets or clears the hook for steps and breakpoints */
 /* The text of a file that was loaded, for showing it. */
 void vm_debug_keep(lua_State *L, const char *file, const char *text, size_t len);
 

@@ -38,8 +38,15 @@ function M.repl(start)
   setmetatable(_G, { __index = autoload })
   local marks = start.context and start.context.colour
   if start.script then
-    function pipeline() return function() end end
-    function stage() return function() end end
+    --- What the script declares can be looked at: stages.NAME is its table, stages.NAME.run its function.
+    local stages = {}
+    rawset(_G, "stages", stages)
+    function pipeline(_, spec) return spec == nil and function() end or nil end
+    function stage(name, spec)
+      local function take(body) stages[name] = body end
+      if spec == nil then return take end
+      take(spec)
+    end
     local chunk, err = vm.load(start.script.text, "@" .. start.script.name)
     local ok = chunk
     if chunk then ok, err = xpcall(chunk, vm.handler) end
@@ -51,6 +58,8 @@ function M.repl(start)
     if frame.t == "eval" then
       local status, output = answer(frame.text, marks)
       vm.emit { t = "evaled", status = status, output = output }
+    elseif frame.t == "set" then
+      rawset(_G, frame.name, frame.value)
     elseif frame.t == "complete" then
       local ok, items = pcall(complete, frame.text)
       vm.emit { t = "completions", items = vm.array(ok and items or {}) }

@@ -331,19 +331,229 @@ def nobody_to_ask_is_refused(folder):
     in_order(out, r"build agent", r"^status 2$")
 
 
+# ---- at a terminal ----
+
+
+def at_debug(t, stage):
+    """Until the stage's prompt is the editor's."""
+    t.until(rf"debug {re.escape(stage)}> ")
+    t.echo_is_off()
+
+
+@test
+def a_terminal_session(folder):
+    script(folder, FAILS)
+    t = Terminal(folder, "run", "ci.lua", "--debug")
+    t.until(r"stopped: error at ci\.lua:6")
+    at_debug(t, "a")
+    t.type("x + fac\t\n")  # completed: an upvalue
+    t.until(r"\b5\b")
+    at_debug(t, "a")
+    t.type(":loc\t\n")
+    t.until(r"x = 3")
+    at_debug(t, "a")
+    t.type("for i = 1, 2 do\n")
+    t.until(r"\.\.\. ")
+    t.type("print('line ' .. i)\nend\n")
+    t.until(r"line 2")
+    at_debug(t, "a")
+    t.type("40 + 1\n")
+    t.until(r"\b41\b")
+    at_debug(t, "a")
+    t.type("\x1b[A\x7f2\n")  # up, backspace, 2: the last entry, changed
+    t.until(r"\b42\b")
+    at_debug(t, "a")
+    t.type("half a line\x03")  # forgotten
+    at_debug(t, "a")
+    t.type(":c\n")
+    t.until(r"\[?a\]?.*failed")
+    assert t.ended() == 1
+    assert output(folder, "a") is None
+
+
+@test
+def an_empty_line_steps_again(folder):
+    script(folder, STEPS)
+    t = Terminal(folder, "run", "ci.lua", "--debug")
+    at_debug(t, "s")
+    t.type(":n\n")
+    t.until(r"step at ci\.lua:9")
+    at_debug(t, "s")
+    t.type("\n")
+    t.until(r"step at ci\.lua:1\d")
+    at_debug(t, "s")
+    t.type(":c\n")
+    assert t.ended() == 0 and output(folder, "s") == 7
+
+
+@test
+def ctrl_c_is_for_what_is_evaluated(folder):
+    script(folder, 'stage "s" { run = function()\n  local kept = 1\n  breakpoint()\n  return kept\nend }')
+    t = Terminal(folder, "run", "ci.lua", "--debug")
+    at_debug(t, "s")
+    for endless in ("while true do end", "coroutine.wrap(function() while true do end end)()", "sleep(600)",
+                    "while true do pcall(function() while true do end end) end", "kept = 2 repeat until false"):
+        t.type(endless + "\n")
+        time.sleep(0.5)
+        t.type("\x03")
+        t.until(r"interrupted|cancelled")
+        at_debug(t, "s")
+    t.type(":c\n")
+    assert t.ended() == 0 and output(folder, "s") == 2
+
+
+@test
+def ctrl_c_leaves_the_others_alone(folder):
+    script(folder, """stage "s" { run = function()
+  return parallel(2, { 1, 2 }, function(n)
+    if n == 1 then sleep("3s") return "slept" end
+    breakpoint()
+    return "stopped"
+  end)
+end }
+stage "other" { run = function() for i = 1, 15 do sleep "200ms" log.info("tick %d", i) end return "done" end }""")
+    t = Terminal(folder, "run", "ci.lua", "--debug")
+    at_debug(t, "s")
+    t.type("sleep(600)\n")
+    time.sleep(0.5)
+    t.type("\x03")
+    t.until(r"interrupted|cancelled")
+    at_debug(t, "s")
+    t.type(":c\n")
+    t.until(r"tick 15")
+    assert t.ended() == 0
+    assert output(folder, "s") == ["slept", "stopped"] and output(folder, "other") == "done"
+
+
+@test
+def a_library_function_ends_with_the_stage(folder):
+    script(folder, 'stage "s" { run = function()\n  breakpoint()\nend }\nstage "next" { needs = { "s" }, run = function() end }')
+    t = Terminal(folder, "run", "ci.lua", "--debug")
+    at_debug(t, "s")
+    t.type("(('a'):rep(40)):find(('a*'):rep(40) .. 'b')\n")
+    time.sleep(0.5)
+    t.type("\x03")
+    time.sleep(0.5)
+    t.type("\x03")
+    t.until(r"only the end of the stage can end")
+    assert t.ended() == 130
+
+
+@test
+def stages_that_stop_wait_for_the_terminal(folder):
+    script(folder, """for _, name in ipairs { "one", "two", "three" } do
+  stage(name, { run = function() local me = name breakpoint() return me end })
+end""")
+    t = Terminal(folder, "run", "ci.lua", "--debug", "--jobs", "3")
+    seen = set()
+    for _ in range(3):
+        t.until(r"debug \w+> ")
+        t.echo_is_off()
+        t.type("'this is ' .. me\n")
+        name = t.until(r"this is (\w+)\"")[1]
+        seen.add(name)
+        at_debug(t, name)
+        t.type(":c\n")
+    assert t.ended() == 0 and seen == {"one", "two", "three"}, seen
+
+
+@test
+def an_approval_waits_for_the_terminal(folder):
+    script(folder, """stage "s" { run = function() breakpoint() sleep "300ms" return 1 end }
+stage "ask" { run = function() sleep "300ms" return require("approval").ask { name = "go", question = "Really?" } end }""")
+    t = Terminal(folder, "run", "ci.lua", "--debug", "--jobs", "2")
+    at_debug(t, "s")
+    time.sleep(1)
+    t.type("1 + 1\n")
+    t.until(r"^2$|\n2")
+    assert "Really?" not in t.shown
+    at_debug(t, "s")
+    t.type(":c\n")
+    t.until(r"Really\? \[y/N\]")
+    t.type("y\n")
+    assert t.ended() == 0, t.shown
+
+
+@test
+def a_signal_at_the_prompt_leaves_the_terminal_as_it_was(folder):
+    script(folder, 'stage "s" { run = function()\n  defer(function() log.info("cleaned") end)\n  breakpoint()\nend }')
+    t = Terminal(folder, "run", "ci.lua", "--debug")
+    at_debug(t, "s")
+    os.kill(t.pid, signal.SIGTERM)
+    t.until(r"cleaned")
+    t.until(r"cancelled")
+    assert t.echoes()
+    assert t.ended() == 130
+
+
+@test
+def a_host_that_is_killed_leaves_nothing(folder):
+    script(folder, 'stage "s" { run = function()\n  breakpoint()\nend }')
+    t = Terminal(folder, "run", "ci.lua", "--debug", under=("/bin/sh", "-c", '"$@"; read answer', "sh"))
+    at_debug(t, "s")
+    os.kill(min(mlhost_in(folder)), signal.SIGKILL)
+    end = time.monotonic() + 20
+    while time.monotonic() < end and (not t.echoes() or mlhost_in(folder)):
+        time.sleep(0.05)
+    assert t.echoes() and not mlhost_in(folder), mlhost_in(folder)
+    t.type("\n")
+    t.ended()
+
+
+def mlhost_in(folder):
+    """Processes of the program whose folder is this one."""
+    found = []
+    for pid in os.listdir("/proc"):
+        try:
+            if pid.isdigit() and os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(folder) and os.readlink(f"/proc/{pid}/exe") == PROGRAM:
+                with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                    if file.read().rsplit(") ", 1)[1][0] != "Z":
+                        found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+def as_nobody():
+    """The same without privileges: (passed, failed)."""
+    home = tempfile.mkdtemp(prefix="mlhost-nobody-")
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        os.chmod(home, 0o755)
+        program = shutil.copy(PROGRAM, os.path.join(home, "mlhost"))
+        for name in ("debug.py", "terminal.py"):
+            shutil.copy(os.path.join(here, name), home)
+        for module in os.listdir(os.path.dirname(PROGRAM)):
+            if module.endswith(".so"):
+                shutil.copy(os.path.join(os.path.dirname(PROGRAM), module), home)
+        done = subprocess.run(["/usr/bin/python3", "-B", os.path.join(home, "debug.py"), *sys.argv[1:]],
+                              env={"PATH": os.environ["PATH"], "MLHOST": program, "HOME": "/nonexistent"}, cwd="/",
+                              user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True, timeout=600)
+        print(re.sub("^", "  nobody: ", done.stdout.rstrip(), flags=re.M))
+        line = re.search(r"^(\d+) passed, (\d+) failed$", done.stdout, re.M)
+        return (int(line[1]), int(line[2])) if line else (0, 1)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
 def main():
     global passed, failed
-    user = "nobody" if "--as-nobody" in sys.argv else "root" if os.geteuid() == 0 else "user"
     for fn in tests:
+        if sys.argv[1:] and fn.__name__ not in sys.argv[1:]:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            open(os.path.join(folder, "mlhost.yaml"), "w", encoding="utf-8").close()
+            with open(os.path.join(folder, "mlhost.yaml"), "w", encoding="utf-8"):
+                pass
             try:
                 fn(folder)
                 passed += 1
-                print(f"ok    {user}: {fn.__name__}", flush=True)
+                print(f"ok    {fn.__name__}", flush=True)
             except Exception as error:  # the report is the point
                 failed += 1
-                print(f"FAIL  {user}: {fn.__name__}: {error}", flush=True)
+                print(f"FAIL  {fn.__name__}: {error!r}\n{error}", flush=True)
+    if os.geteuid() == 0:
+        more = as_nobody()
+        passed, failed = passed + more[0], failed + more[1]
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed != 0)
 

@@ -13,13 +13,14 @@ PROGRAM = os.path.abspath(os.environ.get("MLHOST", "build/mlhost"))
 class Terminal:
     """A program on a terminal: what it shows is read until a pattern is there."""
 
-    def __init__(self, folder, *argv):
+    def __init__(self, folder, *argv, under=()):
         self.shown = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
             env = {"PATH": os.environ["PATH"], "TERM": "xterm", "HOME": folder, "NO_COLOR": "1"}
-            os.execve(PROGRAM, [PROGRAM, *argv], env)
+            words = [*under, PROGRAM, *argv]
+            os.execve(words[0], words, env)
 
     def until(self, pattern, seconds=20):
         end = time.monotonic() + seconds
@@ -32,13 +33,21 @@ class Terminal:
                 self.shown += re.sub(r"\r|\x1b\[[0-9;?]*[a-zA-Z]", "", text)  # what is drawn, not how
             except OSError:
                 raise AssertionError(f"ended without /{pattern}/: {self.shown!r}") from None
-        self.shown = self.shown[re.search(pattern, self.shown).end():]
+        found = re.search(pattern, self.shown)
+        self.shown = self.shown[found.end():]
+        return found
 
     def at_prompt(self):
         """Until the keys are the editor's: what is typed earlier, the terminal itself echoes."""
         self.until(r"> ")
+        self.echo_is_off()
+
+    def echoes(self):
+        return bool(termios.tcgetattr(self.fd)[3] & termios.ECHO)
+
+    def echo_is_off(self):
         end = time.monotonic() + 20
-        while termios.tcgetattr(self.fd)[3] & termios.ECHO and time.monotonic() < end:
+        while self.echoes() and time.monotonic() < end:
             time.sleep(0.01)
 
     def type(self, text):
