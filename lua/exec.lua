@@ -22,7 +22,7 @@ return setmetatable(exec, {
     local call = { argv = {} }
     for key, value in pairs(spec) do
       if math.type(key) == "integer" then
-        call.argv[key] = tostring(value)
+        call.argv[key] = vm.handle_type(value) and value or tostring(value) -- a secret is refused by name
       elseif options[key] then
         call[key] = value
       else

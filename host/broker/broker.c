@@ -65,8 +65,27 @@ _Noreturn void broker_fail(struct broker *broker, const struct error *err)
     recorder_done(broker, &frame, true);
     pthread_mutex_unlock(&broker->vm_lock);
     player_report(broker);
+    reports_keep(broker);
     broker_result(broker, &frame);
     leave(broker);
+}
+
+/* A handle means nothing to another stage, nor to the journal. */
+static bool refuse_handle(const struct broker *broker, const struct value *output,
+                          struct value *error)
+{
+    cleanup_buf struct buf place = BUF_INIT;
+    const char *type =
+        output && strcmp(broker->spec->mode, "stage") == 0 ? handle_within(output, &place) : NULL;
+    struct error err = {0};
+
+    if (!type)
+        return false;
+    error_set(&err, ERR_INVALID, "the stage's output%s%s is a %s, which cannot leave the stage",
+              place.len ? ": " : "", place.len ? place.data : "", type);
+    error_hint(&err, "each stage that needs it makes its own: secret.get, connect");
+    error_into_value(&err, error);
+    return true;
 }
 
 static void done(struct broker *broker)
@@ -78,7 +97,8 @@ static void done(struct broker *broker)
     value_put_string(&frame, "t", "result");
     if (error) {
         value_move(value_put(&frame, "error"), error);
-    } else {
+    } else if (!refuse_handle(broker, value_get(ok, "value"), value_put(&frame, "error"))) {
+        value_remove(&frame, "error");
         struct value *value = value_get(ok, "value");
         struct value *to = value_put(&frame, "ok");
         if (value)

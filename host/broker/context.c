@@ -81,16 +81,23 @@ int open_resolved(const char *path, int flags, unsigned mode, struct error *err)
 
 int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err)
 {
-    cleanup_close int fd = open_resolved(resolved, O_RDONLY | O_NONBLOCK, 0, err);
-    char again[32];
+    cleanup_close int fd = open_resolved(resolved, O_RDONLY | O_NONBLOCK, 0, NULL);
+    struct stat status;
+    ssize_t n = 1;
 
-    if (fd < 0)
-        return -1;
-    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
-    if (file_read(AT_FDCWD, again, limit, out, err) < 0) {
-        error_set(err, err->code, "%s: cannot be read", resolved);
-        return -1;
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, errno, "%s", resolved);
+    if (!S_ISREG(status.st_mode))
+        return error_set(err, ERR_INVALID, "%s: is no ordinary file", resolved);
+    while (n && out->len <= limit) {
+        size_t room = limit + 1 - out->len < 65536 ? limit + 1 - out->len : 65536;
+        n = read(fd, buf_reserve(out, room), room);
+        if (n < 0 && errno != EINTR)
+            return error_errno(err, errno, "%s", resolved);
+        out->len += n > 0 ? (size_t)n : 0;
     }
+    if (out->len > limit)
+        return error_set(err, ERR_TOO_LARGE, "%s: larger than %zu bytes", resolved, limit);
     return 0;
 }
 
@@ -160,7 +167,7 @@ const char *call_secret(struct call *call, const struct value *v, size_t *len, s
         const char *bytes = handle_get(&call->broker->handles, v->as.handle.id, "secret", len);
         if (bytes)
             return bytes;
-        error_set(err, ERR_USAGE, "a handle that names no secret");
+        error_set(err, ERR_USAGE, "a handle that names no secret of this stage");
         return NULL;
     }
     error_set(err, ERR_USAGE, "a text or a secret is needed, not %s", value_kind_name(v));
@@ -170,8 +177,13 @@ const char *call_secret(struct call *call, const struct value *v, size_t *len, s
 void call_secret_new(struct call *call, const char *bytes, size_t len, struct value *out)
 {
     masker_add(call->broker->masker, bytes, len);
-    char *copy = mem_strndup(bytes, len);
-    value_set_handle(out, "secret", handle_add(&call->broker->handles, "secret", copy, len, free));
+    if (len && len < MASK_SHORTEST && !call->broker->short_told) {
+        call->broker->short_told = true;
+        call_log(call, "warning",
+                 "a secret of %zu bytes: fewer than %d are not masked in logs and reports", len,
+                 MASK_SHORTEST);
+    }
+    value_set_handle(out, "secret", handle_add_secret(&call->broker->handles, bytes, len));
 }
 
 char *call_config_text(struct call *call, const struct value *v, bool secret, struct error *err)
@@ -225,7 +237,8 @@ char *call_config_text(struct call *call, const struct value *v, bool secret, st
 void call_handle_new(struct call *call, const char *type, void *object, void (*drop)(void *),
                      struct value *out)
 {
-    value_set_handle(out, type, handle_add(&call->broker->handles, type, object, 0, drop));
+    (void)drop; /* the process ends before it forgets one */
+    value_set_handle(out, type, handle_add(&call->broker->handles, type, object));
 }
 
 void *call_handle(struct call *call, const struct value *v, const char *type, struct error *err)

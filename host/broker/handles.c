@@ -4,24 +4,42 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/vault.h"
 #include "broker/internal.h"
 
 #define HANDLES_MAX 100000
+#define SECRETS_MAX (16u << 20) /* bytes */
 
-uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len,
-                    void (*drop)(void *))
+static uint64_t add_locked(struct handles *handles, const char *type, void *object, size_t len)
 {
-    pthread_mutex_lock(&handles->lock);
-    if (handles->count >= HANDLES_MAX) {
-        pthread_mutex_unlock(&handles->lock);
+    if (handles->count >= HANDLES_MAX)
         return 0;
-    }
     handles->items = mem_array(handles->items, handles->count + 1, sizeof *handles->items);
     struct handle_entry *entry = &handles->items[handles->count++];
-    *entry =
-        (struct handle_entry){.id = ++handles->next_id, .object = object, .len = len, .drop = drop};
+    *entry = (struct handle_entry){.id = ++handles->next_id, .object = object, .len = len};
     strncpy(entry->type, type, sizeof entry->type - 1);
-    uint64_t id = entry->id;
+    return entry->id;
+}
+
+uint64_t handle_add(struct handles *handles, const char *type, void *object)
+{
+    pthread_mutex_lock(&handles->lock);
+    uint64_t id = add_locked(handles, type, object, 0);
+    pthread_mutex_unlock(&handles->lock);
+    return id;
+}
+
+uint64_t handle_add_secret(struct handles *handles, const char *bytes, size_t len)
+{
+    uint64_t id = 0;
+
+    pthread_mutex_lock(&handles->lock);
+    if (handles->secret_bytes + len <= SECRETS_MAX) {
+        if (!handles->vault)
+            handles->vault = vault_new();
+        id = add_locked(handles, "secret", vault_copy(handles->vault, bytes, len), len);
+        handles->secret_bytes += len;
+    }
     pthread_mutex_unlock(&handles->lock);
     return id;
 }
@@ -41,16 +59,24 @@ void *handle_get(struct handles *handles, uint64_t id, const char *type, size_t 
     return object;
 }
 
-void handles_drop(struct handles *handles)
+const char *handle_within(const struct value *v, struct buf *path)
 {
-    for (size_t i = 0; i < handles->count; i++) {
-        struct handle_entry *entry = &handles->items[i];
-        if (strcmp(entry->type, "secret") == 0)
-            explicit_bzero(entry->object, entry->len);
-        if (entry->drop)
-            entry->drop(entry->object);
+    size_t len = path->len;
+    const char *type = v->kind == VALUE_HANDLE ? v->as.handle.type : NULL;
+
+    for (size_t i = 0; !type && v->kind == VALUE_ARRAY && i < v->as.array.count; i++) {
+        buf_printf(path, "[%zu]", i + 1);
+        type = handle_within(&v->as.array.items[i], path);
+        if (!type)
+            path->len = len;
     }
-    free(handles->items);
-    handles->items = NULL;
-    handles->count = 0;
+    for (size_t i = 0; !type && v->kind == VALUE_MAP && i < v->as.map.count; i++) {
+        buf_printf(path, "%s%s", len ? "." : "", v->as.map.pairs[i].key);
+        type = handle_within(&v->as.map.pairs[i].value, path);
+        if (!type)
+            path->len = len;
+    }
+    if (path->data)
+        path->data[path->len] = '\0';
+    return type;
 }

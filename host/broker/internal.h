@@ -18,11 +18,12 @@ struct handle_entry {
     char type[16];
     void *object;
     size_t len; /* of a secret's bytes */
-    void (*drop)(void *);
 };
 
 struct handles {
     pthread_mutex_t lock;
+    struct vault *vault; /* of secrets */
+    size_t secret_bytes;
     struct handle_entry *items;
     size_t count;
     uint64_t next_id;
@@ -73,6 +74,8 @@ struct broker {
     struct model *model; /* of a model server, once its script has loaded */
     bool model_stuck;
     bool out_dir_made;
+    struct value reports; /* path of each reported file -> path of its copy */
+    bool short_told;      /* of a secret that is too short to mask */
     pthread_mutex_t out_lock;
     struct recorder *recorder; /* of the tape, or NULL */
     struct player *player;     /* of an earlier one, or NULL */
@@ -95,6 +98,13 @@ void broker_model_loaded(struct broker *broker);                     /* starts t
 void broker_model_reply(struct broker *broker, struct value *frame); /* may take from *frame */
 void broker_model_drain(struct broker *broker); /* ends the worker when all is answered */
 void broker_model_gone(struct broker *broker);  /* the VM has ended: answers what waits */
+
+/* ---- reports.c ---- */
+/* A `report` event that names a file, by a path that call_path allowed: makes a copy, which the
+ * event names. */
+void reports_add(struct broker *broker, struct value *event);
+/* Once more, at the end of the stage. */
+void reports_keep(struct broker *broker);
 
 /* ---- asks.c ---- */
 /* Puts a question { kind, ... } to the supervisor and waits for its answer, the call's deadline or
@@ -153,11 +163,15 @@ struct cancel *new_cancel(void);
 void cancel_renew(struct cancel **cancel);
 
 /* ---- handles.c ---- */
-uint64_t handle_add(struct handles *handles, const char *type, void *object, size_t len,
-                    void (*drop)(void *));
+/* Handles live as long as the broker. 0: there are too many. */
+uint64_t handle_add(struct handles *handles, const char *type, void *object);
+/* A secret's bytes, copied. */
+uint64_t handle_add_secret(struct handles *handles, const char *bytes, size_t len);
 /* NULL when there is no such handle, or one of another type. */
 void *handle_get(struct handles *handles, uint64_t id, const char *type, size_t *len);
-void handles_drop(struct handles *handles);
+
+/* The type of the first handle at or below v, and where it is; NULL: there is none. */
+const char *handle_within(const struct value *v, struct buf *path);
 
 /* ---- start.c ---- */
 /* Forks the VM, sealed. In the broker, before any thread exists. */

@@ -183,8 +183,11 @@ void masker_add(struct masker *masker, const void *secret, size_t len)
     const char *text = secret;
 
     /* A newline at the end is where the secret came from, not part of it. */
-    while (len && (text[len - 1] == '\n' || text[len - 1] == '\r'))
-        len--;
+    size_t kept = len;
+    while (kept && (text[kept - 1] == '\n' || text[kept - 1] == '\r'))
+        kept--;
+    if (kept >= MASK_SHORTEST)
+        len = kept;
     if (len < MASK_SHORTEST)
         return;
     pthread_rwlock_wrlock(&masker->lock);

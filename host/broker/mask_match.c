@@ -237,13 +237,15 @@ static void terminal(struct place *place)
 }
 
 /* A line break between digits, with the next line's indentation. */
-static void line_break(struct place *place)
+static void line_break(struct place *place, enum mask_kind kind)
 {
     size_t at = 1;
 
     while (at < place->len && at < 64 && strchr("\r\n\t ", place->text[at]) && place->text[at])
         at++;
     read_nothing(place, at);
+    if (kind == MASK_HEX) /* digits that blanks separate, as od prints them */
+        read_bytes(place, (const unsigned char *)" ", 1, at);
 }
 
 size_t mask_readings(enum mask_kind kind, const char *text, size_t len,
@@ -281,7 +283,7 @@ size_t mask_readings(enum mask_kind kind, const char *text, size_t len,
     case '\r':
     case '\n':
         if (kind != MASK_TEXT)
-            line_break(&place);
+            line_break(&place, kind);
         else if (c == '\r' && follows(&place, "\r\n"))
             read_byte(&place, '\n', 2);
         break;

@@ -66,7 +66,8 @@ int call_http_allow(void *ctx, const char *host, int port, const char *address, 
 /* The bytes of a string value or of a secret handle; valid until the broker ends. NULL with an
  * error otherwise. */
 const char *call_secret(struct call *call, const struct value *v, size_t *len, struct error *err);
-/* Registers bytes as a secret: masked everywhere from now on; *out becomes its handle. */
+/* Registers bytes as a secret: masked everywhere from now on; *out becomes its handle (of no
+ * secret, when there are more than 16 MiB of them). */
 void call_secret_new(struct call *call, const char *bytes, size_t len, struct value *out);
 /* Resolves a configuration value that may be "text", { env: NAME } or { file: PATH } (config is
  * trusted, not the script); the result is registered as a secret when `secret`. NULL when absent;

@@ -88,6 +88,7 @@ static int event_report(struct call *call, const struct value *args, struct valu
         }
         value_remove(&event, "path");
         value_take_string(value_put(&event, "path"), resolved);
+        reports_add(call->broker, &event);
     }
     call_event(call, "report", &event);
     return 0;

@@ -24,24 +24,35 @@ static void strings_add(struct strings *list, char *owned)
 
 static void strings_free(struct strings *list)
 {
-    for (size_t i = 0; i < list->count; i++)
+    for (size_t i = 0; i < list->count; i++) {
+        explicit_bzero(list->items[i], strlen(list->items[i])); /* a variable may be a secret */
         free(list->items[i]);
+    }
     free(list->items);
 }
 #define cleanup_strings __attribute__((cleanup(strings_free)))
 
-static int take_argv(const struct value *args, struct strings *argv, struct error *err)
+/* Shorter ones are words, too: a user's name, a host. */
+#define SECRET_WORD 8
+
+static int secret_argument(size_t number, struct error *err)
+{
+    error_set(err, ERR_DENIED,
+              "exec: argument %zu is a secret; every user of the machine sees arguments", number);
+    return error_hint(err, "pass it as env = { NAME = secret } or input = secret");
+}
+
+static int take_argv(struct call *call, const struct value *args, struct strings *argv,
+                     struct error *err)
 {
     const struct value *list = value_get(args, "argv");
 
     for (size_t i = 0; i < value_count(list); i++) {
         const struct value *word = value_at(list, i);
-        if (word->kind == VALUE_HANDLE) {
-            error_set(err, ERR_USAGE,
-                      "exec: argument %zu is a secret; every user of the machine sees arguments",
-                      i + 1);
-            return error_hint(err, "pass it as env = { NAME = secret } or input = secret");
-        }
+        if (word->kind == VALUE_HANDLE ||
+            (word->kind == VALUE_STRING && masker_holds(call->broker->masker, word->as.string.data,
+                                                        word->as.string.len, SECRET_WORD)))
+            return secret_argument(i + 1, err);
         if (word->kind == VALUE_INT) {
             strings_add(argv, mem_printf("%lld", (long long)word->as.integer));
             continue;
@@ -161,8 +172,22 @@ static void output(void *ctx, int stream, const char *data, size_t len)
     call_output(ctx, stream, data, len);
 }
 
-static int result(const struct value *args, const char *name, struct exec_result *r,
-                  struct value *out, struct error *err)
+/* Masked before it is cut: half a secret is none that could be recognized. */
+static int bad_status(struct call *call, const char *name, const struct exec_result *r,
+                      struct error *err)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+
+    mask_text(call->broker->masker, r->err.data ? r->err.data : "", r->err.len, &text);
+    size_t shown = text.len < 1000 ? text.len : 1000;
+    error_set(err, ERR_FAILED, "exec %s: ended with status %d%s%s", name, r->status,
+              shown ? ": " : "", shown ? text.data + text.len - shown : "");
+    err->status = r->status;
+    return error_hint(err, "check = false returns the status instead of failing");
+}
+
+static int result(struct call *call, const struct value *args, const char *name,
+                  struct exec_result *r, struct value *out, struct error *err)
 {
     if (r->cancelled)
         return error_set(err, ERR_CANCELLED, "exec %s: cancelled", name);
@@ -171,14 +196,8 @@ static int result(const struct value *args, const char *name, struct exec_result
         duration_print(r->elapsed_ns, &elapsed);
         return error_set(err, ERR_TIMEOUT, "exec %s: timed out after %s", name, elapsed.data);
     }
-    if (r->status != 0 && value_get_bool(args, "check", true)) {
-        size_t shown = r->err.len < 1000 ? r->err.len : 1000;
-        const char *text = r->err.data ? r->err.data + r->err.len - shown : "";
-        error_set(err, ERR_FAILED, "exec %s: ended with status %d%s%s", name, r->status,
-                  shown ? ": " : "", text);
-        err->status = r->status;
-        return error_hint(err, "check = false returns the status instead of failing");
-    }
+    if (r->status != 0 && value_get_bool(args, "check", true))
+        return bad_status(call, name, r, err);
     value_set_map(out);
     value_put_int(out, "status", r->status);
     value_set_bytes(value_put(out, "out"), r->out.data ? r->out.data : "", r->out.len);
@@ -202,7 +221,7 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     struct exec_spec spec = {.policy = &policy, .deadline = call->deadline, .cancel = call->cancel};
     bool net;
 
-    if (take_argv(args, &argv, err) < 0 ||
+    if (take_argv(call, args, &argv, err) < 0 ||
         call_allow_exec(call, (const char *const *)argv.items, err) < 0)
         return -1;
     if (tmp && dir_make(tmp, err) < 0)
@@ -238,7 +257,7 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     }
     int failed = exec_run(&spec, &ran, err);
     if (failed == 0)
-        failed = result(args, argv.items[0], &ran, out, err);
+        failed = result(call, args, argv.items[0], &ran, out, err);
     exec_result_free(&ran);
     return failed;
 }

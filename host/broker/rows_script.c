@@ -1,4 +1,4 @@
-/* What a script needs of its surroundings: modules, environment, secrets, time. */
+/* What a script needs of its surroundings: modules, environment, time. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -102,7 +102,7 @@ static int host_module(struct call *call, const struct value *args, struct value
         "looked into the program, beside the script, and in pipelines/ and lua/ of the workspace");
 }
 
-/* ---- environment and secrets ---- */
+/* ---- environment ---- */
 
 static int env_get(struct call *call, const struct value *args, struct value *out,
                    struct error *err)
@@ -114,52 +114,6 @@ static int env_get(struct call *call, const struct value *args, struct value *ou
     const char *text = environment_get(name, NULL);
     if (text)
         value_set_string(out, text);
-    return 0;
-}
-
-static int secret_get(struct call *call, const struct value *args, struct value *out,
-                      struct error *err)
-{
-    const char *name = value_get_string(args, "name", "");
-
-    if (call_allow_env(call, name, err) < 0)
-        return -1;
-    const char *text = environment_get(name, NULL);
-    if (text)
-        call_secret_new(call, text, strlen(text), out);
-    return 0;
-}
-
-static int secret_format(struct call *call, const struct value *args, struct value *out,
-                         struct error *err)
-{
-    const struct value *values = value_get(args, "values");
-    cleanup_buf struct buf text = BUF_INIT;
-    size_t next = 0;
-
-    for (const char *c = value_get_string(args, "format", ""); *c; c++) {
-        if (*c != '%') {
-            buf_putc(&text, *c);
-        } else if (c[1] == '%') {
-            buf_putc(&text, *c++);
-        } else if (c[1] == 's') {
-            size_t len;
-            const struct value *v = value_at(values, next++);
-            if (!v)
-                return error_set(err, ERR_USAGE,
-                                 "secret.format: fewer values than %%s in the format");
-            const char *bytes = call_secret(call, v, &len, err);
-            if (!bytes)
-                return error_wrap(err, "secret.format");
-            buf_append(&text, bytes, len);
-            c++;
-        } else {
-            return error_set(err, ERR_USAGE, "secret.format: only %%s and %%%% are understood");
-        }
-    }
-    call_secret_new(call, text.data ? text.data : "", text.len, out);
-    if (text.data)
-        explicit_bzero(text.data, text.len);
     return 0;
 }
 
@@ -212,12 +166,6 @@ const struct primitive script_rows[] = {
     {.sign = {"env.get", "name:string", "value:string?",
               "an environment variable that was granted; nil when not set"},
      .fn = env_get},
-    {.sign = {"secret.get", "name:string", "handle:secret?",
-              "a secret from an environment variable that was granted"},
-     .fn = secret_get},
-    {.sign = {"secret.format", "format:string values:array", "handle:secret",
-              "a new secret of texts and secrets"},
-     .fn = secret_format},
     {.sign = {"time.now", "", "ms:int", "Unix time in milliseconds"}, .fn = time_now},
     {.sign = {"time.sleep", "duration:duration", "", "wait; ends early when the stage does"},
      .fn = time_sleep},

@@ -7,14 +7,14 @@
 #include "broker/primitive.h"
 
 extern const struct primitive event_rows[], fs_rows[], exec_rows[], script_rows[], ask_rows[],
-    k8s_rows[];
+    k8s_rows[], secret_rows[];
 extern const struct primitive http_rows[], hash_rows[], mlflow_rows[], kubeflow_rows[], azdo_rows[],
     azureml_rows[], databricks_rows[], registry_rows[], seldon_rows[];
 
 static const struct primitive *const areas[] = {
-    event_rows,      fs_rows,       exec_rows,     script_rows, http_rows,
-    hash_rows,       mlflow_rows,   kubeflow_rows, azdo_rows,   azureml_rows,
-    databricks_rows, registry_rows, seldon_rows,   ask_rows,    k8s_rows,
+    event_rows,  fs_rows,       exec_rows, script_rows,  http_rows,       hash_rows,
+    mlflow_rows, kubeflow_rows, azdo_rows, azureml_rows, databricks_rows, registry_rows,
+    seldon_rows, ask_rows,      k8s_rows,  secret_rows,
 };
 
 static const struct primitive **table;

@@ -6,6 +6,7 @@
 #include "base/config.h"
 #include "base/mem.h"
 #include "base/module.h"
+#include "base/process.h"
 #include "cmd/cmd.h"
 #include "mlhost/mlhost.h"
 
@@ -28,6 +29,7 @@ static void overview(FILE *to)
 
 int mlhost_main(int argc, char **argv)
 {
+    process_hide();
     if (argc < 2) {
         overview(stderr);
         return 2;

@@ -304,10 +304,12 @@ void report_junit(const struct tally *tally, struct value *skipped, struct buf *
         stage_case(tally, &tally->cells[i], out);
     buf_puts(out, "  </testsuite>\n");
     for (size_t i = 0; i < value_count(&tally->junit); i++) {
-        const char *path = value_get_string(value_at(&tally->junit, i), "path", "");
+        const struct value *report = value_at(&tally->junit, i);
+        const char *path = value_get_string(report, "path", "");
         cleanup_buf struct buf text = BUF_INIT;
         struct error err = {0};
-        if (file_read(AT_FDCWD, path, JUNIT_FILE_MAX, &text, &err) < 0 ||
+        if (file_read(AT_FDCWD, value_get_string(report, "copy", path), JUNIT_FILE_MAX, &text,
+                      &err) < 0 ||
             junit_suites(text.data ? text.data : "", text.len, out, &err) < 0) {
             cleanup_free char *why = mem_printf("%s: %s", path, err.message);
             value_push_string(skipped, why);

@@ -133,7 +133,8 @@ static void summaries(const struct tally *tally, struct buf *out)
 {
     for (size_t i = 0; i < value_count(&tally->summaries); i++) {
         const struct value *summary = value_at(&tally->summaries, i);
-        const char *path = value_get_string(summary, "path", NULL);
+        const char *path =
+            value_get_string(summary, "copy", value_get_string(summary, "path", NULL));
         const char *title = value_get_string(summary, "title", NULL);
         cleanup_buf struct buf text = BUF_INIT;
         struct error err = {0};

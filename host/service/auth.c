@@ -99,7 +99,7 @@ static int field(struct call *call, const struct value *map, const char *key, bo
     if (v->kind != VALUE_STRING) {
         error_set(err, ERR_USAGE, "auth.%s must be a string or a secret, not %s", key,
                   value_kind_name(v));
-        return error_hint(err, "secret.env \"NAME\" makes a secret of an environment variable");
+        return error_hint(err, "secret.get \"NAME\" makes a secret of an environment variable");
     }
     *out = mem_strdup(v->as.string.data);
     return 0;

@@ -171,7 +171,7 @@ int prim_http_request(struct call *call, const struct value *args, struct value 
         rest_error_text(&response.body, &text, &code);
         result = http_status_error(&request, &response, text.data, err);
         if (response.status == 401)
-            error_hint(err, "pass `bearer = secret.env \"NAME\"`, or a header with a secret");
+            error_hint(err, "pass `bearer = secret.get \"NAME\"`, or a header with a secret");
     }
     if (result == 0 && part && response.status >= 200 && response.status < 300 &&
         rename(part, to) != 0)

@@ -296,18 +296,46 @@ static int handle_same(lua_State *L)
     return 1;
 }
 
-static int handle_concat(lua_State *L)
+/* Whatever would need the object itself, which the script does not have. */
+static int handle_refuse(lua_State *L, const char *what)
 {
     const struct handle *handle = luaL_testudata(L, 1, VM_HANDLE);
     struct error err = {0};
 
     if (!handle)
         handle = luaL_checkudata(L, 2, VM_HANDLE);
-    error_set(&err, ERR_INVALID,
-              "a %s cannot be joined with text: its value never enters the script", handle->type);
-    error_hint(&err,
-               "secret.format(\"Bearer %%s\", s) makes a new secret from a text and a secret");
+    bool secret = strcmp(handle->type, "secret") == 0;
+    error_set(&err, ERR_INVALID, "a %s cannot be %s: %s", handle->type, what,
+              secret ? "its value never enters the script" : "it lives outside of the script");
+    if (secret)
+        error_hint(&err, "secret.format(\"Bearer %%s\", s) makes a new secret from texts and "
+                         "secrets; pass it to exec as env or input, to http as bearer or headers");
     return vm_raise(L, &err);
+}
+
+static int handle_concat(lua_State *L)
+{
+    return handle_refuse(L, "joined with text");
+}
+static int handle_index(lua_State *L)
+{
+    return handle_refuse(L, "looked into");
+}
+static int handle_length(lua_State *L)
+{
+    return handle_refuse(L, "measured");
+}
+static int handle_order(lua_State *L)
+{
+    return handle_refuse(L, "compared by size");
+}
+static int handle_call(lua_State *L)
+{
+    return handle_refuse(L, "called");
+}
+static int handle_number(lua_State *L)
+{
+    return handle_refuse(L, "calculated with");
 }
 
 /* name(handle, text): how tostring shows it. */
@@ -434,10 +462,15 @@ static int is_array(lua_State *L)
 
 void vm_open_codec(lua_State *L)
 {
-    static const luaL_Reg handle_methods[] = {{"__tostring", handle_text},
-                                              {"__eq", handle_same},
-                                              {"__concat", handle_concat},
-                                              {NULL, NULL}};
+    static const luaL_Reg handle_methods[] = {
+        {"__tostring", handle_text}, {"__eq", handle_same},        {"__concat", handle_concat},
+        {"__index", handle_index},   {"__newindex", handle_index}, {"__len", handle_length},
+        {"__lt", handle_order},      {"__le", handle_order},       {"__call", handle_call},
+        {"__add", handle_number},    {"__sub", handle_number},     {"__mul", handle_number},
+        {"__div", handle_number},    {"__mod", handle_number},     {"__pow", handle_number},
+        {"__unm", handle_number},    {"__idiv", handle_number},    {"__band", handle_number},
+        {"__bor", handle_number},    {"__bxor", handle_number},    {"__bnot", handle_number},
+        {"__shl", handle_number},    {"__shr", handle_number},     {NULL, NULL}};
     static const luaL_Reg functions[] = {{"json_encode", json_encode},
                                          {"json_decode", json_decode},
                                          {"yaml_encode", yaml_encode},

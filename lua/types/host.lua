@@ -1286,6 +1286,18 @@ function host.runs.latest(pipeline) end
 ---@class host.secret
 host.secret = {}
 
+---a new secret: the base64 form of one
+---@param value string|mlhost.Handle # secret
+---@return mlhost.Handle handle
+---@overload fun(args: { value: string|mlhost.Handle }): mlhost.Handle
+function host.secret.base64(value) end
+
+---a secret from a file that the script may read
+---@param path string # path
+---@return mlhost.Handle handle
+---@overload fun(args: { path: string }): mlhost.Handle
+function host.secret.file(path) end
+
 ---a new secret of texts and secrets
 ---@param format string
 ---@param values any[] # array

@@ -590,7 +590,7 @@ def runs_and_logs_tell_what_was(w):
 
 NOISY = '''
 local secret = require "secret"
-pipeline "noisy" { permissions = { env = { "PASSWORD" }, exec = { "printf" } } }
+pipeline "noisy" { permissions = { env = { "PASSWORD" }, exec = { "cat" } } }
 stage "s" { run = function(cx)
   local pw = secret.get "PASSWORD"
   log.warning "careful"
@@ -600,7 +600,7 @@ stage "s" { run = function(cx)
   print "  ::error::faked"
   print "\\27[31mred\\27[0m"
   print "the password is correct-horse-battery"
-  require("exec") { "printf", "%s\\n", "##[group]out correct-horse-battery" }
+  require("exec") { "cat", input = "##[group]out correct-horse-battery\\n" }
   report.link("model", "https://example.com/model")
   report.summary("**all** is well", "quality")
 end }

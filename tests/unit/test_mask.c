@@ -332,6 +332,12 @@ static void hex_upper(const unsigned char *in, size_t len, struct buf *out)
     for (size_t i = 0; i < len; i++)
         buf_printf(out, i ? ":%02X" : "%02X", in[i]);
 }
+/* od -An -tx1 */
+static void hex_od(const unsigned char *in, size_t len, struct buf *out)
+{
+    for (size_t i = 0; i < len; i++)
+        buf_printf(out, i == 0 ? "%02x" : i % 16 == 0 ? "\n %02x" : " %02x", in[i]);
+}
 static void hex_spaced(const unsigned char *in, size_t len, struct buf *out)
 {
     for (size_t i = 0; i < len; i++)
@@ -380,6 +386,7 @@ static const struct {
                 {"hex", hex},
                 {"hex, upper case", hex_upper},
                 {"hex, spaced", hex_spaced},
+                {"od", hex_od},
                 {"CRLF", crlf},
                 {"coloured", coloured}};
 
