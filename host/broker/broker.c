@@ -464,6 +464,10 @@ static _Noreturn void broker_process(const struct broker_spec *spec, int event_f
     }
     fcntl(3, F_SETFD, FD_CLOEXEC);
     broker_model_keep(spec);
+    if (spec->hold_fd > 0) /* a high number, see run_lock */
+        dup3(spec->hold_fd, BROKER_HOLD, O_CLOEXEC);
+    else
+        close(BROKER_HOLD);
     syscall(SYS_close_range, BROKER_KEPT, ~0u, 0);
     if (getppid() != parent)
         _exit(0);

@@ -19,7 +19,8 @@ struct broker_spec {
     const char *script; /* path of the main script (absolute); NULL for a bare REPL */
     const char *stage;  /* stage or cell name ("build_images[component=training]"), or NULL */
     const char *run_id;
-    const char *out_dir;       /* the stage's output folder, or NULL */
+    int hold_fd;         /* stays open in the broker for as long as it lives: a lock; 0: none */
+    const char *out_dir; /* the stage's output folder, or NULL */
     const char *local_socket;  /* unix socket of the embedded services, or NULL */
     struct value context;      /* goes to the VM as cx: params, matrix, needs, attempt ... */
     struct value permissions;  /* asked: of pipeline and stage merged */

@@ -92,7 +92,8 @@ void error_into_value(const struct error *err, struct value *out);
 
 /* ---- model.c: the worker of a model server ---- */
 /* Descriptors 4 and 5 of every broker: the sockets that a model server listens on. */
-#define BROKER_KEPT 6
+#define BROKER_HOLD 6 /* spec->hold_fd */
+#define BROKER_KEPT 7
 void broker_model_keep(const struct broker_spec *spec);
 void broker_model_loaded(struct broker *broker);                     /* starts the HTTP side */
 void broker_model_reply(struct broker *broker, struct value *frame); /* may take from *frame */

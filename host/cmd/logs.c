@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <unistd.h>
 
@@ -32,27 +31,18 @@ static int copy_rest(int fd, struct error *err)
     return got < 0 ? error_errno(err, errno, "reading a log") : 0;
 }
 
-/* Does a host still hold the run's journal? */
-static bool alive(const char *dir)
-{
-    cleanup_free char *path = path_join(dir, "journal.jsonl");
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-}
-
-/* Waits for the log and the journal to grow, by inotify, until the run is over. */
+/* Waits for the log to grow, by inotify, until the run is over: then its lock is closed. */
 static int follow(int fd, const char *dir, const char *log, struct error *err)
 {
-    cleanup_free char *journal = path_join(dir, "journal.jsonl");
+    cleanup_free char *lock = path_join(dir, "lock");
     cleanup_close int notify = inotify_init1(IN_CLOEXEC);
     char events[4096];
 
     if (notify < 0 || inotify_add_watch(notify, log, IN_MODIFY) < 0 ||
-        inotify_add_watch(notify, journal, IN_MODIFY | IN_CLOSE_WRITE) < 0)
+        (inotify_add_watch(notify, lock, IN_CLOSE_WRITE) < 0 && errno != ENOENT))
         return error_errno(err, errno, "watching %s", log);
     for (;;) {
-        bool running = alive(dir);
+        bool running = run_locked(dir);
         if (copy_rest(fd, err) < 0)
             return -1;
         if (!running)

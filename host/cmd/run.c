@@ -35,6 +35,7 @@ struct session {
     struct renderer *renderer;
     struct value params, bound, stored;
     char *id, *dir, *script;
+    int lock; /* of the run; -1: none yet */
     int64_t seq;
 };
 
@@ -112,9 +113,20 @@ static int open_old(struct session *session, struct words *words, const char *sc
     } else {
         session->dir = run_find(&session->config, words->resume, &session->id, err);
     }
-    if (!session->dir || read_json(session->dir, "plan.json", &session->stored, err) < 0 ||
-        journal_read(session->dir, feed_session, session, err) < 0)
+    /* Locked first: what another host is still writing is not what the run has come to. */
+    if (!session->dir || run_lock(session->dir, &session->lock, err) < 0)
         return -1;
+    if (read_json(session->dir, "plan.json", &session->stored, err) < 0) {
+        error_wrap(err, "run %s cannot go on", session->id);
+        return error_hint(err, "it was ended before it began, or its folder is damaged: start a "
+                               "new run");
+    }
+    if (journal_read(session->dir, feed_session, session, err) < 0) {
+        cleanup_free char *stages = path_join(session->dir, "stages");
+        if (err->code != ERR_NOT_FOUND || access(stages, F_OK) == 0)
+            return -1;
+        *err = (struct error){0}; /* ended between its plan and its first event */
+    }
     const char *stored = value_get_string(&session->stored, "script", "");
     if (absolute && strcmp(absolute, stored) != 0) {
         error_set(err, ERR_USAGE, "run %s is of %s, not of %s", session->id, stored, script);
@@ -133,6 +145,19 @@ static int open_old(struct session *session, struct words *words, const char *sc
         return config_load(NULL, profile, &session->config, err);
     }
     return 0;
+}
+
+/* Whole or not at all: a folder without its plan would be a run that nobody can go on with. */
+static int new_run(struct session *session, struct error *err)
+{
+    if (run_create(&session->config, &session->id, &session->dir, err) < 0)
+        return -1;
+    if (run_lock(session->dir, &session->lock, err) == 0 &&
+        plan_store(&session->plan, &session->config, &session->params, session->id, session->dir,
+                   err) == 0)
+        return 0;
+    (void)dir_remove(session->dir, NULL);
+    return -1;
 }
 
 static int resolve_params(struct session *session, const struct words *words, struct error *err)
@@ -289,9 +314,7 @@ static int go(struct session *session, struct words *words, const char *script, 
         if (strcmp(now, value_get_string(&session->stored, "fingerprint", "")) != 0)
             warning = "the script has changed since this run began; stages that were done stay as "
                       "they were";
-    } else if (run_create(&session->config, &session->id, &session->dir, err) < 0 ||
-               plan_store(&session->plan, &session->config, &session->params, session->id,
-                          session->dir, err) < 0) {
+    } else if (new_run(session, err) < 0) {
         return -1;
     }
     struct run_options options = {.config = &session->config,
@@ -302,6 +325,7 @@ static int go(struct session *session, struct words *words, const char *script, 
                                   .bound = bounded ? &session->bound : NULL,
                                   .id = session->id,
                                   .dir = session->dir,
+                                  .lock = session->lock,
                                   .tally = &session->tally,
                                   .resumed = words->resume != NULL,
                                   .seq = session->seq,
@@ -336,6 +360,8 @@ static void end(struct session *session)
         worker_settle(session->loop);
         loop_free(session->loop);
     }
+    if (session->lock >= 0)
+        close(session->lock);
     config_free(&session->config);
     free(session->id);
     free(session->dir);
@@ -427,7 +453,7 @@ static int run(int argc, char **argv)
                                           OPERATOR_OPTIONS(w.operator_),
                                           {0}};
     struct error err = {0};
-    struct session session = {0};
+    struct session session = {.lock = -1};
 
     resume_word(argc, argv);
     int words = options_parse(&cmd_run, options, argc, argv);

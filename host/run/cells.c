@@ -42,11 +42,13 @@ void run_emit(struct run *run, struct value *event, bool journal, bool sync)
     if (journal && run->broken.code == ERR_NONE) {
         struct value line = {0};
         event_redact(event, &line);
-        int rc = journal_write(&run->journal, &line, sync, &run->broken);
-        value_free(&line);
-        if (rc < 0) {
+        if (journal_write(&run->journal, &line, sync, &run->broken) < 0)
             run_kill(run);
-        }
+        value_free(&line);
+    }
+    if (journal && run->broken.code != ERR_NONE) {
+        value_free(event); /* what cannot be kept is not said to have happened */
+        return;
     }
     tally_event(run->opt->tally, event);
     renderer_event(run->opt->renderer, event);
@@ -236,7 +238,7 @@ static void stage_over(struct slot *slot)
         else
             value_copy(value_put(&event, "error"), &slot->error);
         run_emit(run, &event, true, false);
-        if (start_worker(slot, "always") == 0)
+        if (run->broken.code != ERR_NONE || start_worker(slot, "always") == 0)
             return;
     }
     cell_end(slot, slot->status, NULL);
@@ -285,6 +287,10 @@ static void on_end(void *ctx, struct worker_result *result)
     live_leave(slot);
     run_ask_forget(slot);
     run->untidy = run->untidy || !result->tidy;
+    if (run->broken.code != ERR_NONE) {
+        slot->state = SLOT_DONE;
+        return;
+    }
     if (slot->state == SLOT_ALWAYS) {
         always_over(slot, result);
     } else if (result->ok && result->skipped) {
@@ -330,6 +336,7 @@ static int start_worker(struct slot *slot, const char *mode)
                                .script = opt->plan->script,
                                .stage = slot_cell(slot)->name,
                                .run_id = opt->id,
+                               .hold_fd = opt->lock,
                                .out_dir = out_dir,
                                .local_socket = services_socket(run->services),
                                .bound = opt->bound,
@@ -380,7 +387,7 @@ static void start_stage(struct slot *slot)
     event_new(&event, "stage_start", slot);
     value_put_int(&event, "attempt", slot->attempt);
     run_emit(slot->run, &event, true, false);
-    if (start_worker(slot, "stage") < 0)
+    if (slot->run->broken.code == ERR_NONE && start_worker(slot, "stage") < 0)
         cell_end(slot, slot->status, NULL);
 }
 

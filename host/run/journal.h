@@ -14,8 +14,18 @@
 
 #define JOURNAL_CHEAP_MS 250
 
+/*
+ * Two hosts never work on one run: whoever does holds <dir>/lock, which says who it is. Taken
+ * before the journal is read. The brokers of a run hold it too, so it is free when the last process
+ * of a killed host has ended; that is waited for. ERR_CONFLICT names the host that lives. The
+ * descriptor closes on exec.
+ */
+int run_lock(const char *dir, int *fd, struct error *err);
+bool run_locked(const char *dir);
+
 struct journal {
-    int fd; /* locked: two hosts never write one run */
+    int fd;
+    char *path;
     int64_t seq;
     struct buf line;
 };
@@ -24,15 +34,14 @@ struct journal {
         .fd = -1, .line = BUF_INIT                                                                 \
     }
 
-/* Opens (creates) <dir>/journal.jsonl, locks it, and cuts off a torn last line. ERR_CONFLICT when
- * another host has it. */
+/* Opens (creates) <dir>/journal.jsonl and cuts off a torn last line. */
 int journal_open(struct journal *journal, const char *dir, struct error *err);
 /* Gives the event its seq and writes it. */
 int journal_write(struct journal *journal, struct value *event, bool sync, struct error *err);
 void journal_close(struct journal *journal);
 
-/* Every whole line of a run's journal, in order. A torn last line is left out; other garbage is
- * ERR_INVALID with its line number. */
+/* Every whole line of a run's journal, in order. A torn last line is left out. Garbage and gaps are
+ * ERR_INVALID with the number of the first such line; fn has had every other line then. */
 typedef void journal_fn(void *ctx, const struct value *event);
 int journal_read(const char *dir, journal_fn *fn, void *ctx, struct error *err);
 

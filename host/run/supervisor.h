@@ -21,6 +21,7 @@ struct run_options {
     const struct value *params; /* resolved */
     const struct value *bound;  /* operator's bound, or NULL */
     const char *id, *dir;       /* of the run; the folder exists */
+    int lock;                   /* of run_lock */
     struct tally *tally;        /* empty, or filled from the journal of a run that goes on */
     bool resumed;
     int64_t seq;              /* of the last event in the journal of a run that goes on */

@@ -14,6 +14,7 @@
 struct seen {
     struct tally tally;
     struct value events;
+    int64_t seq; /* of the last one */
 };
 
 static void take(void *ctx, const struct value *event)
@@ -22,6 +23,7 @@ static void take(void *ctx, const struct value *event)
 
     check(event->kind == VALUE_MAP);
     tally_event(&seen->tally, event);
+    seen->seq = value_get_int(event, "seq", seen->seq + 1);
     value_copy(value_push(&seen->events), event);
 }
 
@@ -57,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         tally_tail(&before.tally.cells[i], &shown);
 
     check(journal_open(&journal, fuzz_folder(), &err) == 0);
+    journal.seq = before.seq;
     cleanup_value struct value event = {0};
     value_set_map(&event);
     value_put_string(&event, "t", "log");

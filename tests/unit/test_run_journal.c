@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -83,6 +84,7 @@ static void what_was_written_is_read_and_a_torn_line_is_cut(void **state)
         tally_free(&tally);
         /* opened again, the torn line is gone and the next one is whole */
         assert_int_equal(journal_open(&journal, folder, &err), 0);
+        journal.seq = 4;
         if (round == 0)
             put(&journal, "{\"t\":\"stage_start\",\"stage\":\"a\"}", false);
         journal_close(&journal);
@@ -116,15 +118,56 @@ static void garbage_in_the_middle_is_named(void **state)
 static void two_hosts_cannot_have_one_run(void **state)
 {
     (void)state;
-    struct journal mine = JOURNAL_INIT, other = JOURNAL_INIT;
+    int mine = -1, other = -1;
+    struct error err = {0};
+    cleanup_free char *process = mem_printf("process %ld on ", (long)getpid());
+    cleanup_free char *hint = mem_printf("kill %ld", (long)getpid());
+
+    assert_false(run_locked(folder));
+    assert_int_equal(run_lock(folder, &mine, &err), 0);
+    assert_true(mine >= 64 && fcntl(mine, F_GETFD) == FD_CLOEXEC);
+    assert_true(run_locked(folder));
+    assert_int_equal(run_lock(folder, &other, &err), -1);
+    assert_int_equal(err.code, ERR_CONFLICT);
+    assert_non_null(strstr(err.message, process));
+    assert_non_null(strstr(err.hint, hint));
+    close(mine);
+    assert_false(run_locked(folder));
+    assert_int_equal(run_lock(folder, &other, &err), 0);
+    close(other);
+}
+
+/* A host that is gone, and a process of its run that is not, for a while. */
+static void what_a_killed_host_left_is_waited_for(void **state)
+{
+    (void)state;
+    int pipes[2], fd = -1;
+    char byte = 0;
     struct error err = {0};
 
-    assert_int_equal(journal_open(&mine, folder, &err), 0);
-    assert_int_equal(journal_open(&other, folder, &err), -1);
-    assert_int_equal(err.code, ERR_CONFLICT);
-    journal_close(&mine);
-    assert_int_equal(journal_open(&other, folder, &err), 0);
-    journal_close(&other);
+    assert_int_equal(pipe(pipes), 0);
+    pid_t host = fork();
+    if (host == 0) {
+        int held = -1;
+        struct timespec pause = {.tv_nsec = 300000000};
+        if (run_lock(folder, &held, &err) < 0)
+            _exit(1);
+        if (fork() == 0) { /* a broker */
+            (void)!write(pipes[1], "x", 1);
+            nanosleep(&pause, NULL);
+            close(pipes[1]);
+            _exit(0);
+        }
+        _exit(0);
+    }
+    close(pipes[1]);
+    assert_int_equal(read(pipes[0], &byte, 1), 1);
+    assert_int_equal(waitpid(host, NULL, 0), host);
+    assert_true(run_locked(folder));
+    assert_int_equal(run_lock(folder, &fd, &err), 0);
+    assert_int_equal(read(pipes[0], &byte, 1), 0); /* the broker had ended */
+    close(pipes[0]);
+    close(fd);
 }
 
 static void ids_sort_by_time_and_are_found_by_their_beginning(void **state)
@@ -191,6 +234,7 @@ int main(void)
         WITH_FOLDER(what_was_written_is_read_and_a_torn_line_is_cut),
         WITH_FOLDER(garbage_in_the_middle_is_named),
         WITH_FOLDER(two_hosts_cannot_have_one_run),
+        WITH_FOLDER(what_a_killed_host_left_is_waited_for),
         WITH_FOLDER(ids_sort_by_time_and_are_found_by_their_beginning),
         cmocka_unit_test(folders_of_cells_stay_below_their_run),
     };
