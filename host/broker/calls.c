@@ -69,13 +69,15 @@ static void reply(struct broker *broker, uint64_t id, struct value *ok, const st
 }
 
 /* "timeout" among the arguments bounds any call that has one. */
-static int call_deadline(struct broker *broker, const struct value *args, int64_t *deadline,
-                         struct error *err)
+static int call_deadline(struct broker *broker, bool typed, const struct value *args,
+                         int64_t *deadline, struct error *err)
 {
     const struct value *timeout = value_get(args, "timeout");
     int64_t ns = 0;
 
-    if (broker->stopping || deadline_passed(broker->deadline))
+    if (typed)
+        *deadline = DEADLINE_NONE;
+    else if (broker->stopping || deadline_passed(broker->deadline))
         *deadline = broker->hard_deadline;
     else /* with a debugger the deadline moves: pause.c ends the call */
         *deadline = broker->spec->debug ? DEADLINE_NONE : broker->deadline;
@@ -106,7 +108,7 @@ static int perform(struct broker *broker, const struct primitive *row, bool late
     /* A call that was on its way when the stop came ends with it; clean-up has its own time. */
     call.cancel = broker->stopping && late ? broker->late_cancel : broker->cancel;
     if (signature_check(&row->sign, args, err) < 0 ||
-        call_deadline(broker, args, &call.deadline, err) < 0)
+        call_deadline(broker, typed != NULL, args, &call.deadline, err) < 0)
         return -1;
     if (typed)
         call.cancel = typed;

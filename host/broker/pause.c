@@ -66,7 +66,8 @@ void broker_resume(struct broker *broker, struct value *frame)
             broker->deadline += passed;
             broker->hard_deadline += passed;
             loop_timer_at(broker->timer, broker->hard_deadline + BROKER_SLACK_NS);
-            loop_timer_at(broker->end_timer, broker->deadline);
+            if (!broker->time_over)
+                loop_timer_at(broker->end_timer, broker->deadline);
         }
     }
     if (frame)

@@ -301,6 +301,11 @@ static int go(struct session *session, struct words *words, const char *script, 
         return error_wrap(err, "--timeout");
     if (words->debug && debugger_possible(err) < 0)
         return -1;
+    if (words->debug && (words->json || (words->output && strcmp(words->output, "tty") != 0 &&
+                                         strcmp(words->output, "plain") != 0)))
+        return error_set(err, ERR_USAGE,
+                         "--debug goes with --output tty or plain: the prompt "
+                         "stands in the middle of it");
     session->renderer = renderer_new(words->json ? "json" : words->output, &session->tally,
                                      words->quiet, words->verbose, err);
     if (!session->renderer || prepare(session, words, script, &bounded, err) < 0 ||

@@ -76,11 +76,13 @@ static void hook(lua_State *L, lua_Debug *ar)
     struct vm *vm = vm_of(L);
     struct error err = {0};
 
-    if (vm->time == TIME_OVER)
-        give_up(L);
     if (vm_debug_stopped(vm)) {
         vm_debug_interrupt(L, ar);
         return;
+    }
+    if (vm->time == TIME_OVER) {
+        vm_debug_break(L, "timeout");
+        give_up(L);
     }
     lua_sethook(L, NULL, 0, 0);
     vm_debug_hook(L);

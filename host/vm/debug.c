@@ -16,11 +16,13 @@
 #include "base/clock.h"
 #include "vm/state.h"
 
-#define POINTS_MAX 64
-#define FRAMES_MAX 200
-#define FILE_ROOM  256
-#define ROOM       (64u << 20) /* memory for a session, beyond the script's budget */
-#define BOUND_STEP 100000      /* instructions between two looks at the clock */
+#define POINTS_MAX   64
+#define FRAMES_MAX   200
+#define FILE_ROOM    256
+#define LEVELS_INNER 1000        /* of a stack that are looked at one by one, from its top */
+#define LEVELS_OUTER 100         /* ... and from its bottom */
+#define ROOM         (64u << 20) /* memory for a session, beyond the script's budget */
+#define BOUND_STEP   100000      /* instructions between two looks at the clock */
 
 enum pace { PACE_RUN, PACE_STEP, PACE_NEXT, PACE_FINISH };
 
@@ -57,14 +59,13 @@ static const char session_key, sources_key, error_key, start_key; /* in the regi
 
 /* ---- breakpoints ---- */
 
-static bool same_file(const char *source, const char *file)
+/* The path, or its end from a '/' on. */
+static bool is_file(const char *path, const char *file)
 {
-    if (source[0] != '@' && source[0] != '=')
-        return false;
-    size_t have = strlen(++source), wanted = strlen(file);
+    size_t have = strlen(path), wanted = strlen(file);
 
-    return have >= wanted && strcmp(source + have - wanted, file) == 0 &&
-           (have == wanted || source[have - wanted - 1] == '/');
+    return have >= wanted && strcmp(path + have - wanted, file) == 0 &&
+           (have == wanted || path[have - wanted - 1] == '/');
 }
 
 static bool add_point(struct debug *debug, const char *file, int line, bool until)
@@ -91,14 +92,39 @@ bool vm_debug_until(struct vm *vm, const char *file, int line)
 
 /* ---- who catches an error ---- */
 
+/* Count of the levels on L's stack. lua_getstack takes as many steps as the level says: they are
+ * searched, since a stack that has overflown has 200 000. */
+static int depth_of(lua_State *L)
+{
+    lua_Debug ar;
+    int there = -1, beyond = 1;
+
+    while (lua_getstack(L, beyond, &ar)) {
+        there = beyond;
+        beyond *= 2;
+    }
+    while (beyond - there > 1) {
+        int middle = there + (beyond - there) / 2;
+        if (lua_getstack(L, middle, &ar))
+            there = middle;
+        else
+            beyond = middle;
+    }
+    return beyond;
+}
+
 enum guard { GUARD_NONE, GUARD_SCRIPT, GUARD_STAGE };
 
-/* The innermost protected call on L's stack: the script's (it catches), or the stage's. */
+/* The innermost protected call on L's stack: the script's (it catches), or the stage's. In a stack
+ * that has overflown, one in its middle is not looked for. */
 static enum guard guard_of(const struct debug *debug, lua_State *L)
 {
     lua_Debug ar;
+    int depth = depth_of(L);
 
     for (int level = 0; lua_getstack(L, level, &ar); level++) {
+        if (level == LEVELS_INNER && depth - LEVELS_OUTER > level)
+            level = depth - LEVELS_OUTER;
         lua_getinfo(L, "f", &ar);
         lua_CFunction fn = lua_tocfunction(L, -1);
         lua_pop(L, 1);
@@ -147,22 +173,14 @@ static bool uncaught(const struct vm *vm, lua_State *L)
 
 /* ---- frames ---- */
 
-static int depth_of(lua_State *L)
-{
-    lua_Debug ar;
-    int depth = 0;
-
-    while (lua_getstack(L, depth, &ar))
-        depth++;
-    return depth;
-}
-
 static void add_frames(struct debug *debug, lua_State *L)
 {
     lua_Debug ar;
     bool first = true;
 
-    for (int level = 0; debug->frame_count < FRAMES_MAX && lua_getstack(L, level, &ar); level++) {
+    for (int level = 0;
+         level < LEVELS_INNER && debug->frame_count < FRAMES_MAX && lua_getstack(L, level, &ar);
+         level++) {
         lua_getinfo(L, "S", &ar);
         if (ar.what[0] == 'C' || vm_own_chunk(ar.source))
             continue;
@@ -432,8 +450,8 @@ void vm_debug_interrupt(lua_State *L, lua_Debug *ar)
 static const char *at_point(struct debug *debug, const lua_Debug *ar)
 {
     for (int i = 0; i < debug->point_count; i++) {
-        if (ar->currentline != debug->points[i].line ||
-            !same_file(ar->source, debug->points[i].file))
+        if (ar->currentline != debug->points[i].line || ar->source[0] != '@' ||
+            !is_file(ar->source + 1, debug->points[i].file))
             continue;
         bool until = debug->points[i].until;
         if (until)
@@ -613,7 +631,7 @@ static void stop_here(lua_State *L, lua_State *dead, const char *reason, int err
     struct debug *debug = vm->debug;
     int64_t left = vm_time_pause(vm);
 
-    if (vm->time != TIME_LEFT || vm->stop) {
+    if (vm->stop) {
         vm_time_resume(vm, left);
         return;
     }
@@ -647,8 +665,7 @@ static void stop_here(lua_State *L, lua_State *dead, const char *reason, int err
 
 static bool may_stop(const struct vm *vm)
 {
-    return vm->debug && !vm->debug->stopped && !vm->debug->off && vm->time == TIME_LEFT &&
-           !vm->cancelled;
+    return vm->debug && !vm->debug->stopped && !vm->debug->off && !vm->cancelled;
 }
 
 void vm_debug_break(lua_State *L, const char *reason)
@@ -682,6 +699,17 @@ int vm_catch(lua_State *L)
     return 1;
 }
 
+int vm_debug_require_handler(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+
+    if (may_stop(vm) && !vm->stop && uncaught(vm, L)) {
+        vm_push_error_object(L, L, 1);
+        stop_at_error(L, NULL);
+    }
+    return 1;
+}
+
 bool vm_debug_failed(lua_State *L, lua_State *co)
 {
     struct vm *vm = vm_of(L);
@@ -704,10 +732,37 @@ static int host_breakpoint(lua_State *L)
     return 1;
 }
 
+/* The first line from `line` on at which a script can stop: not empty, no comment. */
+static int line_with_code(const char *text, size_t len, int line)
+{
+    const char *end = text + len;
+    int at = 1;
+
+    while (text < end) {
+        const char *stop = memchr(text, '\n', (size_t)(end - text));
+        stop = stop ? stop : end;
+        const char *word = text;
+        while (word < stop && strchr(" \t\r", *word))
+            word++;
+        bool comment = stop - word >= 2 && word[0] == '-' && word[1] == '-';
+        if (at >= line && word < stop && !comment)
+            return at;
+        text = stop + 1;
+        at++;
+    }
+    return line;
+}
+
 void vm_debug_keep(lua_State *L, const char *file, const char *text, size_t len)
 {
-    if (!vm_of(L)->debug)
+    struct debug *debug = vm_of(L)->debug;
+
+    if (!debug)
         return;
+    for (int i = 0; i < debug->point_count; i++) {
+        if (is_file(file, debug->points[i].file))
+            debug->points[i].line = line_with_code(text, len, debug->points[i].line);
+    }
     lua_rawgetp(L, LUA_REGISTRYINDEX, &sources_key);
     lua_pushlstring(L, text, len);
     lua_setfield(L, -2, file);
@@ -738,6 +793,8 @@ void vm_debug_start(lua_State *L, const struct value *start)
     lua_rawsetp(L, LUA_REGISTRYINDEX, &sources_key);
     lua_pushstring(L, value_get_string(start, "stage", ""));
     lua_rawsetp(L, LUA_REGISTRYINDEX, &start_key);
+    if (until)
+        vm_debug_until(vm, until, (int)value_get_int(asked, "until_line", 1));
     if (text && text->kind == VALUE_STRING)
         vm_debug_keep(L, value_get_string(script, "name", ""), text->as.string.data,
                       text->as.string.len);
@@ -746,8 +803,6 @@ void vm_debug_start(lua_State *L, const struct value *start)
     lua_pushliteral(L, "prelude.debug");
     lua_call(L, 1, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &session_key);
-    if (until)
-        vm_debug_until(vm, until, (int)value_get_int(asked, "until_line", 1));
 }
 
 void vm_open_debug(lua_State *L)

@@ -453,6 +453,8 @@ bool vm_run(struct vm *vm, lua_State *L, int count, lua_State **thread)
 /* spawn(fn, ...) -> task */
 static int host_spawn(lua_State *L)
 {
+    if (vm_debug_stopped(vm_of(L)))
+        return luaL_error(L, "parallel() needs a script that runs: call the function itself here");
     luaL_checktype(L, 1, LUA_TFUNCTION);
     new_task(L, lua_gettop(L) - 1);
     return 1;

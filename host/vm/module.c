@@ -111,7 +111,9 @@ int vm_require(lua_State *L)
     lua_pushlightuserdata(L, (void *)&loading);
     lua_setfield(L, 2, name);
     lua_pushvalue(L, 1);
-    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+    lua_pushcfunction(L, vm_debug_require_handler);
+    lua_insert(L, 3);
+    if (lua_pcall(L, 1, 1, 3) != LUA_OK) {
         lua_pushnil(L);
         lua_setfield(L, 2, name);
         return lua_error(L);

@@ -168,12 +168,14 @@ int vm_catch(lua_State *L);
 /* Enters the debugger now, in the frame that runs on L; returns when it is to go on. Nothing
  * happens without a debugger, in one, and while the stage is being ended. */
 void vm_debug_break(lua_State *L, const char *reason);
-/* A stop at the next line that runs at or after `line` of the file: its path as tracebacks have it,
- * or the end of that from a '/' on. False: there are too many. */
+/* A stop before that line of the file, or the first one after it with code; once. file: its path as
+ * tracebacks have it, or the end of that from a '/' on. False: there are too many. */
 bool vm_debug_until(struct vm *vm, const char *file, int line);
 /* The error on top of L has ended the wrapped coroutine co. True: nobody will catch it; it has
  * stopped there, and the error is an error object now. */
 bool vm_debug_failed(lua_State *L, lua_State *co);
+/* Message handler of a module's chunk: the error as it is, which may have been stopped at. */
+int vm_debug_require_handler(lua_State *L);
 bool vm_debug_stopped(const struct vm *vm); /* in a session */
 /* The hook after a Ctrl-C in a session: raises in what was typed, again and again, so that nothing
  * catches it. It is over when the prompt is back. */

@@ -247,9 +247,9 @@ end
 
 local function banner(session, reason)
   local info = session.d.info(1)
-  local where = info and ("%s in %s"):format(place(info), called(info)) or "before any line of the script"
-  local text = ("stopped: %s at %s"):format(reason, where)
-  if reason == "error" then text = text .. "\n" .. evaluate.report(session.err):match "^[^\n]*\n?[^\n]*" end
+  local where = info and ("at %s in %s"):format(place(info), called(info)) or "before any line of the script"
+  local text = ("stopped: %s %s"):format(reason, where)
+  if reason == "error" then text = text .. "\n" .. evaluate.report(session.err, true) end
   return text .. "\n" .. source_of(session, AROUND)
 end
 
@@ -258,7 +258,7 @@ local function emit_break(session, reason)
   local err = session.err
   vm.emit {
     t = "break", reason = reason, file = info and shown_file(info.source) or nil, line = info and info.line or nil,
-    error = err and evaluate.report(err) or nil, text = banner(session, reason), stage = session.d.stage,
+    error = err and evaluate.report(err, true) or nil, text = banner(session, reason), stage = session.d.stage,
   }
 end
 

@@ -33,11 +33,12 @@ function M.compile(text, env)
   return nil, err, err:find "<eof>$" ~= nil or first:find "<eof>$" ~= nil
 end
 
---- An error for people, with the places in files that its traceback names beyond the first.
-function M.report(err)
+--- An error for people, with the places in files that its traceback names beyond the first (unless brief).
+function M.report(err, brief)
   local ok, text = vm.bounded(SHOW_SECONDS, tostring, err)
   if not ok or type(text) ~= "string" then text = ("(an error that cannot be shown: %s)"):format(type(err)) end
   local trace = type(err) == "table" and rawget(err, "traceback")
+  if brief then return text end
   local places = {}
   for line in (type(trace) == "string" and trace or ""):gmatch "[^\n]+" do
     if line:find "^[^:]+:%d+: in " and not line:find "^repl:" then places[#places + 1] = "  " .. line end

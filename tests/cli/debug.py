@@ -129,6 +129,95 @@ end }""")
     assert out.count("stopped:") == 1, out
 
 
+@test
+def errors_in_odd_places(folder):
+    script(folder, """local function deep(n) return deep(n + 1) + 1 end
+local sort = function() table.sort({ 3, 2, 1 }, function(a, b) local seen = a error("in the comparator") end) end
+local index = function() return setmetatable({}, { __index = function(_, key) error("no " .. key) end }).field end
+local close = function() local c <close> = setmetatable({}, { __close = function() local why = 1 error("in close") end }) end
+local sub = function() return ("abc"):gsub("b", function(b) local letter = b return b + {} end) end
+for name, fn in pairs { deep = deep, sort = sort, index = index, close = close, sub = sub } do
+  stage(name, { run = function() return fn(1) end })
+end
+stage "deferred" { run = function() defer(function() local last = 1 error("in defer") end) end }
+stage "condition" { when = function() error("in when") end, run = function() end }
+stage "afterwards" { run = function() return 1 end, always = function(cx) local got = cx.status error("in always") end }
+stage "value" { run = function() error { code = "odd", message = "a table" } end }
+stage "call" { run = function() local text = require("fs").read("not-there") return text end }
+stage "nothing" { run = function() error() end }
+""")
+    for stage, line, name, wanted in (
+            ("deep", 1, "n > 100", "true"), ("sort", 2, "seen", "1|2|3"), ("index", 3, "key", '"field"'), ("close", 4, "why", "1"),
+            ("sub", 5, "letter", '"b"'), ("deferred", 9, "last", "1"), ("condition", 10, "1 + 1", "2"), ("afterwards", 11, "got", '"ok"'),
+            ("value", 12, "2 + 1", "3"), ("call", 13, "fs.exists 'ci.lua'", "true"), ("nothing", 14, "2 + 2", "4")):
+        out = piped(folder, [name, ":where", ":c"], "--stage", stage)
+        in_order(out, rf"stopped: error at ci\.lua:{line} in", rf"^({wanted})$", rf"^>  1  ci\.lua:{line} in", r"failed")
+        assert out.count("stopped:") == 1, out
+
+
+@test
+def an_error_while_a_module_loads(folder):
+    os.mkdir(os.path.join(folder, "lua"))
+    script(folder, "local half = 21\nerror('not whole')\n", "lua/broken.lua")
+    script(folder, 'stage "s" { run = function()\n  pcall(require, "broken")\n  return require "broken"\nend }')
+    out = piped(folder, ["half * 2", ":where", ":c"])
+    in_order(out, r"stopped: error at lua/broken\.lua:2 in main chunk", r"^->    2  error\('not whole'\)", r"^42$", r"1  lua/broken\.lua:2",
+             r"2  ci\.lua:3", r"\[s\] failed")
+    assert out.count("stopped:") == 1, out
+
+
+@test
+def a_script_that_cannot_be_loaded(folder):
+    script(folder, 'stage "s" { run = function()\n  error("first")\nend }')
+    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, stdin=subprocess.PIPE, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    time.sleep(1)
+    script(folder, 'stage "s" { run = function()\n  return 1 +\nend }')
+    run.stdin.write(":retry\n:where\n:locals\n:up\n:source\n1 + 1\n:step\n")
+    run.stdin.close()
+    out = run.stdout.read()
+    assert run.wait(60) == 1, out
+    in_order(out, r"stopped: error before any line of the script", r"unexpected symbol near 'end'", r"^->    3  end }", r"no line of the script",
+             r"no locals", r"no such frame", r"^2$", r"\[s\] failed")
+
+
+@test
+def the_end_of_the_time_stops_too(folder):
+    script(folder, """stage "computes" { timeout = "1s", run = function()
+  local rounds = 0
+  while true do rounds = rounds + 1 end
+end }
+stage "waits" { timeout = "1s", run = function()
+  local kept = 7
+  defer(function() log.info("cleaned up") end)
+  sleep("1m")
+end }""")
+    out = piped(folder, ["rounds > 0", "sleep('1500ms')", "fs.exists 'ci.lua'", ":c"], "--stage", "computes")
+    in_order(out, r"stopped: timeout at ci\.lua:3", r"^true$", r"^true$", r"computes\] timeout", r"timed out after 1\.0 s", r"^status 3$")
+    out = piped(folder, ["kept * 6", "sleep('6s')", "fs.exists 'ci.lua'", ":c"], "--stage", "waits")
+    in_order(out, r"stopped: error at ci\.lua:8", r"^42$", r"^true$", r"cleaned up", r"waits\] timeout", r"^status 3$")
+
+
+@test
+def secrets_are_masked_in_the_debugger(folder):
+    script(folder, """stage "s" { permissions = { env = { "DEMO_TOKEN" } }, run = function()
+  local token = require("secret").get "DEMO_TOKEN"
+  breakpoint()
+end }""")
+    out = piped(folder, [":locals", "token", "tostring(token)", "'sword' .. 'fish-42'", "error('swordfish-42')", ":c"],
+                env=clean_env(folder, DEMO_TOKEN="swordfish-42"))
+    in_order(out, r"token = ", r"\*\*\*", r"\*\*\*", r"\[s\] ok")
+    assert "swordfish" not in out.replace("'sword' .. 'fish-42'", ""), out
+
+
+@test
+def branches_are_not_begun_in_the_debugger(folder):
+    script(folder, 'stage "s" { run = function() breakpoint() return 1 end }')
+    out = piped(folder, ["parallel(2, { 1, 2 }, function(n) print('ran ' .. n) end)", ":c"])
+    in_order(out, r"parallel\(\) needs a script that runs", r"\[s\] ok")
+    assert "ran " not in out, out
+
+
 STEPS = """local function inner(x)
   local y = x + 1
   return y
@@ -327,6 +416,8 @@ def nobody_to_ask_is_refused(folder):
     done = subprocess.run([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, text=True, timeout=60, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
     assert done.returncode == 2 and "no terminal" in done.stdout and "hint:" in done.stdout, done
+    out = piped(folder, [":c"], "--json")
+    in_order(out, r"--debug goes with --output tty or plain", r"^status 2$")
     out = piped(folder, [":c"], env=clean_env(folder, TF_BUILD="True"))
     in_order(out, r"build agent", r"^status 2$")
 
@@ -551,7 +642,7 @@ def main():
             except Exception as error:  # the report is the point
                 failed += 1
                 print(f"FAIL  {fn.__name__}: {error!r}\n{error}", flush=True)
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not os.environ.get("DEBUG_ONCE"):
         more = as_nobody()
         passed, failed = passed + more[0], failed + more[1]
     print(f"{passed} passed, {failed} failed")

@@ -125,6 +125,10 @@ write("tests/test_services.lua", '''local t, mlflow = require "test", require "m
 t.case("the embedded services", function() t.eq(mlflow.connect():experiment("demo").name, "demo") end)
 ''')
 run(["test", "tests"], 0, "3 passed")
+out = run(["run", "scores.lua", "--debug"], 1, "stopped: error at scores.lua:4", "->    4    return total / row.count", "{ hits = 3, weight = 1 }", "scores.lua:13 in function 'run'", "1.0",
+          "[scores] failed", stdin="row\nrow.count = 3\n:up\nscore(row)\n")
+shown = re.findall(r"^> (.*)$", re.search(r"^\$ mlhost repl first.lua.*?\n(.*?)^```", text, re.M | re.S)[1], re.M)
+run(["repl", "first.lua", "-P", "file=data.csv"], 0, "count", "data.csv has 3 lines", "3", "[summary] ok", "summary  <- count", stdin="\n".join(shown) + "\n")
 shown = re.findall(r"^> (.*)$", re.search(r"^\$ mlhost repl\n(.*?)^```", text, re.M | re.S)[1], re.M)
 run(["repl"], 0, "first.lua", "{ \"", stdin="\n".join(shown) + "\n:doc fs.read\n")
 for command in set(re.findall(r"`mlhost (\w+)", text)) | set(re.findall(r"^mlhost (\w+)", text, re.M)):
