@@ -8,6 +8,15 @@
 #include <string.h>
 #include <time.h>
 
+int64_t ns_of_ms(int64_t ms)
+{
+    int64_t ns;
+
+    if (__builtin_mul_overflow(ms, NS_PER_MS, &ns))
+        return ms < 0 ? INT64_MIN : INT64_MAX;
+    return ns;
+}
+
 int64_t clock_now(void)
 {
     struct timespec ts;

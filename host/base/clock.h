@@ -13,6 +13,7 @@
 #define NS_PER_S      INT64_C(1000000000)
 #define DEADLINE_NONE INT64_MAX
 
+int64_t ns_of_ms(int64_t ms);             /* saturates: where milliseconds come from elsewhere */
 int64_t clock_now(void);                  /* monotonic ns */
 int64_t clock_wall_ms(void);              /* Unix time, ms */
 int64_t deadline_in(int64_t ns_from_now); /* saturates; DEADLINE_NONE stays */

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/number.h"
+#include "base/utf8.h"
 #include "base/value.h"
 
 #define DEFAULT_BYTES (64u << 20)
@@ -103,9 +104,12 @@ void json_print_text(const char *text, size_t len, struct buf *out)
     buf_putc(out, '"');
     for (size_t i = 0; i < len; i++) {
         size_t plain = i;
+        size_t bytes = 1;
         while (plain < len && (unsigned char)text[plain] >= 0x20 && text[plain] != '"' &&
-               text[plain] != '\\' && text[plain] != 0x7f)
-            plain++;
+               text[plain] != '\\' && text[plain] != 0x7f && bytes) {
+            bytes = (unsigned char)text[plain] < 0x80 ? 1 : utf8_length(text + plain, len - plain);
+            plain += bytes;
+        }
         buf_append(out, text + i, plain - i);
         if ((i = plain) == len)
             break;
@@ -127,7 +131,10 @@ void json_print_text(const char *text, size_t len, struct buf *out)
             buf_puts(out, "\\t");
             break;
         default:
-            buf_printf(out, "\\u%04x", c);
+            if (c < 0x80)
+                buf_printf(out, "\\u%04x", c);
+            else
+                buf_puts(out, "\xef\xbf\xbd");
         }
     }
     buf_putc(out, '"');
@@ -171,11 +178,47 @@ static void new_line(unsigned flags, int depth, struct buf *out)
         buf_printf(out, "\n%*s", depth * 2, "");
 }
 
+bool json_key_fits(const char *key, size_t len)
+{
+    size_t bytes;
+
+    for (size_t i = 0; i < len; i += bytes) {
+        bytes = (unsigned char)key[i] < 0x80 ? 1 : utf8_length(key + i, len - i);
+        if (!key[i] || !bytes)
+            return false;
+    }
+    return true;
+}
+
+/* The same with keys that fit; of two that become the same one, the later. */
+static void fit_keys(const struct value *map, struct value *out)
+{
+    value_set_map(out);
+    for (size_t i = 0; i < map->as.map.count; i++) {
+        const struct value_pair *pair = &map->as.map.pairs[i];
+        cleanup_buf struct buf key = BUF_INIT;
+        for (size_t at = 0, bytes; at < pair->key_len; at += bytes ? bytes : 1) {
+            bytes = pair->key[at] ? utf8_length(pair->key + at, pair->key_len - at) : 0;
+            buf_append(&key, bytes ? pair->key + at : "\xef\xbf\xbd", bytes ? bytes : 3);
+        }
+        value_copy(value_put_n(out, key.data ? key.data : "", key.len), &pair->value);
+    }
+}
+
 static void write_json(const struct value *v, unsigned flags, int depth, struct buf *out);
 
 static void write_map(const struct value *v, unsigned flags, int depth, struct buf *out)
 {
     size_t count = v->as.map.count;
+    cleanup_value struct value fitting = {0};
+
+    for (size_t i = 0; i < count; i++) {
+        if (!json_key_fits(v->as.map.pairs[i].key, v->as.map.pairs[i].key_len)) {
+            fit_keys(v, &fitting);
+            write_map(&fitting, flags, depth, out);
+            return;
+        }
+    }
     cleanup_free struct value_pair **order = mem_array(NULL, count ? count : 1, sizeof *order);
 
     for (size_t i = 0; i < count; i++)
@@ -198,6 +241,8 @@ static void write_map(const struct value *v, unsigned flags, int depth, struct b
 
 static void write_json(const struct value *v, unsigned flags, int depth, struct buf *out)
 {
+    char handle[sizeof v->as.handle.type + 2];
+
     switch (v->kind) {
     case VALUE_NIL:
         buf_puts(out, "null");
@@ -230,7 +275,8 @@ static void write_json(const struct value *v, unsigned flags, int depth, struct 
         write_map(v, flags, depth, out);
         break;
     case VALUE_HANDLE:
-        buf_printf(out, "\"<%s>\"", v->as.handle.type);
+        snprintf(handle, sizeof handle, "<%s>", v->as.handle.type);
+        json_print_text(handle, strlen(handle), out);
         break;
     }
 }

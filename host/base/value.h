@@ -135,11 +135,14 @@ struct text_limits {
 /* source names the text in errors ("mlhost.yaml"); errors carry line and column. */
 int value_from_json(const char *text, size_t len, const char *source,
                     const struct text_limits *limits, struct value *out, struct error *err);
-/* Handles are written as "<secret>"; NaN and infinities as the strings that MLflow uses. */
+/* Handles are written as "<secret>"; NaN and infinities as the strings that MLflow uses; bytes that
+ * are no UTF-8 as U+FFFD, and NUL in keys too: what is written can be read. */
 void value_to_json(const struct value *v, unsigned flags, struct buf *out);
 /* The parts of it: a text with its quotes, a number. */
 void json_print_text(const char *text, size_t len, struct buf *out);
 void json_print_real(double d, struct buf *out);
+/* Can JSON have this key as it is: UTF-8 without NUL? */
+bool json_key_fits(const char *key, size_t len);
 /* YAML 1.2 core schema through libyaml; alias expansion counts against limits.nodes; duplicate keys
  * are errors. Several documents: *out is the array of them when `all`, else only one document is
  * allowed. */

@@ -39,7 +39,7 @@ static void row(const char *id, const struct tally *tally, struct buf *out)
         good += cell_status_good(tally->cells[i].status);
     cleanup_free char *stages = mem_printf("%zu/%zu", good, tally->count);
     if (tally->duration_ms)
-        duration_print(tally->duration_ms * NS_PER_MS, &took);
+        duration_print(ns_of_ms(tally->duration_ms), &took);
     buf_printf(out, "%-24s %-10s %-8s %-12s %s\n", id, tally->status ? tally->status : "broken",
                stages, took.len ? took.data : "-", tally->pipeline ? tally->pipeline : "");
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "run/report.h"
 #include "run/text.h"
 
@@ -99,7 +100,7 @@ static bool entity(struct scan *scan)
 /* One character of text or of an attribute's value. */
 static int character(struct scan *scan, struct error *err)
 {
-    size_t bytes = text_utf8(scan->text + scan->at, scan->len - scan->at);
+    size_t bytes = utf8_length(scan->text + scan->at, scan->len - scan->at);
     unsigned char c = (unsigned char)scan->text[scan->at];
 
     if (c == '&')

@@ -133,21 +133,16 @@ size_t render_fit(const char *text, size_t len, size_t columns)
     return i;
 }
 
-static void harmless(const char *text, struct buf *out)
-{
-    text_harmless(text, strlen(text), out);
-}
-
 void render_stage_end(const struct value *event, struct buf *out)
 {
     const char *status = value_get_string(event, "status", "");
     const char *reason = value_get_string(event, "reason", NULL);
     const char *message = value_get_string(value_get(event, "error"), "message", reason);
 
-    buf_printf(out, "%s", status);
+    text_shown(status, out);
     if (value_get_int(event, "duration_ms", 0) > 0 || strcmp(status, "ok") == 0) {
         buf_puts(out, " in ");
-        duration_print(value_get_int(event, "duration_ms", 0) * NS_PER_MS, out);
+        duration_print(ns_of_ms(value_get_int(event, "duration_ms", 0)), out);
     }
     if (message) {
         size_t line = strcspn(message, "\n");
@@ -167,7 +162,7 @@ static bool log_line(const struct renderer *renderer, const struct value *event,
     if (problem || strcmp(level, "debug") == 0)
         buf_printf(&text, "%s: ", level);
     buf_puts(&text, value_get_string(event, "text", ""));
-    harmless(text.data ? text.data : "", out);
+    text_shown(text.data ? text.data : "", out);
     return true;
 }
 
@@ -184,7 +179,7 @@ static void issue_line(const struct value *event, struct buf *out)
                value_get_string(event, "message", ""));
     if (rule)
         buf_printf(&text, " [%s]", rule);
-    harmless(text.data, out);
+    text_shown(text.data, out);
 }
 
 bool render_line(const struct renderer *renderer, const struct value *event, struct buf *out)
@@ -194,7 +189,7 @@ bool render_line(const struct renderer *renderer, const struct value *event, str
     if (strcmp(t, "output") == 0) {
         if (renderer->quiet)
             return false;
-        harmless(value_get_string(event, "text", ""), out);
+        text_shown(value_get_string(event, "text", ""), out);
         return true;
     }
     if (strcmp(t, "log") == 0)
@@ -219,7 +214,7 @@ bool render_line(const struct renderer *renderer, const struct value *event, str
         buf_printf(out, "attempt %lld failed: ", (long long)value_get_int(event, "attempt", 1));
         text_harmless(message, strcspn(message, "\n"), out);
         buf_puts(out, "; again in ");
-        duration_print(value_get_int(event, "delay_ms", 0) * NS_PER_MS, out);
+        duration_print(ns_of_ms(value_get_int(event, "delay_ms", 0)), out);
         return true;
     }
     if (strcmp(t, "variable") == 0 && !renderer->quiet) {
@@ -227,7 +222,7 @@ bool render_line(const struct renderer *renderer, const struct value *event, str
         cleanup_buf struct buf text = BUF_INIT;
         buf_printf(&text, "variable %s = %s", value_get_string(event, "name", ""),
                    secret ? "***" : value_get_string(event, "value", ""));
-        harmless(text.data, out);
+        text_shown(text.data, out);
         return true;
     }
     return false;

@@ -40,7 +40,7 @@ static void open_group(struct renderer *renderer, const char *stage)
 
     azdo->open = mem_strdup(stage);
     buf_puts(&renderer->out, "##[group]");
-    text_harmless(stage, strlen(stage), &renderer->out);
+    text_shown(stage, &renderer->out);
     buf_putc(&renderer->out, '\n');
 }
 
@@ -254,7 +254,9 @@ static void azdo_end(struct renderer *renderer)
         text_azdo(renderer->report, false, &renderer->out);
         buf_putc(&renderer->out, '\n');
     }
-    buf_printf(&renderer->out, "##vso[task.complete result=%s;]%s\n", result, status);
+    buf_printf(&renderer->out, "##vso[task.complete result=%s;]", result);
+    text_azdo(status, false, &renderer->out);
+    buf_putc(&renderer->out, '\n');
 }
 
 const struct renderer_kind render_azdo = {

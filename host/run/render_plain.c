@@ -24,11 +24,12 @@ static void plain_event(struct renderer *renderer, const struct value *event)
     if (strcmp(value_get_string(event, "t", ""), "run_start") == 0) {
         if (renderer->quiet)
             return;
-        put_time(event, &renderer->out);
-        buf_printf(&renderer->out, "%s %s (profile %s)%s\n",
-                   value_get_string(event, "pipeline", ""), value_get_string(event, "run", ""),
-                   value_get_string(event, "profile", ""),
+        buf_printf(&line, "%s %s (profile %s)%s", value_get_string(event, "pipeline", ""),
+                   value_get_string(event, "run", ""), value_get_string(event, "profile", ""),
                    value_get_bool(event, "resumed", false) ? ", resumed" : "");
+        put_time(event, &renderer->out);
+        text_shown(line.data, &renderer->out);
+        buf_putc(&renderer->out, '\n');
         return;
     }
     if (!render_line(renderer, event, &line))
@@ -36,7 +37,7 @@ static void plain_event(struct renderer *renderer, const struct value *event)
     put_time(event, &renderer->out);
     if (stage) {
         buf_putc(&renderer->out, '[');
-        text_harmless(stage, strlen(stage), &renderer->out);
+        text_shown(stage, &renderer->out);
         buf_puts(&renderer->out, "] ");
     }
     buf_printf(&renderer->out, "%s\n", line.data ? line.data : "");

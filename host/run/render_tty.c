@@ -74,9 +74,11 @@ static void bar(const struct renderer *renderer, const struct value *progress, s
                                    : (renderer->utf8 ? "\xc2\xb7" : "."));
         buf_printf(out, "] %3d%% ", (int)(part * 100));
     } else {
-        buf_printf(out, " %lld %s ", (long long)done, value_get_string(progress, "unit", ""));
+        buf_printf(out, " %lld ", (long long)done);
+        text_shown(value_get_string(progress, "unit", ""), out);
+        buf_putc(out, ' ');
     }
-    text_harmless(label, strlen(label), out);
+    text_shown(label, out);
 }
 
 static void live_line(struct renderer *renderer, const struct tally_cell *cell, size_t columns)
@@ -84,7 +86,9 @@ static void live_line(struct renderer *renderer, const struct tally_cell *cell, 
     struct tty *tty = renderer->state;
     cleanup_buf struct buf line = BUF_INIT;
 
-    buf_printf(&line, "%s %s  ", renderer->utf8 ? "\xe2\x96\xb8" : ">", cell->name);
+    buf_puts(&line, renderer->utf8 ? "\xe2\x96\xb8 " : "> ");
+    text_shown(cell->name, &line);
+    buf_puts(&line, "  ");
     duration_print((clock_now() - cell->started_ns) / (100 * NS_PER_MS) * (100 * NS_PER_MS), &line);
     if (cell->attempt > 1)
         buf_printf(&line, "  attempt %d", cell->attempt);
@@ -178,11 +182,13 @@ static void tty_event(struct renderer *renderer, const struct value *event)
 
     if (strcmp(t, "run_start") == 0) {
         paint(renderer, "1", &tty->above);
-        buf_puts(&tty->above, value_get_string(event, "pipeline", ""));
+        text_shown(value_get_string(event, "pipeline", ""), &tty->above);
         paint(renderer, "0", &tty->above);
-        buf_printf(&tty->above, "  %s  profile %s%s\n", value_get_string(event, "run", ""),
-                   value_get_string(event, "profile", ""),
-                   value_get_bool(event, "resumed", false) ? ", resumed" : "");
+        buf_puts(&tty->above, "  ");
+        text_shown(value_get_string(event, "run", ""), &tty->above);
+        buf_puts(&tty->above, "  profile ");
+        text_shown(value_get_string(event, "profile", ""), &tty->above);
+        buf_puts(&tty->above, value_get_bool(event, "resumed", false) ? ", resumed\n" : "\n");
         return;
     }
     if (strcmp(t, "stage_start") == 0 || !render_line(renderer, event, &line))
@@ -194,11 +200,15 @@ static void tty_event(struct renderer *renderer, const struct value *event)
         buf_puts(&tty->above, renderer->utf8 ? (good ? "\xe2\x9c\x93 " : "\xe2\x9c\x97 ")
                                              : (good ? "+ " : "x "));
         paint(renderer, "0", &tty->above);
-        buf_printf(&tty->above, "%s  %s\n", stage ? stage : "", line.data);
+        text_shown(stage ? stage : "", &tty->above);
+        buf_printf(&tty->above, "  %s\n", line.data);
         return;
     }
     paint(renderer, "2", &tty->above);
-    buf_printf(&tty->above, "%s%s", stage ? stage : "", stage ? " | " : "");
+    if (stage) {
+        text_shown(stage, &tty->above);
+        buf_puts(&tty->above, " | ");
+    }
     paint(renderer, "0", &tty->above);
     buf_printf(&tty->above, "%s\n", line.data ? line.data : "");
     if (tty->above.len > 256 * 1024)

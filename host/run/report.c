@@ -25,7 +25,7 @@ static void stages(const struct tally *tally, struct buf *out)
         text_markdown(cell->name, 0, out);
         buf_printf(out, " | %s %s | ", mark(cell->status), cell_status_name(cell->status));
         if (cell->started_ms)
-            duration_print(cell->duration_ms * NS_PER_MS, out);
+            duration_print(ns_of_ms(cell->duration_ms), out);
         if (cell->attempt)
             buf_printf(out, " | %d | ", cell->attempt);
         else
@@ -186,7 +186,7 @@ void report_markdown(const struct tally *tally, struct buf *out)
     buf_puts(out, "`, started ");
     time_print(tally->started_ms, out);
     buf_puts(out, ", took ");
-    duration_print(tally->duration_ms * NS_PER_MS, out);
+    duration_print(ns_of_ms(tally->duration_ms), out);
     buf_puts(out, ".\n");
     stages(tally, out);
     failures(tally, out);

@@ -285,7 +285,9 @@ static void one_failure(const struct tally_cell *cell, bool with_tail, struct bu
     const char *traceback = value_get_string(&cell->error, "traceback", "");
     cleanup_buf struct buf text = BUF_INIT;
 
-    buf_printf(out, "\nstage %s: %s\n", cell->name, cell_status_name(cell->status));
+    buf_puts(out, "\nstage ");
+    text_shown(cell->name, out);
+    buf_printf(out, ": %s\n", cell_status_name(cell->status));
     error_place(&cell->error, &text);
     /* Lua puts the place into its own messages. */
     if (text.len && strncmp(message ? message : "", text.data, text.len) == 0)
@@ -325,6 +327,13 @@ static void counts(const struct tally *tally, struct buf *out)
     }
 }
 
+static void labelled(const char *label, const char *text, struct buf *out)
+{
+    buf_puts(out, label);
+    text_shown(text, out);
+    buf_putc(out, '\n');
+}
+
 void tally_summary(const struct tally *tally, const char *report_path, bool with_tail,
                    struct buf *out)
 {
@@ -336,23 +345,25 @@ void tally_summary(const struct tally *tally, const char *report_path, bool with
             cell->status != CELL_BLOCKED)
             one_failure(cell, with_tail, out);
     }
-    buf_printf(out, "\n%s %s in ", tally->pipeline ? tally->pipeline : "run",
-               tally->status ? tally->status : "");
-    duration_print(tally->duration_ms * NS_PER_MS, out);
+    buf_printf(out, "\n%s ", tally->pipeline ? tally->pipeline : "run");
+    text_shown(tally->status ? tally->status : "", out);
+    buf_puts(out, " in ");
+    duration_print(ns_of_ms(tally->duration_ms), out);
     buf_puts(out, ": ");
     counts(tally, out);
-    buf_printf(out, "\nrun:    %s\n", tally->run ? tally->run : "");
+    labelled("\nrun:    ", tally->run ? tally->run : "", out);
     if (report_path)
-        buf_printf(out, "report: %s\n", report_path);
+        labelled("report: ", report_path, out);
     for (size_t i = 0; i < value_count(&tally->links); i++) {
         const struct value *link = value_at(&tally->links, i);
         cleanup_buf struct buf text = BUF_INIT;
         const char *url = value_get_string(link, "url", value_get_string(link, "text", ""));
         buf_printf(&text, "%s: %s", value_get_string(link, "title", "link"), url);
-        buf_puts(out, "link:   ");
-        text_harmless(text.data, text.len, out);
-        buf_putc(out, '\n');
+        labelled("link:   ", text.data, out);
     }
-    if (!done && tally->run)
-        buf_printf(out, "resume: mlhost run %s --resume %s\n", tally->script, tally->run);
+    if (!done && tally->run) {
+        cleanup_free char *text =
+            mem_printf("mlhost run %s --resume %s", tally->script, tally->run);
+        labelled("resume: ", text, out);
+    }
 }

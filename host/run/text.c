@@ -3,40 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
-size_t text_utf8(const char *text, size_t len)
-{
-    const unsigned char *s = (const unsigned char *)text;
-    size_t need;
-    unsigned code;
-
-    if (len == 0)
-        return 0;
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xc2 && s[0] <= 0xdf) {
-        need = 2;
-        code = s[0] & 0x1fu;
-    } else if (s[0] >= 0xe0 && s[0] <= 0xef) {
-        need = 3;
-        code = s[0] & 0x0fu;
-    } else if (s[0] >= 0xf0 && s[0] <= 0xf4) {
-        need = 4;
-        code = s[0] & 0x07u;
-    } else {
-        return 0;
-    }
-    if (len < need)
-        return 0;
-    for (size_t i = 1; i < need; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (s[i] & 0x3fu);
-    }
-    if ((need == 3 && (code < 0x800 || (code >= 0xd800 && code <= 0xdfff))) ||
-        (need == 4 && (code < 0x10000 || code > 0x10ffff)))
-        return 0;
-    return need;
-}
+#include "base/utf8.h"
 
 /* Length of a colour sequence (ESC [ digits ; m) at s, or 0. */
 static size_t colour(const char *s, size_t len)
@@ -75,7 +42,7 @@ void text_harmless(const char *line, size_t len, struct buf *out)
             i += skip;
             continue;
         }
-        size_t bytes = text_utf8(line + i, len - i);
+        size_t bytes = utf8_length(line + i, len - i);
         unsigned char c = (unsigned char)line[i];
         unsigned code = bytes > 1 ? deceiving(line + i, bytes) : 0;
         if (bytes == 0 || (c < 0x20 && c != '\t') || c == 0x7f) {
@@ -102,6 +69,11 @@ void text_harmless(const char *line, size_t len, struct buf *out)
     size_t blank = strspn(s, " \t");
     if (strncmp(s + blank, "::", 2) == 0)
         s[blank] = s[blank + 1] = '*';
+}
+
+void text_shown(const char *text, struct buf *out)
+{
+    text_harmless(text, strlen(text), out);
 }
 
 void text_harmless_lines(const char *text, size_t len, struct buf *out)
@@ -145,7 +117,7 @@ void text_xml(const char *text, struct buf *out)
     size_t len = strlen(text);
 
     for (size_t i = 0; i < len;) {
-        size_t bytes = text_utf8(text + i, len - i);
+        size_t bytes = utf8_length(text + i, len - i);
         unsigned char c = (unsigned char)text[i];
         bool non_character = bytes == 3 && c == 0xef && (unsigned char)text[i + 1] == 0xbf &&
                              (unsigned char)text[i + 2] >= 0xbe;

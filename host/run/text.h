@@ -12,6 +12,9 @@
  */
 void text_harmless(const char *line, size_t len, struct buf *out);
 
+/* The same for a C string. */
+void text_shown(const char *text, struct buf *out);
+
 /* The same for text of several lines: each line is made harmless, newlines stay. */
 void text_harmless_lines(const char *text, size_t len, struct buf *out);
 
@@ -24,8 +27,5 @@ void text_xml(const char *text, struct buf *out);
 /* One cell of a Markdown table: | ` < > * _ [ ] escaped, newlines as spaces, at most `limit` bytes
  * (0: no limit). */
 void text_markdown(const char *text, size_t limit, struct buf *out);
-
-/* Bytes of the UTF-8 sequence at text (1..4), or 0 when it is not valid. */
-size_t text_utf8(const char *text, size_t len);
 
 #endif

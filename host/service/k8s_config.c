@@ -291,8 +291,12 @@ static int use_cluster(const struct use *use, const struct value *cluster, struc
 {
     struct rest_client *client = use->client;
     const char *server = value_get_string(cluster, "server", NULL);
+    size_t scheme = !server                               ? 0
+                    : strncmp(server, "https://", 8) == 0 ? 8
+                    : strncmp(server, "http://", 7) == 0  ? 7
+                                                          : 0;
 
-    if (!server || (strncmp(server, "https://", 8) != 0 && strncmp(server, "http://", 7) != 0))
+    if (!scheme || !server[scheme] || server[scheme] == '/')
         return error_set(err, ERR_INVALID, "the cluster's server is '%s', no http(s) address",
                          server ? server : "");
     free(client->url);

@@ -262,6 +262,8 @@ static bool write_map(lua_State *L, int index, int depth, struct buf *out)
         if (lua_type(L, -2) != LUA_TSTRING || count == KEYS)
             return false;
         key.text = lua_tolstring(L, -2, &key.len); /* stays: the table has it */
+        if (!json_key_fits(key.text, key.len))
+            return false;
         size_t at = count++;
         for (; at && before(&key, &keys[at - 1]); at--)
             keys[at] = keys[at - 1];

@@ -92,6 +92,11 @@ static inline struct vm *vm_of(lua_State *L)
     return *(struct vm **)lua_getextraspace(L);
 }
 
+/* ---- vm.c ---- */
+/* Makes all that a script has, from the start frame in vm->frame. Returns the boot function,
+ * internals and start; the first wants the others as arguments. */
+int vm_set_up(lua_State *L);
+
 /* ---- codec.c ---- */
 extern const char vm_array_key, vm_error_key; /* registry keys (addresses) of the metatables */
 #define VM_HANDLE "mlhost.handle"

@@ -127,8 +127,7 @@ static int emit(lua_State *L)
 
 /* ---- start and end ---- */
 
-/* Stack afterwards: boot function, internals, start. */
-static int set_up(lua_State *L)
+int vm_set_up(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"new_error", new_error},
                                          {"load", load_chunk},
@@ -266,7 +265,7 @@ void vm_main(const struct vm_spec *spec)
     lua_atpanic(vm.main, panic);
     vm.current = vm.main;
     vm_time_start(&vm, left);
-    lua_pushcfunction(vm.main, set_up);
+    lua_pushcfunction(vm.main, vm_set_up);
     if (lua_pcall(vm.main, 0, 3, 0) != LUA_OK)
         finish(&vm, vm.main, false);
     bool ok = vm_run(&vm, vm.main, 2, &thread);

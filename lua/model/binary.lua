@@ -71,17 +71,48 @@ local function refuse(datatype, wanted, value)
   error(("%s holds %s, not %s"):format(datatype, wanted, type(value) == "string" and "a text" or tostring(value)), 0)
 end
 
---- A whole number as the datatype can hold it. Those of 64 bits are taken as Lua has them.
+--- The least and the greatest value of a whole number of these bytes. Those of 64 bits are taken as Lua has them.
+local function range(form, size)
+  if size == 8 then return math.mininteger, math.maxinteger end
+  local signed = form == "<i" .. size
+  local least = signed and -(1 << size * 8 - 1) or 0
+  return least, signed and -least - 1 or (1 << size * 8) - 1
+end
+
+--- A whole number as the datatype can hold it.
 local function whole(datatype, form, size, value)
   local n = type(value) == "number" and math.tointeger(value)
   if not n then refuse(datatype, "whole numbers", value) end
-  if size < 8 then
-    local signed = form == "<i" .. size
-    local least = signed and -(1 << size * 8 - 1) or 0
-    local most = signed and -least - 1 or (1 << size * 8) - 1
-    if n < least or n > most then refuse(datatype, ("%d to %d"):format(least, most), value) end
-  end
+  local least, most = range(form, size)
+  if n < least or n > most then refuse(datatype, ("%d to %d"):format(least, most), value) end
   return n
+end
+
+local function is_bool(value) return type(value) == "boolean" or value == 0 or value == 1 end
+
+--- binary.misfit(datatype, values) -> nil, or which of the values is none of the datatype
+function binary.misfit(datatype, values)
+  local form, size = FORMATS[datatype][1], FORMATS[datatype][2]
+  local kind = datatype == "BYTES" and "string" or "number"
+  local integer = kind == "number" and form ~= "<f" and form ~= "<d"
+  local least, most
+  if integer then least, most = range(form, size) end
+  for i, value in ipairs(values) do
+    local good
+    if datatype == "BOOL" then
+      good = is_bool(value)
+    else
+      good = type(value) == kind
+      if integer and good then
+        local n = math.tointeger(value)
+        good = n and n >= least and n <= most
+      end
+    end
+    if not good then
+      if type(value) == "string" then value = "a text" elseif type(value) == "userdata" then value = "null" end
+      return ("value %d is %s, which is no %s"):format(i, tostring(value), datatype)
+    end
+  end
 end
 
 --- binary.pack(datatype, values) -> bytes. Raises when a value is none of the datatype.

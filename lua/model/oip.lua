@@ -42,6 +42,14 @@ local function flat(data)
   return (tensor.flatten(data))
 end
 
+--- The parameters of an input, for the script: how the bytes came is not its business.
+local function without_size(parameters)
+  if type(parameters) ~= "table" or parameters.binary_data_size == nil then return parameters end
+  local rest = {}
+  for key, value in pairs(parameters) do if key ~= "binary_data_size" then rest[key] = value end end
+  return next(rest) ~= nil and rest or nil
+end
+
 local function read_input(input, binary, at)
   if type(input) ~= "table" or type(input.name) ~= "string" then seldon.bad "an input has no name" end
   local name, datatype, shape = input.name, input.datatype, input.shape
@@ -52,6 +60,8 @@ local function read_input(input, binary, at)
     seldon.bad("input '%s': unknown datatype '%s'; there are %s", name, tostring(datatype), table.concat(names, " "))
   end
   if type(shape) ~= "table" then seldon.bad("input '%s' has no shape", name) end
+  local count, wrong = tensor.size(shape)
+  if not count then seldon.bad("input '%s': %s", name, wrong) end
   local size = type(input.parameters) == "table" and math.tointeger(input.parameters.binary_data_size)
   local values
   if size then
@@ -65,14 +75,11 @@ local function read_input(input, binary, at)
     if type(input.data) ~= "table" then seldon.bad("input '%s' has neither data nor binary_data_size", name) end
     values = flat(input.data)
     if not values then seldon.bad("input '%s': the rows of data are of different lengths", name) end
-  end
-  local count = 1
-  for _, n in ipairs(shape) do
-    if math.type(n) ~= "integer" then seldon.bad("input '%s': a shape holds whole numbers", name) end
-    count = count * n
+    local why = binary_form.misfit(datatype, values)
+    if why then seldon.bad("input '%s': %s", name, why) end
   end
   if count ~= #values then seldon.bad("input '%s': the shape takes %d values, %d are there", name, count, #values) end
-  return { name = name, datatype = datatype, shape = shape, data = values, parameters = input.parameters }, at
+  return { name = name, datatype = datatype, shape = shape, data = values, parameters = without_size(input.parameters) }, at
 end
 
 local function read_inputs(request, binary)
@@ -127,7 +134,10 @@ end
 --- Outputs as they were asked for: which, and in which form.
 local function write_outputs(request, outputs)
   local wanted, all_binary = {}, type(request.parameters) == "table" and request.parameters.binary_data_output
-  for _, one in ipairs(type(request.outputs) == "table" and request.outputs or {}) do wanted[one.name] = one end
+  for _, one in ipairs(type(request.outputs) == "table" and request.outputs or {}) do
+    if type(one) ~= "table" or type(one.name) ~= "string" then seldon.bad "one of the outputs that are asked for has no name" end
+    wanted[one.name] = one
+  end
   local any, list, binary = next(wanted) ~= nil, {}, {}
   for _, output in ipairs(outputs) do
     local asked = wanted[output.name]

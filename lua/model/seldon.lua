@@ -98,6 +98,7 @@ local function content(message)
     if data.ndarray ~= nil then return data.ndarray, "ndarray", data.names end
     if type(data.tensor) == "table" then
       local shape, values = data.tensor.shape or {}, data.tensor.values or {}
+      if not tensor.is_list(values) then bad "data.tensor: values is no list" end
       local x, err = tensor.nest(values, shape)
       if not x then bad("data.tensor: %s", err) end
       return x, "tensor", data.names
@@ -157,17 +158,25 @@ local function put(message, server, y, kind, names)
   end
 end
 
+--- What a client sent as a map: entries without a name are none.
+local function copy_named(from, to)
+  for key, value in pairs(type(from) == "table" and from or {}) do
+    if type(key) == "string" then to[key] = value end
+  end
+  return to
+end
+
 --- meta of a reply: the request's puid and tags, ours, the path it went.
 local function meta_of(server, request)
   local spec, meta = server.spec, { tags = {}, metrics = nil }
   local given = type(request.meta) == "table" and request.meta or {}
-  for key, value in pairs(type(given.tags) == "table" and given.tags or {}) do meta.tags[key] = value end
+  copy_named(given.tags, meta.tags)
   local tags = spec.tags
   if type(tags) == "function" then tags = tags(server.self) end
   for key, value in pairs(tags or {}) do meta.tags[key] = value end
   meta.puid = given.puid
   meta.routing = given.routing
-  meta.requestPath = type(given.requestPath) == "table" and given.requestPath or {}
+  meta.requestPath = copy_named(given.requestPath, {})
   meta.requestPath[server.name] = server.image
   local metrics = spec.metrics and spec.metrics(server.self)
   if metrics and #metrics > 0 then meta.metrics = vm.array(metrics) end
@@ -228,7 +237,7 @@ function seldon.aggregate(server, frame)
     local meta = type(message.meta) == "table" and message.meta or {}
     merged.meta.puid = merged.meta.puid or meta.puid
     for _, key in ipairs { "tags", "requestPath" } do
-      for name, value in pairs(type(meta[key]) == "table" and meta[key] or {}) do merged.meta[key][name] = value end
+      copy_named(meta[key], merged.meta[key])
     end
   end
   local y, out_names = need(server, "aggregate")(server.self, list, names or {})

@@ -3,13 +3,25 @@ local vm = require "vm"
 
 local tensor = {}
 
---- Flat values of a shape -> nested lists. An error text when the numbers do not add up.
-function tensor.nest(values, shape)
-  local total = 1
+local MOST_EMPTY = 1 << 16 -- lists that a shape with a 0 in it may make out of no value at all
+
+--- How many values a shape takes, or nil and what is wrong with it. Shapes come from clients: their product is bounded.
+function tensor.size(shape)
+  if not tensor.is_list(shape) then return nil, "a shape is a list" end
+  local total, others = 1, 1
   for _, n in ipairs(shape) do
     if math.type(n) ~= "integer" or n < 0 then return nil, "a shape holds whole numbers from 0" end
-    total = total * n
+    if n > (1 << 40) // others then return nil, "the shape is too large" end
+    total, others = total * n, others * math.max(n, 1)
   end
+  if total == 0 and others > MOST_EMPTY then return nil, "the shape is too large for no values" end
+  return total
+end
+
+--- Flat values of a shape -> nested lists. An error text when the numbers do not add up.
+function tensor.nest(values, shape)
+  local total, err = tensor.size(shape)
+  if not total then return nil, err end
   if total ~= #values then return nil, ("the shape takes %d values, %d are there"):format(total, #values) end
   if #shape <= 1 then return values end
   if #shape == 2 then -- by far the most common
@@ -32,6 +44,9 @@ function tensor.nest(values, shape)
   end
   return level(1)
 end
+
+--- Is it a list (of anything), or an empty table?
+function tensor.is_list(value) return type(value) == "table" and (#value > 0 or next(value) == nil) end
 
 --- Nested lists -> flat values and their shape; nil when they are ragged.
 function tensor.flatten(nested)
@@ -65,8 +80,5 @@ function tensor.numeric(nested)
   while type(nested) == "table" do nested = nested[1] end
   return type(nested) == "number"
 end
-
---- Is it a list (of anything), or an empty table?
-function tensor.is_list(value) return type(value) == "table" and (#value > 0 or next(value) == nil) end
 
 return tensor

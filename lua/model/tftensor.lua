@@ -2,6 +2,7 @@
 -- https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/tensor.proto
 local base64 = require "model.base64"
 local binary = require "model.binary"
+local tensor = require "model.tensor"
 local vm = require "vm"
 
 local tftensor = {}
@@ -24,13 +25,15 @@ local NUMBERS = {
 local MOST_REPEATED = 1 << 20 -- values that are not there but meant: the last one stands for the rest
 
 local function shape_of(tf)
-  local shape, total = {}, 1
+  local shape = {}
   local dims = tf.tensorShape or tf.tensor_shape
-  for i, dim in ipairs(type(dims) == "table" and dims.dim or {}) do
+  for i, dim in ipairs(type(dims) == "table" and type(dims.dim) == "table" and dims.dim or {}) do
     local size = type(dim) == "table" and (dim.size == nil and 0 or math.tointeger(tonumber(dim.size)))
     if not size or size < 0 then return nil, ("dim %d of tensorShape has no size"):format(i - 1) end
-    shape[i], total = size, total * size
+    shape[i] = size
   end
+  local total, err = tensor.size(shape)
+  if not total then return nil, err end
   return shape, total
 end
 

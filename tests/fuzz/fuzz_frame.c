@@ -83,6 +83,20 @@ static void masked(const struct value *v)
     masker_free(masker);
 }
 
+/* As the journal has it, and `mlhost logs` reads it. */
+static void as_json(const struct value *v)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_buf struct buf twice = BUF_INIT;
+    cleanup_value struct value back = {0};
+    struct error err = {0};
+
+    value_to_json(v, 0, &text);
+    check(value_from_json(text.data, text.len, "again", NULL, &back, &err) == 0);
+    value_to_json(&back, 0, &twice);
+    check(text.len == twice.len && memcmp(text.data, twice.data, text.len) == 0);
+}
+
 static void as_arguments(const struct value *v)
 {
     static const struct signature signatures[] = {
@@ -121,6 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     encoded_again(&v, size - 1);
     masked(&v);
+    as_json(&v);
     as_arguments(&v);
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include <openssl/evp.h>
 
+#include "base/utf8.h"
 #include "broker/mask.h"
 
 /* A secret out of stars and fewer may come together again around a mask. */
@@ -53,6 +54,9 @@ static void in_json(struct masker *masker, const char *text, const char *secret)
     cleanup_buf struct buf quoted = BUF_INIT;
     cleanup_buf struct buf masked = BUF_INIT;
 
+    for (size_t i = 0, bytes; secret[i]; i += bytes)
+        if (!(bytes = utf8_length(secret + i, strlen(secret + i))))
+            return; /* what is written depends on what stands beside it */
     json_print_text(text, strlen(text), &json);
     json_print_text(secret, strlen(secret), &quoted);
     mask_text(masker, json.data, json.len, &masked);

@@ -123,6 +123,33 @@ static void json_round_trips_and_names_the_place_of_an_error(void **state)
     assert_string_equal(text.data, "\"-Infinity\"");
 }
 
+/* A script's bytes and keys may be anything; a journal must be read again. */
+static void json_is_always_json(void **state)
+{
+    struct value v = {0}, back;
+    struct buf text = BUF_INIT;
+    struct error err;
+
+    (void)state;
+    value_set_bytes(value_put(&v, "bytes"), "\xff\xc3\xa9\xe2\x82", 5);
+    value_set_int(value_put_n(&v, "a\0b", 3), 1);
+    value_put_int(&v, "\xfe", 2);
+    value_put_int(&v, "\xff", 3);
+    value_to_json(&v, TEXT_SORTED, &text);
+    ok(value_from_json(text.data, text.len, "x", NULL, &back, &err), err);
+    assert_string_equal(value_get_string(&back, "bytes", ""),
+                        "\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd");
+    assert_int_equal(value_get_int(&back,
+                                   "a\xef\xbf\xbd"
+                                   "b",
+                                   0),
+                     1);
+    assert_int_equal(value_get_int(&back, "\xef\xbf\xbd", 0), 3);
+    value_free(&v);
+    value_free(&back);
+    buf_free(&text);
+}
+
 static void yaml_follows_the_core_schema(void **state)
 {
     (void)state;
@@ -277,6 +304,7 @@ int main(void)
         cmocka_unit_test(frames_round_trip),
         cmocka_unit_test(broken_frames_are_refused),
         cmocka_unit_test(json_round_trips_and_names_the_place_of_an_error),
+        cmocka_unit_test(json_is_always_json),
         cmocka_unit_test(yaml_follows_the_core_schema),
         cmocka_unit_test(yaml_bombs_and_mistakes_are_refused),
         cmocka_unit_test(yaml_aliases_cost_what_they_copy),
