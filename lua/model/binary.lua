@@ -90,8 +90,12 @@ end
 
 local function is_bool(value) return type(value) == "boolean" or value == 0 or value == 1 end
 
---- binary.misfit(datatype, values) -> nil, or which of the values is none of the datatype
-function binary.misfit(datatype, values)
+-- JSON has no such numbers; they come, and are sent, as texts.
+local SPECIAL = { NaN = 0 / 0, Infinity = math.huge, ["-Infinity"] = -math.huge }
+
+--- binary.fit(datatype, values): makes of what JSON could hold what the datatype is; in place. Returns nothing, or which of the
+--- values cannot be it.
+function binary.fit(datatype, values)
   local form, size = FORMATS[datatype][1], FORMATS[datatype][2]
   local kind = datatype == "BYTES" and "string" or "number"
   local integer = kind == "number" and form ~= "<f" and form ~= "<d"
@@ -106,6 +110,8 @@ function binary.misfit(datatype, values)
       if integer and good then
         local n = math.tointeger(value)
         good = n and n >= least and n <= most
+      elseif not good and kind == "number" and SPECIAL[value] then
+        values[i], good = SPECIAL[value], not integer
       end
     end
     if not good then

@@ -75,7 +75,7 @@ local function read_input(input, binary, at)
     if type(input.data) ~= "table" then seldon.bad("input '%s' has neither data nor binary_data_size", name) end
     values = flat(input.data)
     if not values then seldon.bad("input '%s': the rows of data are of different lengths", name) end
-    local why = binary_form.misfit(datatype, values)
+    local why = binary_form.fit(datatype, values)
     if why then seldon.bad("input '%s': %s", name, why) end
   end
   if count ~= #values then seldon.bad("input '%s': the shape takes %d values, %d are there", name, count, #values) end

@@ -36,15 +36,17 @@ static void merged(const struct value *config)
     }
 }
 
-static void used(struct broker *broker, const struct value *config, const char *context)
+static void used(struct broker *broker, const struct value *config, const char *context,
+                 bool from_script)
 {
     struct call call = {.broker = broker, .deadline = DEADLINE_NONE};
     struct error err = {0};
     cleanup_free char *namespace = NULL;
     struct rest_client *client = rest_client_new(service_find("k8s"), "fuzz");
 
-    int status = k8s_config_use(&call, config, context, client, &namespace, &err);
+    int status = k8s_config_use(&call, config, context, from_script, client, &namespace, &err);
     check_result(status, &err);
+    check(status < 0 || !from_script); /* it may go nowhere here */
     if (status == 0) {
         const char *name = context ? context : value_get_string(config, "current-context", "");
         check(known(value_get(config, "contexts"), name));
@@ -94,8 +96,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct broker broker = {.spec = &spec, .masker = masker_new()};
     pthread_mutex_init(&broker.handles.lock, NULL);
     broker.policy = policy_new(NULL, NULL, config.workspace, &err);
-    used(&broker, &merged_config, NULL);
-    used(&broker, &merged_config, "c");
+    used(&broker, &merged_config, NULL, false);
+    used(&broker, &merged_config, "c", false);
+    used(&broker, &merged_config, "c", true);
     close_nameless();
     handles_drop(&broker.handles);
     policy_free(broker.policy);
