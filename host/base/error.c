@@ -74,6 +74,28 @@ static enum error_code code_of_errno(int errno_value)
     }
 }
 
+/* What to do about a file system that does not take what is written, whatever it was. */
+static const char *storage_hint(int errno_value)
+{
+    switch (errno_value) {
+    case ENOSPC:
+    case EDQUOT:
+        return "the disk or its quota is full: make room on it";
+    case EROFS:
+        return "the file system is read-only: mount it for writing, or work in another folder";
+    case EACCES:
+    case EPERM:
+        return "look at the owner and the mode of the file and of its folders (namei -l PATH)";
+    case EIO:
+        return "the disk has a fault: look at the kernel's log (dmesg), and save what is on it";
+    case EMFILE:
+    case ENFILE:
+        return "too many open files: raise the limit (ulimit -n)";
+    default:
+        return "";
+    }
+}
+
 int error_errno(struct error *err, int errno_value, const char *format, ...)
 {
     va_list args;
@@ -84,6 +106,7 @@ int error_errno(struct error *err, int errno_value, const char *format, ...)
     if (err) {
         size_t len = strlen(err->message);
         snprintf(err->message + len, sizeof err->message - len, ": %s", strerror(errno_value));
+        snprintf(err->hint, sizeof err->hint, "%s", storage_hint(errno_value));
     }
     return -1;
 }

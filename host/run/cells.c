@@ -73,6 +73,20 @@ void run_say(void *ctx, const char *level, const char *text)
     run_emit(ctx, &event, false, false);
 }
 
+/* Lines that could not be kept: said once, where the others are seen. */
+static void log_trouble(struct slot *slot)
+{
+    cleanup_free char *trouble = steal_ptr(&slot->log.trouble);
+    struct value event = {0};
+
+    if (!trouble)
+        return;
+    event_new(&event, "log", slot);
+    value_put_string(&event, "level", "warning");
+    value_put_string(&event, "text", trouble);
+    run_emit(slot->run, &event, false, false);
+}
+
 /* ---- the end of a cell ---- */
 
 static int exit_of(enum cell_status status)
@@ -118,6 +132,7 @@ void cell_end(struct slot *slot, enum cell_status status, const char *reason)
     value_free(&slot->output);
     value_free(&slot->error);
     stagelog_close(&slot->log);
+    log_trouble(slot);
     run_emit(run, &event, true, sync);
     schedule_ended(slot, status);
 }
@@ -148,8 +163,10 @@ static void on_event(void *ctx, struct value *event)
         cleanup_free char *whole = path_join(slot->run->opt->config->workspace, path);
         value_put_string(&own, "path", whole);
     }
-    if (line)
+    if (line) {
         stagelog_event(&slot->log, slot->folder, &own);
+        log_trouble(slot);
+    }
     if (shown) {
         tally_event(slot->run->opt->tally, &own);
         value_free(&own);

@@ -1,5 +1,6 @@
 #include "run/stagelog.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,19 +10,27 @@
 #include "base/mem.h"
 #include "run/text.h"
 
-static int open_log(struct stagelog *log, const char *dir)
+/* A full disk must not end the stage: what it prints also went to the renderer. */
+static void note(struct stagelog *log, const struct error *err)
 {
-    struct error err = {0};
+    if (!log->failed)
+        log->trouble = mem_printf("the stage's log is not whole: %s%s%s", err->message,
+                                  err->hint[0] ? "; " : "", err->hint);
+    log->failed = true;
+}
+
+static int open_log(struct stagelog *log, const char *dir, struct error *err)
+{
     struct stat status;
 
     if (log->fd >= 0)
         return 0;
-    if (dir_make(dir, &err) < 0)
+    if (dir_make(dir, err) < 0)
         return -1;
     cleanup_free char *path = path_join(dir, "log.txt");
     log->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (log->fd < 0 || fstat(log->fd, &status) < 0)
-        return -1;
+        return error_errno(err, errno, "cannot open %s", path);
     log->size = (uint64_t)status.st_size;
     return 0;
 }
@@ -32,8 +41,14 @@ void stagelog_event(struct stagelog *log, const char *dir, const struct value *e
     const char *text = value_get_string(event, "text", "");
     const char *level = strcmp(t, "log") == 0 ? value_get_string(event, "level", "info") : "info";
 
-    if (log->full || open_log(log, dir) < 0)
+    struct error err = {0};
+
+    if (log->full)
         return;
+    if (open_log(log, dir, &err) < 0) {
+        note(log, &err);
+        return;
+    }
     size_t before = log->pending.len;
     time_print(value_get_int(event, "time", 0), &log->pending);
     buf_putc(&log->pending, ' ');
@@ -53,11 +68,13 @@ void stagelog_event(struct stagelog *log, const char *dir, const struct value *e
 
 void stagelog_flush(struct stagelog *log)
 {
-    struct error ignored = {0};
+    struct error err = {0};
 
-    /* A full disk must not end the stage; what it prints also went to the renderer. */
-    if (log->fd >= 0 && log->pending.len)
-        (void)fd_write_all(log->fd, log->pending.data, log->pending.len, &ignored);
+    if (log->fd >= 0 && log->pending.len &&
+        fd_write_all(log->fd, log->pending.data, log->pending.len, &err) < 0) {
+        error_wrap(&err, "log.txt");
+        note(log, &err);
+    }
     buf_clear(&log->pending);
 }
 

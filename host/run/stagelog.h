@@ -10,6 +10,8 @@ struct stagelog {
     int fd; /* -1 until the first line */
     uint64_t size;
     bool full;
+    char *trouble; /* why lines are missing in it, once; who says so takes it */
+    bool failed;   /* ... which was noted */
     struct buf pending;
 };
 #define STAGELOG_INIT                                                                              \

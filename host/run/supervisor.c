@@ -173,7 +173,32 @@ static void emit_end(struct run *run, int status)
     value_put_string(&event, "status", name);
     value_put_int(&event, "exit", status);
     value_put_int(&event, "duration_ms", (clock_now() - run->started) / NS_PER_MS);
-    run_emit(run, &event, true, run->costly);
+    run_emit(run, &event, run->broken.code == ERR_NONE, run->costly);
+}
+
+static void show_end(struct run *run, const char *report, const char *junit)
+{
+    struct renderer *renderer = run->opt->renderer;
+
+    renderer->report = report;
+    renderer->junit = junit;
+    renderer->kind->end(renderer);
+    renderer_flush(renderer);
+    renderer->report = renderer->junit = NULL;
+}
+
+/* The journal takes nothing more: what was said to be done is in it, and that is where a resumed
+ * run begins. */
+static int broken(struct run *run, struct error *err)
+{
+    if (run->opt->tally->count || run->opt->tally->run) {
+        emit_end(run, 1);
+        show_end(run, NULL, NULL);
+    }
+    *err = run->broken;
+    cleanup_free char *first = mem_strdup(err->hint[0] ? err->hint : "mend that");
+    return error_hint(err, "%s; then mlhost run %s --resume %s goes on from here", first,
+                      run->opt->plan->shown, run->opt->id);
 }
 
 static int finish(struct run *run, int *status, struct error *err)
@@ -184,12 +209,10 @@ static int finish(struct run *run, int *status, struct error *err)
     cleanup_free char *junit = path_join(opt->dir, "junit.xml");
 
     *status = run->signals ? 130 : run->exit;
-    emit_end(run, *status);
-    if (run->broken.code != ERR_NONE) {
-        *err = run->broken;
-        return error_hint(err, "is the disk full? mlhost run %s --resume %s goes on from here",
-                          opt->plan->shown, opt->id);
-    }
+    if (run->broken.code == ERR_NONE)
+        emit_end(run, *status);
+    if (run->broken.code != ERR_NONE)
+        return broken(run, err);
     value_set_array(&skipped);
     int rc = report_write(opt->tally, opt->dir, opt->junit, opt->summary, &skipped, err);
     for (size_t i = 0; i < value_count(&skipped); i++) {
@@ -198,11 +221,13 @@ static int finish(struct run *run, int *status, struct error *err)
         run_say(run, "warning", text);
     }
     value_free(&skipped);
-    opt->renderer->report = rc == 0 ? report : NULL;
-    opt->renderer->junit = rc == 0 ? junit : NULL;
-    opt->renderer->kind->end(opt->renderer);
-    renderer_flush(opt->renderer);
-    opt->renderer->report = opt->renderer->junit = NULL;
+    show_end(run, rc == 0 ? report : NULL, rc == 0 ? junit : NULL);
+    if (rc < 0) {
+        cleanup_free char *first = mem_strdup(err->hint[0] ? err->hint : "mend that");
+        error_hint(err,
+                   "%s; the run itself is over, and mlhost run %s --resume %s writes its reports",
+                   first, opt->plan->shown, opt->id);
+    }
     return rc;
 }
 
@@ -288,6 +313,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
         value_free(&run.slots[i].output);
         value_free(&run.slots[i].error);
         stagelog_close(&run.slots[i].log);
+        free(run.slots[i].log.trouble);
     }
     free(run.slots);
     schedule_free(run.schedule);
