@@ -26,7 +26,7 @@ static const char *const auth_keys[] = {
     "name",   "value",     "service_connection"};
 static const char *const auth_types[] = {
     "none", "bearer", "basic", "azure_ad", "workload_identity", "header"};
-static const char *const permission_keys[] = {"read", "write", "net", "exec", "env"};
+static const char *const permission_keys[] = {"read", "write", "net", "exec", "env", "deny"};
 #define COUNT(list) (sizeof list / sizeof *list)
 
 static bool among(const char *word, const char *const *list, size_t count)
@@ -148,12 +148,19 @@ static int check_profiles(struct checker *c, const struct value *profiles)
     return 0;
 }
 
-static int check_permissions(struct checker *c, const struct value *permissions)
+/* `deny` is such a map itself. */
+static int check_permissions(struct checker *c, const struct value *permissions, bool inner)
 {
-    if (check_keys(c, permissions, "permissions", permission_keys, COUNT(permission_keys)) < 0)
+    if (check_keys(c, permissions, inner ? "deny" : "permissions", permission_keys,
+                   COUNT(permission_keys) - inner) < 0)
         return -1;
     for (size_t i = 0; i < permissions->as.map.count; i++) {
         const struct value_pair *pair = &permissions->as.map.pairs[i];
+        if (strcmp(pair->key, "deny") == 0) {
+            if (check_permissions(c, &pair->value, true) < 0)
+                return -1;
+            continue;
+        }
         if (pair->value.kind != VALUE_ARRAY)
             return wrong_kind(c, pair->key, "a list of texts", &pair->value);
         for (size_t j = 0; j < value_count(&pair->value); j++) {
@@ -180,7 +187,8 @@ static int check(struct checker *c, const struct value *root)
     if (profiles && profiles->kind != VALUE_NIL && check_profiles(c, profiles) < 0)
         return -1;
     const struct value *permissions = value_get(root, "permissions");
-    if (permissions && permissions->kind != VALUE_NIL && check_permissions(c, permissions) < 0)
+    if (permissions && permissions->kind != VALUE_NIL &&
+        check_permissions(c, permissions, false) < 0)
         return -1;
     return 0;
 }

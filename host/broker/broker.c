@@ -390,6 +390,9 @@ static int prepare(struct broker *broker, struct error *err)
     broker->policy = policy_new(&spec->permissions, spec->bound, spec->config->workspace, err);
     if (!broker->policy)
         return -1;
+    policy_state(broker->policy, spec->config->state);
+    if (spec->config->file)
+        policy_protect(broker->policy, spec->config->file);
     grant(broker);
     if (spec->play && player_open(broker, err) < 0)
         return -1;

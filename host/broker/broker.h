@@ -21,6 +21,8 @@ struct broker_spec {
     const char *run_id;
     int hold_fd;         /* stays open in the broker for as long as it lives: a lock; 0: none */
     const char *out_dir; /* the stage's output folder, or NULL */
+    struct value inputs; /* array of output folders of the stages it needs; its commands see
+                            these of the state folder, and no more */
     const char *local_socket;  /* unix socket of the embedded services, or NULL */
     struct value context;      /* goes to the VM as cx: params, matrix, needs, attempt ... */
     struct value permissions;  /* asked: of pipeline and stage merged */

@@ -127,23 +127,36 @@ int call_allow_net(struct call *call, const char *host, int port, struct error *
     cleanup_free char *what = strchr(host, ':') && host[0] != '['
                                   ? mem_printf("[%s]:%d", host, port)
                                   : mem_printf("%s:%d", host, port);
-    return policy_check(call->broker->policy, PERM_NET, what, err);
+    const struct policy *policy = call->broker->policy;
+    if (policy_check(policy, PERM_NET, what, err) < 0)
+        return -1;
+    return address_kind(host) == ADDRESS_NONE ? 0
+                                              : policy_check_address(policy, host, host, port, err);
 }
 
 int call_http_allow(void *ctx, const char *host, int port, const char *address, struct error *err)
 {
-    (void)address; /* a granted name is granted wherever it leads */
-    return call_allow_net(ctx, host, port, err);
+    const struct call *call = ctx;
+
+    if (call_allow_net(ctx, host, port, err) < 0)
+        return -1;
+    return address ? policy_check_address(call->broker->policy, host, address, port, err) : 0;
 }
 
 int call_allow_exec(struct call *call, const char *const *argv, struct error *err)
 {
     if (!argv[0] || !argv[0][0])
         return error_set(err, ERR_USAGE, "an empty command");
-    if (!strchr(argv[0], '/'))
-        return policy_check(call->broker->policy, PERM_EXEC, argv[0], err);
-    cleanup_free char *path = resolve_path(call->broker->spec->config->workspace, argv[0], err);
-    return path ? policy_check(call->broker->policy, PERM_EXEC, path, err) : -1;
+    cleanup_free char *path =
+        strchr(argv[0], '/') ? resolve_path(call->broker->spec->config->workspace, argv[0], err)
+                             : mem_strdup(argv[0]);
+    cleanup_buf struct buf words = BUF_INIT;
+    if (!path)
+        return -1;
+    buf_puts(&words, path);
+    for (size_t i = 1; argv[i]; i++)
+        buf_printf(&words, "%c%s", PATTERN_WORD, argv[i]);
+    return policy_check(call->broker->policy, PERM_EXEC, words.data, err);
 }
 
 int call_allow_env(struct call *call, const char *name, struct error *err)

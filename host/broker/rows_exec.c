@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "broker/exec_view.h"
 #include "broker/internal.h"
 #include "loop/exec.h"
 
@@ -212,6 +213,7 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
                     struct error *err)
 {
     cleanup_strings struct strings argv = {0}, env = {0}, reads = {0}, writes = {0};
+    cleanup_exec_view struct exec_view view = {0};
     struct sandbox_policy policy = SANDBOX_POLICY_INIT;
     struct exec_result ran = {0};
     const struct value *input = value_get(args, "input");
@@ -242,6 +244,10 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
                         (net ? 0u : SANDBOX_NS_NET);
     policy.required =
         call->broker->spec->allow_degraded ? 0u : SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;
+    exec_view_make(call, &view);
+    policy.mounts = view.mounts;
+    policy.mount_count = view.count;
+    policy.mounts_hide = true;
     policy.landlock = true;
     policy.read_paths = (const char *const *)reads.items;
     policy.read_count = reads.count;

@@ -10,11 +10,14 @@ int operator_bound(struct operator_options *o, const struct config *config, stru
     for (int kind = 0; kind < PERM_COUNT; kind++) {
         options.allow[kind] = o->allow[kind].items;
         options.allow_count[kind] = o->allow[kind].count;
+        options.deny[kind] = o->deny[kind].items;
+        options.deny_count[kind] = o->deny[kind].count;
     }
     int rc = bound_build(config, &options, bound, has, err);
     for (int kind = 0; kind < PERM_COUNT; kind++) {
         free((void *)o->allow[kind].items);
-        o->allow[kind] = (struct option_list){0};
+        free((void *)o->deny[kind].items);
+        o->allow[kind] = o->deny[kind] = (struct option_list){0};
     }
     return rc;
 }

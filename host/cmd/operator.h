@@ -7,7 +7,7 @@
 
 struct operator_options {
     const char *profile, *policy;
-    struct option_list allow[PERM_COUNT];
+    struct option_list allow[PERM_COUNT], deny[PERM_COUNT];
     bool allow_degraded;
 };
 
@@ -19,6 +19,11 @@ struct operator_options {
         {"allow-net", OPTION_REPEAT, &(o).allow[PERM_NET]},                                        \
         {"allow-exec", OPTION_REPEAT, &(o).allow[PERM_EXEC]},                                      \
         {"allow-env", OPTION_REPEAT, &(o).allow[PERM_ENV]},                                        \
+        {"deny-read", OPTION_REPEAT, &(o).deny[PERM_READ]},                                        \
+        {"deny-write", OPTION_REPEAT, &(o).deny[PERM_WRITE]},                                      \
+        {"deny-net", OPTION_REPEAT, &(o).deny[PERM_NET]},                                          \
+        {"deny-exec", OPTION_REPEAT, &(o).deny[PERM_EXEC]},                                        \
+        {"deny-env", OPTION_REPEAT, &(o).deny[PERM_ENV]},                                          \
     {                                                                                              \
         "allow-degraded", OPTION_FLAG, &(o).allow_degraded                                         \
     }
@@ -29,7 +34,10 @@ struct operator_options {
     "-env.\n"                                                                                      \
     "                         With any of these, what is not allowed here or in mlhost.yaml is "   \
     "denied\n"                                                                                     \
-    "  --policy FILE          a YAML file with the permissions, instead of those in mlhost.yaml\n" \
+    "  --deny-read PATTERN    never let scripts have this; also -write, -net, -exec, -env\n"       \
+    "  --policy FILE          a YAML file with the permissions, instead of those in mlhost.yaml; " \
+    "it must lie\n"                                                                                \
+    "                         outside of the workspace\n"                                          \
     "  --allow-degraded       run although this kernel lacks a layer of the sandbox\n"
 
 /* Takes what is in the options' lists. */

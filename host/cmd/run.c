@@ -281,11 +281,12 @@ static int prepare(struct session *session, struct words *words, const char *scr
         return -1;
     if (!session->script)
         session->script = mem_strdup(script);
-    if (plan_load(session->loop, &session->config, session->script, words->operator_.allow_degraded,
+    /* Before the script is loaded, which could do nothing about it anyway. */
+    if (operator_bound(&words->operator_, &session->config, &session->bound, bounded, err) < 0 ||
+        plan_load(session->loop, &session->config, session->script, words->operator_.allow_degraded,
                   &session->plan, err) < 0 ||
         graph_build(&session->plan.doc, session->plan.shown, &session->graph, NULL, err) < 0 ||
-        resolve_params(session, words, err) < 0 ||
-        operator_bound(&words->operator_, &session->config, &session->bound, bounded, err) < 0)
+        resolve_params(session, words, err) < 0)
         return -1;
     return words->stage ? choose_stage(session, words, err) : 0;
 }

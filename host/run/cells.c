@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "broker/tape.h"
@@ -338,6 +339,30 @@ static int64_t budget(const struct run *run, const struct slot *slot, bool alway
     return stage->timeout_ns && stage->timeout_ns < left ? stage->timeout_ns : left;
 }
 
+/* Output folders of what the stage needs, as far as they have one. */
+static void list_inputs(const struct slot *slot, struct value *out)
+{
+    const struct run *run = slot->run;
+    const struct graph *graph = run->opt->graph;
+    const struct stage *stage = slot_stage(slot);
+
+    value_set_array(out);
+    for (size_t i = 0; i < stage->need_count; i++) {
+        const struct stage *need = &graph->stages[stage->needs[i]];
+        for (size_t k = 0; k < need->cell_count; k++) {
+            size_t cell = need->first_cell + k;
+            cleanup_buf struct buf folder = BUF_INIT;
+            cell_folder(graph->cells[cell].name, &folder);
+            cleanup_free char *path =
+                run->opt->from ? mem_printf("%s/runs/%s/stages/%s/out", run->opt->config->state,
+                                            run->opt->from->run, folder.data)
+                               : path_join(run->slots[cell].folder, "out");
+            if (access(path, F_OK) == 0)
+                value_push_string(out, path);
+        }
+    }
+}
+
 static int start_worker(struct slot *slot, const char *mode)
 {
     struct run *run = slot->run;
@@ -373,11 +398,13 @@ static int start_worker(struct slot *slot, const char *mode)
         value_copy(value_put(&spec.context, "error"), &slot->error);
         value_copy(value_put(&spec.context, "output"), &slot->output);
     }
+    list_inputs(slot, &spec.inputs);
     /* The children inherit the descriptors: nothing buffered may be in them twice. */
     renderer_flush(opt->renderer);
     slot->worker = worker_start(opt->loop, &spec, &handler, &err);
     value_free(&spec.permissions);
     value_free(&spec.context);
+    value_free(&spec.inputs);
     if (!slot->worker) {
         value_free(&slot->error);
         error_to_value(&err, &slot->error);

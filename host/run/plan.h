@@ -40,6 +40,12 @@ struct graph;
 int plan_text(const struct plan *plan, const struct graph *graph, const struct config *config,
               const struct value *bound, struct buf *out, struct error *err);
 void plan_mermaid(const struct graph *graph, struct buf *out);
+/* What each stage asks for and what came of it: an array of { stage, kind, pattern, asked (where:
+ * "pipeline", or file:line of the stage), granted, by, part?, except? }, see policy_explain. */
+int plan_permissions_json(const struct plan *plan, const struct graph *graph,
+                          const struct config *config, const struct value *bound, struct value *out,
+                          struct error *err);
+void plan_permissions_text(const struct value *list, struct buf *out);
 /* { pipeline, script, params, timeout_ms, stages [{ name, needs, cells, timeout_ms, retries,
  * permissions ... }] } */
 int plan_json(const struct plan *plan, const struct graph *graph, const struct config *config,

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "broker/policy.h"
 #include "run/graph.h"
 #include "run/plan.h"
@@ -164,5 +165,101 @@ void plan_mermaid(const struct graph *graph, struct buf *out)
     for (size_t i = 0; i < graph->stage_count; i++) {
         for (size_t k = 0; k < graph->stages[i].need_count; k++)
             buf_printf(out, "    s%zu --> s%zu\n", graph->stages[i].needs[k], i);
+    }
+}
+
+/* ---- permissions, one by one ---- */
+
+static bool asks_itself(const struct stage *stage, const char *kind, const char *pattern)
+{
+    const struct value *list = value_get(value_get(stage->spec, "permissions"), kind);
+
+    for (size_t i = 0; i < value_count(list); i++) {
+        if (strcmp(value_text(value_at(list, i), ""), pattern) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int explain_stage(const struct plan *plan, const struct stage *stage,
+                         const struct config *config, const struct value *bound, struct value *out,
+                         struct error *err)
+{
+    cleanup_value struct value asked = {0}, list = {0};
+    cleanup_free char *place = mem_printf("%s:%d", stage->file, stage->line);
+
+    plan_permissions(plan, stage->spec, &asked);
+    struct policy *policy = policy_new(&asked, bound, config->workspace, err);
+    if (!policy)
+        return error_wrap(err, "%s: stage '%s': permissions", place, stage->name);
+    policy_explain(policy, &list);
+    policy_free(policy);
+    for (size_t i = 0; i < value_count(&list); i++) {
+        struct value *entry = value_push(out);
+        value_set_map(entry);
+        value_put_string(entry, "stage", stage->name);
+        const struct value *from = value_at(&list, i);
+        for (size_t k = 0; k < from->as.map.count; k++)
+            value_copy(value_put(entry, from->as.map.pairs[k].key), &from->as.map.pairs[k].value);
+        bool own = asks_itself(stage, value_get_string(entry, "kind", ""),
+                               value_get_string(entry, "pattern", ""));
+        value_put_string(entry, "asked", own ? place : "pipeline");
+    }
+    return 0;
+}
+
+int plan_permissions_json(const struct plan *plan, const struct graph *graph,
+                          const struct config *config, const struct value *bound, struct value *out,
+                          struct error *err)
+{
+    value_set_array(out);
+    for (size_t i = 0; i < graph->stage_count; i++) {
+        if (explain_stage(plan, &graph->stages[i], config, bound, out, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int widest(const struct value *list, const char *key, int least)
+{
+    int width = least;
+
+    for (size_t i = 0; i < value_count(list); i++) {
+        int len = (int)strlen(value_get_string(value_at(list, i), key, ""));
+        width = len > width ? len : width;
+    }
+    return width < 40 ? width : 40;
+}
+
+void plan_permissions_text(const struct value *list, struct buf *out)
+{
+    static const char *const columns[] = {"stage", "kind", "pattern", "asked"};
+    int width[4];
+
+    if (value_count(list) == 0) {
+        buf_puts(out, "no stage asks for anything\n");
+        return;
+    }
+    for (int c = 0; c < 4; c++) {
+        width[c] = widest(list, columns[c], (int)strlen(columns[c]));
+        buf_printf(out, "%-*s  ", width[c], columns[c]);
+    }
+    buf_puts(out, "granted  by\n");
+    for (size_t i = 0; i < value_count(list); i++) {
+        const struct value *entry = value_at(list, i);
+        const char *part = value_get_string(entry, "part", NULL);
+        const char *except = value_get_string(entry, "except", NULL);
+        for (int c = 0; c < 4; c++)
+            buf_printf(out, "%-*s  ", width[c], value_get_string(entry, columns[c], ""));
+        buf_printf(out, "%-7s  %s",
+                   !value_get_bool(entry, "granted", false) ? "denied"
+                   : part                                   ? "part"
+                                                            : "yes",
+                   value_get_string(entry, "by", ""));
+        if (part)
+            buf_printf(out, ": only %s", part);
+        if (except)
+            buf_printf(out, ", except %s", except);
+        buf_putc(out, '\n');
     }
 }

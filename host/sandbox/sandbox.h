@@ -56,6 +56,8 @@ struct sandbox_policy {
     bool root_read_only;
     const struct sandbox_mount *mounts;
     size_t mount_count;
+    bool mounts_hide; /* they only hide parts of the host's files: left out where nothing can be
+                         mounted */
     const char *hostname;
     /* Landlock; used when landlock is true. Paths that do not exist are skipped. */
     bool landlock;

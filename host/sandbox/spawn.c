@@ -113,7 +113,8 @@ static int plan_namespaces(struct plan *plan, struct error *err)
             err, "run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone, "
                  "user.max_user_namespaces); mlhost doctor tells more");
     }
-    if (plan->namespaces & SANDBOX_NS_MOUNT || (!policy->root && policy->mount_count == 0))
+    if (plan->namespaces & SANDBOX_NS_MOUNT ||
+        (!policy->root && (policy->mount_count == 0 || policy->mounts_hide)))
         return 0;
     for (size_t i = 0; i < policy->mount_count; i++) {
         enum mount_kind kind = policy->mounts[i].kind;

@@ -283,6 +283,13 @@ stage "b" { needs = { "a" }, run = function(cx) end }
     has(err, "--timeout", "soon")
 
 
+
+def output(w, stage):
+    """What the stage returned in the newest run."""
+    with open(sorted(glob.glob(w.dir + "/.mlhost/runs/*/journal.jsonl"))[-1]) as journal:
+        ends = [event for event in map(json.loads, journal) if event["t"] == "stage_end" and event["stage"] == stage]
+    return ends[-1].get("output")
+
 @test
 def a_denied_stage_exits_with_4(w):
     w.write("a.lua", 'stage "s" { run = function(cx) require("exec") { "true" } end }\n')
@@ -299,14 +306,95 @@ stage "s" { run = function(cx) require("exec") { "true" } end }
     equal(w.run("run", "a.lua")[0], 0)
     equal(w.run("run", "a.lua", "--allow-net", "example.com")[0], 4)
     equal(w.run("run", "a.lua", "--allow-exec", "true")[0], 0)
-    w.write("policy.yaml", "permissions: { exec: [false] }\n")
-    equal(w.run("run", "a.lua", "--policy", "policy.yaml")[0], 2)  # a boolean is no pattern
-    w.write("policy.yaml", "permissions: { exec: [other] }\n")
-    equal(w.run("run", "a.lua", "--policy", "policy.yaml")[0], 4)
-    w.write("policy.yaml", "exce: [true]\n")
-    status, out, err = w.run("run", "a.lua", "--policy", "policy.yaml")
+    w.write("sub/policy.yaml", "permissions: { exec: [true] }\n")
+    status, out, err = w.run("run", "a.lua", "--policy", "sub/policy.yaml")
+    equal(status, 2)
+    has(err, "lies in the workspace")
+    outside = tempfile.mkdtemp(prefix="mlhost-policy-")
+    policy = os.path.join(outside, "policy.yaml")
+    w.write(policy, "permissions: { exec: [false] }\n")
+    equal(w.run("run", "a.lua", "--policy", policy)[0], 2)  # a boolean is no pattern
+    w.write(policy, "permissions: { exec: [other] }\n")
+    equal(w.run("run", "a.lua", "--policy", policy)[0], 4)
+    w.write(policy, "exce: [true]\n")
+    status, out, err = w.run("run", "a.lua", "--policy", policy)
     equal(status, 2)
     has(err, "policy.yaml", "'exce'", "did you mean 'exec'?")
+    w.write(policy, "exec: ['true']\nnet: ['https://example.com/']\n")
+    status, out, err = w.run("run", "a.lua", "--policy", policy)
+    equal(status, 2)
+    has(err, "net", "not a host", 'write "example.com"')
+    os.symlink(policy, os.path.join(w.dir, "link.yaml"))
+    w.write(policy, "exec: ['true']\n")
+    equal(w.run("run", "a.lua", "--policy", "link.yaml")[0], 0)  # what counts is where the file lies
+    shutil.rmtree(outside)
+
+
+@test
+def arguments_of_a_command_can_be_bounded(w):
+    w.write("a.lua", '''pipeline "p" { permissions = { exec = { "echo one *", "sh" } } }
+stage "s" { run = function(cx)
+  local exec = require "exec"
+  local function may(...) return (try(exec, { ... })) ~= nil end
+  return { may("echo", "one"), may("echo", "one", "two"), may("echo", "two"), may("echo"), may("sh", "-c", "true"),
+           may("sh", "-c", "exit 0; rm -rf /") }
+end }
+''')
+    w.run("run", "a.lua")
+    equal(output(w, "s"), [True, True, False, False, True, True])
+    w.run("run", "a.lua", "--allow-exec", "echo", "--allow-exec", "sh -c true")
+    equal(output(w, "s"), [True, True, False, False, True, False])
+    w.run("run", "a.lua", "--deny-exec", "sh")
+    equal(output(w, "s"), [True, True, False, False, False, False])
+
+
+@test
+def the_plan_explains_permissions(w):
+    w.write("mlhost.yaml", "permissions: { exec: ['git *'], net: [10.0.0.0/8], write: [out/x], deny: { env: [SECRET] } }\n")
+    w.write("a.lua", '''pipeline "p" { permissions = { exec = { "git", "git log" }, env = { "SECRET" } } }
+stage "s" { permissions = { net = { "10.1.2.3:80", "*" }, write = { "out" } }, run = function(cx) end }
+''')
+    status, out, err = w.run("plan", "a.lua", "--permissions", "--json", "--allow-env", "A_*")
+    equal(status, 0)
+    got = {(e["kind"], e["pattern"]): e for e in json.loads(out)}
+    equal({k: (e["granted"], e["by"], e["asked"]) for k, e in got.items()}, {
+        ("exec", "git"): (True, "mlhost.yaml", "pipeline"), ("exec", "git log"): (True, "mlhost.yaml", "pipeline"),
+        ("env", "SECRET"): (False, "mlhost.yaml", "pipeline"), ("net", "10.1.2.3:80"): (True, "mlhost.yaml", "a.lua:2"),
+        ("net", "*"): (False, "not in the operator's bound", "a.lua:2"), ("write", "out"): (True, "mlhost.yaml", "a.lua:2")})
+    equal(got["write", "out"]["part"], "out/x")
+    status, out, err = w.run("plan", "a.lua", "--permissions", "--strict")
+    equal(status, 4)
+    has(out, "denied", "part", "only out/x")
+
+
+@test
+def nothing_of_the_hosts_own_is_granted(w):
+    w.write("mlhost.yaml", "permissions: { exec: [sh], write: ['/'], read: ['/'] }\n")
+    w.write("a.lua", '''pipeline "p" { permissions = { exec = { "sh" }, write = { "/" }, read = { "/" } } }
+local fs, exec = require "fs", require "exec"
+stage "a" { run = function(cx) fs.write(cx.out "f", "of a") return cx.out "f" end }
+stage "b" { needs = { "a" }, run = function(cx)
+  local denied = {}
+  for name, fn in pairs {
+    journal = function() return fs.read(".mlhost/runs/" .. cx.run_id .. "/journal.jsonl") end,
+    list = function() return fs.list ".mlhost" end, state = function() fs.write(".mlhost/x", "") end,
+    config = function() fs.write("mlhost.yaml", "") end, above = function() fs.remove "." end,
+    other = function() fs.write(cx.needs.a, "") end,
+  } do local _, err = try(fn) denied[name] = err and err.code end
+  local sh = function(text) return exec({ "sh", "-c", text, check = false, quiet = true }) end
+  return { denied = denied, read = fs.read(cx.needs.a), cat = sh("cat " .. cx.needs.a).out,
+    own = sh("echo mine > " .. cx.out "m" .. "; cat " .. cx.out "m").out, write = sh("echo > mlhost.yaml").status ~= 0,
+    other = sh("echo > " .. cx.needs.a).status ~= 0, seen = sh("find .mlhost -type f | wc -l").out,
+    made = sh("echo x > .mlhost/forged").status }
+end }
+''')
+    status, out, err = w.run("run", "a.lua")
+    equal(status, 0, out + err)
+    got = output(w, "b")
+    equal(got["denied"], {name: "denied" for name in ("journal", "list", "state", "config", "above", "other")})
+    equal([got[k] for k in ("read", "cat", "own", "write", "other")], ["of a", "of a", "mine\n", True, True])
+    equal(got["seen"].strip(), "2")
+    equal(os.path.exists(os.path.join(w.dir, ".mlhost/forged")), False)
 
 
 @test

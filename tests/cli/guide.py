@@ -8,7 +8,8 @@ import http.server, json, os, re, shutil, subprocess, sys, tempfile, threading
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 PROGRAM = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MLHOST", "build/mlhost"))
 GUIDE = os.environ.get("GUIDE", os.path.join(ROOT, "docs/guide.md"))
-work = tempfile.mkdtemp(prefix="mlhost-guide-")
+work = tempfile.mkdtemp(prefix="mlhost-guide-") + "/checkout"
+os.mkdir(work)
 passed = failed = 0
 
 
@@ -94,9 +95,9 @@ result("the second release", output_of("release") == {"approved_by": "--approve"
 run(["run", "errors.lua"], 1, "failed\t2", "2\t", "the data is not fit", "hint: look at row 7")
 run(["run", "granted.lua"], 4, "error: granted.lua:18: stage 'without' may not write 'dist/more.txt'",
     "hint: add  permissions = { write = { \"dist/more.txt\" } }  to stage 'without'")
-run(["plan", "granted.lua", "--policy", "policy.yaml"], 0, "LANG")
-run(["run", "granted.lua", "--policy", "policy.yaml"], 4, "stage 'list' may not run the command 'ls'")
-run(["run", "granted.lua", "--policy", "policy.yaml", "--allow-exec", "ls"], 4, "may not write 'dist/more.txt'")
+run(["plan", "granted.lua", "--policy", "../policy.yaml"], 0, "LANG")
+run(["run", "granted.lua", "--policy", "../policy.yaml"], 4, "stage 'list' may not run the command 'ls'")
+run(["run", "granted.lua", "--policy", "../policy.yaml", "--allow-exec", "ls"], 4, "may not write 'dist/more.txt'")
 out = run(["run", "secrets.lua"], 0, "***", env={"DEMO_TOKEN": "swordfish-42"})
 result("the secret is not shown", "swordfish" not in out, out)
 run(["run", "secrets.lua"], 1, "set DEMO_TOKEN")
