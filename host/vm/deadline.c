@@ -178,7 +178,7 @@ void vm_time_renew(lua_State *L)
 
     if (vm->time == TIME_OVER || vm->stop || vm_debug_interrupted(vm))
         lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-    else
+    else if (vm->debug)
         vm_debug_hook(L);
 }
 

@@ -36,6 +36,7 @@ struct debug {
     bool off;     /* the user has left for good */
     bool stopped; /* in a session */
     bool interrupted;
+    bool told_to_leave; /* while something typed was waited for */
     struct {
         char file[FILE_ROOM];
         int line;
@@ -428,6 +429,12 @@ bool vm_debug_stopped(const struct vm *vm)
     return vm->debug && vm->debug->stopped;
 }
 
+void vm_debug_frame(struct vm *vm, const struct value *frame)
+{
+    if (vm_debug_stopped(vm) && strcmp(value_get_string(frame, "t", ""), "leave") == 0)
+        vm->debug->told_to_leave = true;
+}
+
 bool vm_debug_interrupted(const struct vm *vm)
 {
     return vm->debug && vm->debug->interrupted;
@@ -521,6 +528,12 @@ static int session_receive(lua_State *L)
 {
     struct vm *vm = vm_of(L);
 
+    if (vm->debug->told_to_leave) {
+        lua_newtable(L);
+        lua_pushliteral(L, "leave");
+        lua_setfield(L, -2, "t");
+        return 1;
+    }
     for (;;) {
         vm_receive(vm, &vm->frame);
         if (strcmp(value_get_string(&vm->frame, "t", ""), "reply") != 0)
@@ -639,6 +652,7 @@ static void stop_here(lua_State *L, lua_State *dead, const char *reason, int err
     if (limit < SIZE_MAX - ROOM)
         vm->budget.limit = limit + ROOM;
     debug->stopped = true;
+    debug->told_to_leave = false;
     debug->pace = PACE_RUN;
     collect(vm, dead, L);
     if (lua_checkstack(L, 2)) {

@@ -76,6 +76,7 @@ bool vm_deliver(struct vm *vm, struct value *frame)
 /* Anything that is no reply is a request for a model: it waits until its turn comes. */
 static void stash(struct vm *vm, struct value *frame)
 {
+    vm_debug_frame(vm, frame);
     if (vm->handler == LUA_NOREF || strcmp(value_get_string(frame, "t", ""), "request") != 0)
         return;
     if (vm->stash_count == vm->stash_room) {

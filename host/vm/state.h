@@ -182,6 +182,8 @@ bool vm_debug_failed(lua_State *L, lua_State *co);
 /* Message handler of a module's chunk: the error as it is, which may have been stopped at. */
 int vm_debug_require_handler(lua_State *L);
 bool vm_debug_stopped(const struct vm *vm); /* in a session */
+/* A frame that came while something typed waits for its reply. */
+void vm_debug_frame(struct vm *vm, const struct value *frame);
 /* The hook after a Ctrl-C in a session: raises in what was typed, again and again, so that nothing
  * catches it. It is over when the prompt is back. */
 void vm_debug_interrupt(lua_State *L, lua_Debug *ar);

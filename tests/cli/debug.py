@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""mlhost run --debug, as a person at a terminal and with piped commands; run as root it also is run as nobody."""
+"""mlhost run --debug, as a person at a terminal and with piped commands. usage: debug.py [--once] [TEST...]
+
+Run as root, everything is done a second time as the user nobody, unless --once. The last line is "N passed, N failed".
+"""
 import json
 import os
 import re
@@ -10,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from terminal import PROGRAM, Terminal
+from terminal import PROGRAM, SANITIZERS, Terminal
 
 passed = failed = 0
 tests = []
@@ -27,7 +30,7 @@ def script(folder, text, name="ci.lua"):
 
 
 def clean_env(folder, **more):
-    return {"PATH": os.environ["PATH"], "HOME": folder, "LC_ALL": "C.UTF-8", **more}
+    return {"PATH": os.environ["PATH"], "HOME": folder, "LC_ALL": "C.UTF-8", **SANITIZERS, **more}
 
 
 def piped(folder, commands, *words, env=None, timeout=60):
@@ -193,7 +196,7 @@ stage "waits" { timeout = "1s", run = function()
   sleep("1m")
 end }""")
     out = piped(folder, ["rounds > 0", "sleep('1500ms')", "fs.exists 'ci.lua'", ":c"], "--stage", "computes")
-    in_order(out, r"stopped: timeout at ci\.lua:3", r"^true$", r"^true$", r"computes\] timeout", r"timed out after 1\.0 s", r"^status 3$")
+    in_order(out, r"stopped: timeout at ci\.lua:3", r"^true$", r"^true$", r"computes\] timeout", r"timed out after", r"^status 3$")
     out = piped(folder, ["kept * 6", "sleep('6s')", "fs.exists 'ci.lua'", ":c"], "--stage", "waits")
     in_order(out, r"stopped: error at ci\.lua:8", r"^42$", r"^true$", r"cleaned up", r"waits\] timeout", r"^status 3$")
 
@@ -411,6 +414,42 @@ def without_it_a_breakpoint_is_a_debug_line(folder):
 
 
 @test
+def a_script_cannot_stop_its_own_deadline(folder):
+    script(folder, """stage "s" { timeout = "1s", run = function()
+  require("vm").emit { t = "break", reason = "step", text = "not true" }
+  while true do end
+end }
+stage "waits" { timeout = "1s", run = function()
+  require("vm").emit { t = "break", reason = "step", text = "not true" }
+  sleep("1m")
+end }""")
+    done = subprocess.run([PROGRAM, "run", "ci.lua"], cwd=folder, text=True, timeout=60, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=clean_env(folder), stdin=subprocess.PIPE)
+    assert done.returncode == 3 and "not true" not in done.stdout, done.stdout
+    in_order("".join(sorted(done.stdout.splitlines(True))), r"\[s\] timeout", r"\[waits\] timeout")
+
+
+@test
+def commands_of_the_stage_do_not_read_the_debuggers_input(folder):
+    script(folder, """stage "s" { permissions = { exec = { "cat" } }, run = function()
+  breakpoint()
+  local read = require "exec" { "cat" }
+  breakpoint()
+  return read.out
+end }""")
+    out = piped(folder, [":c", "'it read ' .. #read.out", ":c"])
+    in_order(out, r"it read 0", r"\[s\] ok")
+    assert output(folder, "s") == "", out
+
+
+@test
+def much_output_while_somebody_sits_there(folder):
+    script(folder, 'stage "s" { run = function() breakpoint() return 1 end }')
+    out = piped(folder, ["for i = 1, 50000 do print('line ' .. i) end", "'that was it'", ":c"], timeout=120)
+    in_order(out, r"line 50000$", r"that was it", r"\[s\] ok")
+
+
+@test
 def nobody_to_ask_is_refused(folder):
     script(folder, 'stage "s" { run = function() end }')
     done = subprocess.run([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, text=True, timeout=60, stdin=subprocess.DEVNULL,
@@ -578,6 +617,19 @@ def a_signal_at_the_prompt_leaves_the_terminal_as_it_was(folder):
 
 
 @test
+def a_signal_ends_what_is_evaluated(folder):
+    script(folder, 'stage "s" { run = function()\n  defer(function() log.info("cleaned") end)\n  breakpoint()\n  log.info("past" .. " it")\nend }')
+    for endless in ("while true do end", "while true do pcall(function() while true do end end) end", "sleep(600)"):
+        t = Terminal(folder, "run", "ci.lua", "--debug")
+        at_debug(t, "s")
+        t.type(endless + "\n")
+        time.sleep(0.5)
+        os.kill(t.pid, signal.SIGTERM)
+        assert "past it" not in t.until(r"(?s).*cleaned")[0]
+        assert t.ended() == 130 and "past it" not in t.shown, t.shown
+
+
+@test
 def a_host_that_is_killed_leaves_nothing(folder):
     script(folder, 'stage "s" { run = function()\n  breakpoint()\nend }')
     t = Terminal(folder, "run", "ci.lua", "--debug", under=("/bin/sh", "-c", '"$@"; read answer', "sh"))
@@ -618,7 +670,7 @@ def as_nobody():
             if module.endswith(".so"):
                 shutil.copy(os.path.join(os.path.dirname(PROGRAM), module), home)
         done = subprocess.run(["/usr/bin/python3", "-B", os.path.join(home, "debug.py"), *sys.argv[1:]],
-                              env={"PATH": os.environ["PATH"], "MLHOST": program, "HOME": "/nonexistent"}, cwd="/",
+                              env={"PATH": os.environ["PATH"], "MLHOST": program, "HOME": "/nonexistent", **SANITIZERS}, cwd="/",
                               user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True, timeout=600)
         print(re.sub("^", "  nobody: ", done.stdout.rstrip(), flags=re.M))
         line = re.search(r"^(\d+) passed, (\d+) failed$", done.stdout, re.M)
@@ -629,8 +681,9 @@ def as_nobody():
 
 def main():
     global passed, failed
+    names = [word for word in sys.argv[1:] if word != "--once"]
     for fn in tests:
-        if sys.argv[1:] and fn.__name__ not in sys.argv[1:]:
+        if names and fn.__name__ not in names:
             continue
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, "mlhost.yaml"), "w", encoding="utf-8"):
@@ -642,7 +695,7 @@ def main():
             except Exception as error:  # the report is the point
                 failed += 1
                 print(f"FAIL  {fn.__name__}: {error!r}\n{error}", flush=True)
-    if os.geteuid() == 0 and not os.environ.get("DEBUG_ONCE"):
+    if os.geteuid() == 0 and "--once" not in sys.argv:
         more = as_nobody()
         passed, failed = passed + more[0], failed + more[1]
     print(f"{passed} passed, {failed} failed")

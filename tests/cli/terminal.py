@@ -7,6 +7,7 @@ import signal
 import termios
 import time
 
+SANITIZERS = {name: value for name, value in os.environ.items() if name in ("ASAN_OPTIONS", "UBSAN_OPTIONS")}
 PROGRAM = os.path.abspath(os.environ.get("MLHOST", "build/mlhost"))
 
 
@@ -18,7 +19,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
-            env = {"PATH": os.environ["PATH"], "TERM": "xterm", "HOME": folder, "NO_COLOR": "1"}
+            env = {"PATH": os.environ["PATH"], "TERM": "xterm", "HOME": folder, "NO_COLOR": "1", **SANITIZERS}
             words = [*under, PROGRAM, *argv]
             os.execve(words[0], words, env)
 
