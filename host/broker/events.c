@@ -48,6 +48,9 @@ static void send_output_locked(struct broker *broker, int stream, const struct b
     value_put_string(&event, "t", "output");
     value_put_int(&event, "stream", stream);
     value_set_bytes(value_put(&event, "text"), text->data, text->len);
+    struct error unused = {0};
+    if (policy_check(broker->policy, PERM_CI, "commands", &unused) == 0)
+        value_put_bool(&event, "commands", true);
     send_locked(broker, &event);
     value_free(&event);
 }

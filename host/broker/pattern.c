@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const permission_names[PERM_COUNT] = {"read", "write", "net", "exec", "env"};
+const char *const permission_names[PERM_COUNT] = {"read", "write", "net", "exec", "env", "ci"};
 
 /* ---- paths ---- */
 
@@ -361,6 +361,10 @@ int pattern_check(enum permission kind, const char *pattern, struct error *err)
         return check_exec(pattern, err);
     case PERM_ENV:
         return check_env(pattern, err);
+    case PERM_CI:
+        return strcmp(pattern, "commands") == 0
+                   ? 0
+                   : error_set(err, ERR_INVALID, "ci can be \"commands\", not '%s'", pattern);
     default:
         if (strchr(pattern, '*') && strcmp(pattern, "*") != 0) {
             error_set(err, ERR_INVALID, "'%s': a path covers all that is below it", pattern);

@@ -7,8 +7,9 @@
  *                "*": every host
  *   exec         a command's name, or an absolute path: with any arguments. Words after it bound
  *                the arguments: "git log" is exactly that; "*" in a word stands for any text; "*"
- * as the last word for any further arguments, also none. "*": every command env          a name;
- * "PREFIX_*": every name that begins so
+ *                as the last word for any further arguments, also none. "*": every command
+ *   env          a name; "PREFIX_*": every name that begins so
+ *   ci           "commands": what is printed may be commands to the build agent
  *
  * Bounds on arguments keep honest scripts from accidents. They are no border for programs that run
  * other programs when told to.
@@ -20,7 +21,7 @@
 
 #include <stdbool.h>
 
-enum permission { PERM_READ, PERM_WRITE, PERM_NET, PERM_EXEC, PERM_ENV, PERM_COUNT };
+enum permission { PERM_READ, PERM_WRITE, PERM_NET, PERM_EXEC, PERM_ENV, PERM_CI, PERM_COUNT };
 extern const char *const permission_names[PERM_COUNT];
 
 /* What somebody wants: a normalized path, "host:port", a variable's name; of a command its words

@@ -118,7 +118,7 @@ static int take(const struct value *from, const char *workspace, const char *who
             const char *near = near_miss(pair->key, permission_names, PERM_COUNT);
             error_set(err, ERR_INVALID, "%s permissions: unknown kind '%s'%s%s%s", whose, pair->key,
                       near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
-            return error_hint(err, "kinds: read, write, net, exec, env");
+            return error_hint(err, "kinds: read, write, net, exec, env, ci");
         }
         if (take_list((enum permission)kind, &pair->value, workspace, value_put(out, pair->key),
                       err) < 0)
@@ -215,9 +215,12 @@ const struct value *policy_denied(const struct policy *policy, enum permission k
 
 /* ---- in words ---- */
 
-static const char *const verbs[PERM_COUNT] = {"may not read", "may not write", "may not connect to",
+static const char *const verbs[PERM_COUNT] = {"may not read",
+                                              "may not write",
+                                              "may not connect to",
                                               "may not run the command",
-                                              "may not see the variable"};
+                                              "may not see the variable",
+                                              "may not give the build agent"};
 
 /* As a script would write it: paths below the workspace without it, the words of a command with
  * spaces. */

@@ -98,7 +98,7 @@ static int print(const struct value *findings, bool json)
     }
     if (json) {
         buf_clear(&out);
-        value_to_json(findings, TEXT_PRETTY, &out);
+        text_json(findings, TEXT_PRETTY, &out);
         buf_putc(&out, '\n');
     }
     if (out.len)

@@ -6,6 +6,7 @@
 
 #include "base/config.h"
 #include "base/mem.h"
+#include "run/text.h"
 
 extern const struct command cmd_run, cmd_plan, cmd_check, cmd_runs, cmd_logs, cmd_replay;
 extern const struct command cmd_doctor;
@@ -31,9 +32,13 @@ const struct command *command_find(const char *name)
 
 int command_fail(const struct error *err)
 {
-    fprintf(stderr, "mlhost: %s\n", err->message);
-    if (err->hint[0])
-        fprintf(stderr, "  hint: %s\n", err->hint);
+    fputs("mlhost: ", stderr);
+    text_print(stderr, err->message);
+    fputs(err->hint[0] ? "\n  hint: " : "\n", stderr);
+    if (err->hint[0]) {
+        text_print(stderr, err->hint);
+        fputs("\n", stderr);
+    }
     return error_exit_code(err->code);
 }
 

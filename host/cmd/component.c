@@ -15,6 +15,7 @@
 #include "base/config.h"
 #include "base/mem.h"
 #include "cmd/cmd.h"
+#include "run/text.h"
 #include "run/worker.h"
 
 static const char help[] = "usage: mlhost component FILE.lua [--NAME VALUE]...\n"
@@ -214,6 +215,14 @@ static int executor_input(struct component *c, const char *text, struct error *e
 
 /* ---- running ---- */
 
+static void put_line(FILE *to, const char *text, size_t len)
+{
+    cleanup_buf struct buf line = BUF_INIT;
+
+    text_harmless_lines(text, len, &line);
+    fprintf(to, "%s\n", line.data ? line.data : "");
+}
+
 static void on_event(void *ctx, struct value *event)
 {
     const char *t = value_get_string(event, "t", ""),
@@ -224,15 +233,16 @@ static void on_event(void *ctx, struct value *event)
         const struct value *text = value_get(event, "text");
         FILE *to = value_get_int(event, "stream", 1) == 2 ? stderr : stdout;
         if (text && text->kind == VALUE_STRING)
-            fprintf(to, "%.*s\n", (int)text->as.string.len, text->as.string.data);
+            put_line(to, text->as.string.data, text->as.string.len);
         fflush(to);
     } else if (strcmp(t, "log") == 0) {
         bool bad = strcmp(level, "warning") == 0 || strcmp(level, "error") == 0;
         FILE *to = bad ? stderr : stdout;
         if (strcmp(level, "debug") == 0)
             return;
-        fprintf(to, "%s%s%s\n", bad ? level : "", bad ? ": " : "",
-                value_get_string(event, "text", ""));
+        cleanup_free char *line = mem_printf("%s%s%s", bad ? level : "", bad ? ": " : "",
+                                             value_get_string(event, "text", ""));
+        put_line(to, line, strlen(line));
         fflush(to);
     }
 }
@@ -339,7 +349,7 @@ static int write_outputs(const struct component *c, const struct value *result, 
         else
             value_to_json(&pair->value, TEXT_SORTED, &text);
         if (!path)
-            printf("%s = %s\n", pair->key, text.data);
+            printf("%s = ", pair->key), put_line(stdout, text.data, text.len);
         else if (write_text(path, &text, err) < 0)
             return error_wrap(err, "output '%s'", pair->key);
     }
@@ -414,7 +424,7 @@ static int run(struct component *c, int argc, char **argv, struct error *err)
         return -1;
     if (describe) {
         cleanup_buf struct buf text = BUF_INIT;
-        value_to_json(&c->declaration, TEXT_PRETTY | TEXT_SORTED, &text);
+        text_json(&c->declaration, TEXT_PRETTY | TEXT_SORTED, &text);
         puts(text.data);
         return 0;
     }

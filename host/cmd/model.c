@@ -25,6 +25,7 @@
 #include "base/module.h"
 #include "cmd/cmd.h"
 #include "model/model.h"
+#include "run/text.h"
 #include "run/worker.h"
 
 #define WORKERS_MAX  64
@@ -371,10 +372,13 @@ static void on_event(void *ctx, struct value *event)
         slot->serving = true;
         announce(slot->server);
     } else if (strcmp(t, "output") == 0) {
-        printf("%s\n", value_get_string(event, "text", ""));
+        text_print(stdout, value_get_string(event, "text", ""));
+        fputs("\n", stdout);
         fflush(stdout);
     } else if (strcmp(t, "log") == 0 && strcmp(level, "debug") != 0) {
-        fprintf(stderr, "%s: %s\n", level, value_get_string(event, "text", ""));
+        fprintf(stderr, "%s: ", level);
+        text_print(stderr, value_get_string(event, "text", ""));
+        fputs("\n", stderr);
     } else if (strcmp(t, "ask") == 0) {
         struct value frame = {0};
         worker_answer(&slot->server->config, event, &frame);
@@ -430,7 +434,9 @@ static void on_end(void *ctx, struct worker_result *result)
         end_all(s);
         return;
     }
-    fprintf(stderr, "warning: a worker is replaced: %s\n", why.message);
+    fputs("warning: a worker is replaced: ", stderr);
+    text_print(stderr, why.message);
+    fputs("\n", stderr);
     atomic_fetch_add(&s->serving.metrics->restarts, 1);
     slot->delay = clock_now() - slot->started > STEADY || !slot->delay ? BACKOFF_MIN
                   : slot->delay * 2 > BACKOFF_MAX                      ? BACKOFF_MAX

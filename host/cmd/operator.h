@@ -19,11 +19,13 @@ struct operator_options {
         {"allow-net", OPTION_REPEAT, &(o).allow[PERM_NET]},                                        \
         {"allow-exec", OPTION_REPEAT, &(o).allow[PERM_EXEC]},                                      \
         {"allow-env", OPTION_REPEAT, &(o).allow[PERM_ENV]},                                        \
+        {"allow-ci", OPTION_REPEAT, &(o).allow[PERM_CI]},                                          \
         {"deny-read", OPTION_REPEAT, &(o).deny[PERM_READ]},                                        \
         {"deny-write", OPTION_REPEAT, &(o).deny[PERM_WRITE]},                                      \
         {"deny-net", OPTION_REPEAT, &(o).deny[PERM_NET]},                                          \
         {"deny-exec", OPTION_REPEAT, &(o).deny[PERM_EXEC]},                                        \
         {"deny-env", OPTION_REPEAT, &(o).deny[PERM_ENV]},                                          \
+        {"deny-ci", OPTION_REPEAT, &(o).deny[PERM_CI]},                                            \
     {                                                                                              \
         "allow-degraded", OPTION_FLAG, &(o).allow_degraded                                         \
     }
@@ -31,10 +33,10 @@ struct operator_options {
     "  --profile NAME         the profile of mlhost.yaml to use (default: local, or "              \
     "MLHOST_PROFILE)\n"                                                                            \
     "  --allow-read PATTERN   let scripts have this when they ask; also -write, -net, -exec, "     \
-    "-env.\n"                                                                                      \
+    "-env, -ci.\n"                                                                                 \
     "                         With any of these, what is not allowed here or in mlhost.yaml is "   \
     "denied\n"                                                                                     \
-    "  --deny-read PATTERN    never let scripts have this; also -write, -net, -exec, -env\n"       \
+    "  --deny-read PATTERN    never let scripts have this; also -write, -net, -exec, -env, -ci\n"  \
     "  --policy FILE          a YAML file with the permissions, instead of those in mlhost.yaml; " \
     "it must lie\n"                                                                                \
     "                         outside of the workspace\n"                                          \

@@ -4,6 +4,7 @@
 #include "cmd/operator.h"
 #include "run/graph.h"
 #include "run/plan.h"
+#include "run/text.h"
 #include "run/worker.h"
 
 struct words {
@@ -22,7 +23,7 @@ static int show_permissions(const struct plan *plan, const struct graph *graph,
     if (plan_permissions_json(plan, graph, config, bound, &list, err) < 0)
         return -1;
     if (words->json) {
-        value_to_json(&list, TEXT_PRETTY, text);
+        text_json(&list, TEXT_PRETTY, text);
         buf_putc(text, '\n');
     } else {
         plan_permissions_text(&list, text);
@@ -58,13 +59,13 @@ static int show(struct loop *loop, const struct config *config, const char *scri
         cleanup_value struct value doc = {0};
         rc = plan_json(&plan, &graph, config, limit, &doc, err);
         if (rc == 0)
-            value_to_json(&doc, TEXT_PRETTY, &text);
+            text_json(&doc, TEXT_PRETTY, &text);
         buf_putc(&text, '\n');
     } else if (rc == 0) {
         rc = plan_text(&plan, &graph, config, limit, &text, err);
     }
     if (rc >= 0 && text.len)
-        fputs(text.data, stdout);
+        text_print(stdout, text.data);
     graph_free(&graph);
     plan_free(&plan);
     return rc;

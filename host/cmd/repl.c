@@ -150,9 +150,10 @@ static void words(void *ctx, const char *name, const char *beginning,
 
 static void say_error(const struct error *err)
 {
-    printf("%s\n", err->message);
-    if (err->hint[0])
-        printf("  hint: %s\n", err->hint);
+    text_print(stdout, err->message);
+    fputs(err->hint[0] ? "\n  hint: " : "", stdout);
+    text_print(stdout, err->hint);
+    fputs("\n", stdout);
     fflush(stdout);
 }
 

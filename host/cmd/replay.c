@@ -29,7 +29,7 @@ static void put_json(const struct value *v)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
-    value_to_json(v, 0, &text);
+    text_json(v, 0, &text);
     puts(text.data);
 }
 

@@ -8,6 +8,7 @@
 #include "cmd/cmd.h"
 #include "run/journal.h"
 #include "run/tally.h"
+#include "run/text.h"
 
 static void feed(void *ctx, const struct value *event)
 {
@@ -99,12 +100,12 @@ static int run(int argc, char **argv)
             row(id, &tally, &out);
     }
     if (json) {
-        value_to_json(&list, TEXT_PRETTY, &out);
+        text_json(&list, TEXT_PRETTY, &out);
         buf_putc(&out, '\n');
     } else if (!out.len) {
         buf_puts(&out, "no runs yet; mlhost run pipelines/ci.lua makes one\n");
     }
-    fputs(out.data, stdout);
+    text_print(stdout, out.data);
     value_free(&runs);
     value_free(&list);
     config_free(&config);

@@ -115,7 +115,7 @@ static void show_json(const struct value *entry)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
-    value_to_json(entry, TEXT_SORTED, &text);
+    text_json(entry, TEXT_SORTED, &text);
     puts(text.data);
 }
 
@@ -123,15 +123,16 @@ static void show_failure(const struct value *entry)
 {
     const char *file = value_get_string(entry, "place", NULL);
 
-    printf("FAILED %s: %s\n", value_get_string(entry, "file", ""),
-           value_get_string(entry, "name", ""));
+    cleanup_buf struct buf text = BUF_INIT;
+
+    buf_printf(&text, "FAILED %s: %s\n  ", value_get_string(entry, "file", ""),
+               value_get_string(entry, "name", ""));
     if (file)
-        printf("  %s:%lld: ", file, (long long)value_get_int(entry, "line", 0));
-    else
-        printf("  ");
-    printf("%s\n", value_get_string(entry, "message", ""));
+        buf_printf(&text, "%s:%lld: ", file, (long long)value_get_int(entry, "line", 0));
+    buf_printf(&text, "%s\n", value_get_string(entry, "message", ""));
     if (value_get_string(entry, "hint", NULL))
-        printf("  hint: %s\n", value_get_string(entry, "hint", ""));
+        buf_printf(&text, "  hint: %s\n", value_get_string(entry, "hint", ""));
+    text_print(stdout, text.data);
 }
 
 static void note(struct suite *s, const char *file, const struct value *result)

@@ -20,6 +20,7 @@
 #include "run/params.h"
 #include "run/supervisor.h"
 #include "run/worker.h"
+#include "run/text.h"
 
 #define RUNS_MAX      50 /* earlier runs that are looked into for outputs */
 #define PLAN_FILE_MAX (64u << 20)
@@ -255,7 +256,8 @@ static int supervise(const struct bench *b, const char *name, const char *id, co
                                   .allow_degraded = b->allow_degraded,
                                   .renderer = renderer};
     if (!loop || !renderer || run_supervise(&options, &status, &err) < 0) {
-        fprintf(stderr, "mlhost: %s\n", err.message);
+        text_print(stderr, err.message);
+        fputs("\n", stderr);
         return 1;
     }
     renderer_free(renderer);

@@ -30,7 +30,7 @@ static int check_key(const struct value_pair *pair, bool may_deny, const char *p
     error_set(err, ERR_USAGE, "%s: unknown permission '%s'", path, pair->key);
     return near ? error_hint(err, "did you mean '%s'?", near)
                 : error_hint(err,
-                             "allowed: read, write, net, exec, env%s, each a list: "
+                             "allowed: read, write, net, exec, env, ci%s, each a list: "
                              "exec: [flake8]",
                              may_deny ? ", and deny with these" : "");
 }
@@ -52,7 +52,8 @@ static int check_patterns(const struct value *map, bool may_deny, const char *pa
                           struct error *err)
 {
     if (map->kind != VALUE_MAP)
-        return error_set(err, ERR_USAGE, "%s: must be a map of read, write, net, exec, env", path);
+        return error_set(err, ERR_USAGE, "%s: must be a map of read, write, net, exec, env, ci",
+                         path);
     for (size_t i = 0; i < map->as.map.count; i++) {
         const struct value_pair *pair = &map->as.map.pairs[i];
         int kind = 0;

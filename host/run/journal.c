@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "run/text.h"
 
 #define LINE_MAX_BYTES (FRAME_MAX * 2u)
 #define SEQ_MAX        INT64_C(1000000000000)
@@ -181,7 +182,7 @@ int journal_write(struct journal *journal, struct value *event, bool sync, struc
 {
     value_put_int(event, "seq", ++journal->seq);
     buf_clear(&journal->line);
-    value_to_json(event, 0, &journal->line);
+    text_json(event, 0, &journal->line);
     buf_putc(&journal->line, '\n');
     if (fd_write_all(journal->fd, journal->line.data, journal->line.len, err) < 0)
         return error_wrap(err, "%s", journal->path);

@@ -105,9 +105,31 @@ static int character(struct scan *scan, struct error *err)
 
     if (c == '&')
         return entity(scan) ? 0 : bad(scan, "unknown entity", err);
-    if (bytes == 0 || (c < 0x20 && c != '\t' && c != '\n' && c != '\r'))
+    bool non_character = bytes == 3 && c == 0xef &&
+                         (unsigned char)scan->text[scan->at + 1] == 0xbf &&
+                         (unsigned char)scan->text[scan->at + 2] >= 0xbe;
+    if (bytes == 0 || non_character || (c < 0x20 && c != '\t' && c != '\n' && c != '\r'))
         return bad(scan, "a character that XML cannot hold", err);
     scan->at += bytes;
+    return 0;
+}
+
+/* A comment, a CDATA section, the declaration: up to `end`, of characters that XML can hold. */
+static int section(struct scan *scan, const char *end, struct error *err)
+{
+    struct scan inside = *scan;
+
+    if (!skip_past(scan, end) || (*end == ']' && scan->depth == 0))
+        return bad(&inside, "something that does not end", err);
+    inside.at += *end == '-' ? 4 : 2; /* what opens it */
+    while (inside.at < scan->at) {
+        if (*end == '-' && inside.at + 3 < scan->at && starts(&inside, "--"))
+            return bad(&inside, "'--' in a comment", err);
+        if (inside.text[inside.at] == '&')
+            inside.at++;
+        else if (character(&inside, err) < 0)
+            return -1;
+    }
     return 0;
 }
 
@@ -117,13 +139,32 @@ static void skip_space(struct scan *scan)
         scan->at++;
 }
 
+#define ATTRIBUTES_MAX 32
+
 static int attributes(struct scan *scan, struct error *err)
 {
-    for (;;) {
+    struct {
+        const char *name;
+        size_t len;
+    } seen[ATTRIBUTES_MAX];
+
+    for (size_t count = 0;; count++) {
+        size_t before = scan->at;
         skip_space(scan);
         size_t n = name_len(scan);
         if (n == 0)
             return 0;
+        if (scan->at == before || count == ATTRIBUTES_MAX)
+            return bad(scan,
+                       count < ATTRIBUTES_MAX ? "attributes without a blank between"
+                                              : "too many attributes",
+                       err);
+        seen[count].name = scan->text + scan->at;
+        seen[count].len = n;
+        for (size_t i = 0; i < count; i++) {
+            if (seen[i].len == n && memcmp(seen[i].name, seen[count].name, n) == 0)
+                return bad(scan, "an attribute that is there twice", err);
+        }
         scan->at += n;
         skip_space(scan);
         if (!starts(scan, "="))
@@ -222,8 +263,8 @@ int junit_suites(const char *text, size_t len, struct buf *out, struct error *er
         if (starts(&scan, "<?") || starts(&scan, "<!--") || starts(&scan, "<![CDATA[")) {
             const char *end = starts(&scan, "<?") ? "?>" : starts(&scan, "<!--") ? "-->" : "]]>";
             size_t from = scan.at;
-            if (!skip_past(&scan, end) || (*end == ']' && scan.depth == 0))
-                return bad(&scan, "something that does not end", err);
+            if (section(&scan, end, err) < 0)
+                return -1;
             if (from > 3 && text[from + 1] == '?')
                 return bad(&scan, "a processing instruction", err);
         } else if (starts(&scan, "<!")) {

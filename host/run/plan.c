@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "broker/policy.h"
 #include "run/worker.h"
+#include "run/text.h"
 
 uint64_t plan_fingerprint(const char *text, size_t len)
 {
@@ -112,7 +113,7 @@ int plan_store(const struct plan *plan, const struct config *config, const struc
     value_put_string(&doc, "profile", config->profile);
     value_copy(value_put(&doc, "params"), params);
     value_copy(value_put(&doc, "plan"), &plan->doc);
-    value_to_json(&doc, 0, &text);
+    text_json(&doc, 0, &text);
     return file_write(AT_FDCWD, path, text.data, text.len, false, err);
 }
 

@@ -189,7 +189,13 @@ bool render_line(const struct renderer *renderer, const struct value *event, str
     if (strcmp(t, "output") == 0) {
         if (renderer->quiet)
             return false;
-        text_shown(value_get_string(event, "text", ""), out);
+        const struct value *text = value_get(event, "text");
+        if (!text || text->kind != VALUE_STRING)
+            return true;
+        if (renderer->kind->agent && value_get_bool(event, "commands", false))
+            text_commands(text->as.string.data, text->as.string.len, out);
+        else
+            text_harmless(text->as.string.data, text->as.string.len, out);
         return true;
     }
     if (strcmp(t, "log") == 0)

@@ -10,6 +10,7 @@
 struct renderer;
 struct renderer_kind {
     const char *name;
+    bool agent;      /* a build agent may read this: a stage's commands to it pass, if granted */
     int64_t tick_ms; /* how often tick wants to be called; 0: never */
     size_t state_size;
     void (*event)(struct renderer *renderer,

@@ -111,17 +111,37 @@ static void number(const char *name, int64_t n, struct buf *out)
         buf_printf(out, "%s=%lld;", name, (long long)n);
 }
 
+/* Line breaks are the agent's escapes; what else cannot be seen is shown as in any other line. */
+static void visible(const char *text, bool property_value, struct buf *out)
+{
+    cleanup_buf struct buf shown = BUF_INIT;
+
+    for (; *text; text++) {
+        size_t len = strcspn(text, "\r\n");
+        text_commands(text, len, &shown);
+        text += len;
+        if (!*text)
+            break;
+        buf_putc(&shown, *text);
+    }
+    text_azdo(shown.data ? shown.data : "", property_value, out);
+}
+
 static void issue(const char *level, const char *message, const char *file, int64_t line,
                   int64_t column, const char *code, struct buf *out)
 {
     buf_puts(out, "##vso[task.logissue ");
     property("type", strcmp(level, "error") == 0 ? "error" : "warning", out);
-    property("sourcepath", file, out);
+    if (file && file[0]) {
+        buf_puts(out, "sourcepath=");
+        visible(file, true, out);
+        buf_putc(out, ';');
+    }
     number("linenumber", line, out);
     number("columnnumber", column, out);
     property("code", code, out);
     buf_putc(out, ']');
-    text_azdo(message, false, out);
+    visible(message, false, out);
     buf_putc(out, '\n');
 }
 
@@ -259,5 +279,8 @@ static void azdo_end(struct renderer *renderer)
     buf_putc(&renderer->out, '\n');
 }
 
-const struct renderer_kind render_azdo = {
-    .name = "azdo", .state_size = sizeof(struct azdo), .event = azdo_event, .end = azdo_end};
+const struct renderer_kind render_azdo = {.name = "azdo",
+                                          .agent = true,
+                                          .state_size = sizeof(struct azdo),
+                                          .event = azdo_event,
+                                          .end = azdo_end};

@@ -1,12 +1,13 @@
 /* One JSON object a line: every event as the journal has it, and output, log and progress too. */
 #include "run/render.h"
+#include "run/text.h"
 
 static void json_event(struct renderer *renderer, const struct value *event)
 {
     struct value copy = {0};
 
     event_redact(event, &copy);
-    value_to_json(&copy, 0, &renderer->out);
+    text_json(&copy, 0, &renderer->out);
     buf_putc(&renderer->out, '\n');
     value_free(&copy);
 }
@@ -19,7 +20,7 @@ static void json_end(struct renderer *renderer)
     value_put_string(&line, "t", "report_file");
     value_put_string(&line, "run", renderer->tally->run);
     value_put_string(&line, "path", renderer->report);
-    value_to_json(&line, 0, &renderer->out);
+    text_json(&line, 0, &renderer->out);
     buf_putc(&renderer->out, '\n');
     value_free(&line);
 }

@@ -34,6 +34,10 @@ static void plain_event(struct renderer *renderer, const struct value *event)
     }
     if (!render_line(renderer, event, &line))
         return;
+    if (line.len > 2 && strncmp(line.data, "::", 2) == 0) { /* granted, or it would not be there */
+        buf_printf(&renderer->out, "%s\n", line.data);
+        return;
+    }
     put_time(event, &renderer->out);
     if (stage) {
         buf_putc(&renderer->out, '[');
@@ -54,5 +58,8 @@ static void plain_end(struct renderer *renderer)
     tally_summary(renderer->tally, renderer->report, renderer->quiet, &renderer->out);
 }
 
-const struct renderer_kind render_plain = {
-    .name = "plain", .event = plain_event, .question = plain_question, .end = plain_end};
+const struct renderer_kind render_plain = {.name = "plain",
+                                           .agent = true,
+                                           .event = plain_event,
+                                           .question = plain_question,
+                                           .end = plain_end};

@@ -129,6 +129,99 @@ static void issues(const struct tally *tally, struct buf *out)
         buf_printf(out, "\nand %zu more\n", count - ISSUES_SHOWN);
 }
 
+/* The fence that a line is: its length, or 0. */
+static size_t fence(const char *line, size_t len, char *mark)
+{
+    size_t blank = 0, n = 0;
+
+    while (blank < len && blank < 4 && line[blank] == ' ')
+        blank++;
+    if (blank == 4 || blank == len || (line[blank] != '`' && line[blank] != '~'))
+        return 0;
+    while (blank + n < len && line[blank + n] == line[blank])
+        n++;
+    *mark = line[blank];
+    return n < 3 ? 0 : n;
+}
+
+/* Length of the code span that begins at s, or of its backticks when it does not end. */
+static size_t code_span(const char *s, size_t len, bool *whole)
+{
+    size_t n = 0;
+
+    while (n < len && s[n] == '`')
+        n++;
+    for (size_t at = n; at < len;) {
+        size_t run = 0;
+        while (at + run < len && s[at + run] == '`')
+            run++;
+        *whole = run == n;
+        if (*whole)
+            return at + run;
+        at += run ? run : 1;
+    }
+    *whole = false;
+    return n;
+}
+
+static bool web_link(const char *s, size_t len)
+{
+    return (len > 9 && strncmp(s, "<https://", 9) == 0) ||
+           (len > 8 && strncmp(s, "<http://", 8) == 0);
+}
+
+static void foreign_line(const char *line, size_t len, struct buf *out)
+{
+    for (size_t i = 0; i < len;) {
+        bool whole = false;
+        size_t span = line[i] == '`' ? code_span(line + i, len - i, &whole) : 0;
+        if (span) {
+            buf_append(out, line + i, span);
+            i += span;
+        } else if (line[i] == '<' && !web_link(line + i, len - i)) {
+            buf_puts(out, "&lt;");
+            i++;
+        } else {
+            buf_putc(out, line[i++]);
+        }
+    }
+}
+
+/* Markdown of others stays Markdown, without HTML of its own; a fence that is open ends with it. */
+static void foreign(const char *text, size_t len, struct buf *out)
+{
+    cleanup_buf struct buf safe = BUF_INIT;
+    size_t open = 0;
+    char mark = 0;
+
+    text_harmless_lines(text, len, &safe);
+    for (size_t at = 0; at < safe.len;) {
+        const char *line = safe.data + at;
+        size_t width = strcspn(line, "\n");
+        char here = 0;
+        size_t n = fence(line, width, &here);
+        if (open) {
+            buf_append(out, line, width);
+            if (n >= open && here == mark && strspn(line, " `~") == width)
+                open = 0;
+        } else {
+            foreign_line(line, width, out);
+            /* Of backticks none may stand behind a fence's own. */
+            if (n && (here == '~' || !memchr(strchr(line, here) + n, '`',
+                                             width - (size_t)(strchr(line, here) + n - line)))) {
+                open = n;
+                mark = here;
+            }
+        }
+        buf_putc(out, '\n');
+        at += width + 1;
+    }
+    for (size_t i = 0; i < open; i++)
+        buf_putc(out, mark);
+    if (open)
+        buf_putc(out, '\n');
+}
+
 static void summaries(const struct tally *tally, struct buf *out)
 {
     for (size_t i = 0; i < value_count(&tally->summaries); i++) {
@@ -145,9 +238,7 @@ static void summaries(const struct tally *tally, struct buf *out)
         buf_puts(out, "\n## ");
         text_markdown(title ? title : value_get_string(summary, "stage", "summary"), 0, out);
         buf_puts(out, "\n\n");
-        text_harmless_lines(text.data ? text.data : "", text.len,
-                            out); /* Markdown stays Markdown */
-        buf_putc(out, '\n');
+        foreign(text.data ? text.data : "", text.len, out);
     }
 }
 

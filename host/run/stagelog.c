@@ -38,9 +38,8 @@ static int open_log(struct stagelog *log, const char *dir, struct error *err)
 void stagelog_event(struct stagelog *log, const char *dir, const struct value *event)
 {
     const char *t = value_get_string(event, "t", "");
-    const char *text = value_get_string(event, "text", "");
+    const struct value *text = value_get(event, "text");
     const char *level = strcmp(t, "log") == 0 ? value_get_string(event, "level", "info") : "info";
-
     struct error err = {0};
 
     if (log->full)
@@ -54,7 +53,8 @@ void stagelog_event(struct stagelog *log, const char *dir, const struct value *e
     buf_putc(&log->pending, ' ');
     if (strcmp(level, "info") != 0)
         buf_printf(&log->pending, "%s: ", level);
-    text_harmless(text, strlen(text), &log->pending);
+    if (text && text->kind == VALUE_STRING)
+        text_harmless(text->as.string.data, text->as.string.len, &log->pending);
     buf_putc(&log->pending, '\n');
     log->size += log->pending.len - before;
     if (log->size > STAGELOG_MAX) {

@@ -16,25 +16,42 @@ static size_t colour(const char *s, size_t len)
     return i < len && s[i] == 'm' ? i + 1 : 0;
 }
 
-/* Characters that change how a line looks without being seen: C1 controls and direction overrides.
- */
-static unsigned deceiving(const char *s, size_t bytes)
+static unsigned decode(const char *s, size_t bytes)
 {
     const unsigned char *u = (const unsigned char *)s;
+    unsigned code = bytes == 2 ? u[0] & 0x1fu : bytes == 3 ? u[0] & 0x0fu : u[0] & 0x07u;
 
-    if (bytes == 2 && u[0] == 0xc2 && u[1] < 0xa0)
-        return u[1];
-    if (bytes == 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] >= 0xa8 && u[2] <= 0xae))
-        return 0x2000u | (u[2] & 0x3fu);
-    if (bytes == 3 && u[0] == 0xe2 && u[1] == 0x81 && (u[2] >= 0xa6 && u[2] <= 0xa9))
-        return 0x2040u | (u[2] & 0x3fu);
-    return 0;
+    for (size_t i = 1; i < bytes; i++)
+        code = code << 6 | (u[i] & 0x3fu);
+    return bytes == 1 ? u[0] : code;
 }
 
-void text_harmless(const char *line, size_t len, struct buf *out)
+/* Characters that change how a line looks, or is read, without being seen. */
+static bool deceiving(unsigned code)
+{
+    static const unsigned ranges[][2] = {
+        {0x80, 0x9f},      /* C1 controls */
+        {0x61c, 0x61c},    /* Arabic letter mark */
+        {0x180e, 0x180e},  /* Mongolian vowel separator */
+        {0x200b, 0x200b},  /* zero-width space */
+        {0x200e, 0x200f},  /* marks of direction */
+        {0x2028, 0x202e},  /* separators, embeddings, overrides */
+        {0x2060, 0x206f},  /* word joiner, invisible operators, isolates */
+        {0xfeff, 0xfeff},  /* byte-order mark */
+        {0xfff9, 0xfffb},  /* annotations */
+        {0xe0000, 0xe007f} /* tags */
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        if (code >= ranges[i][0] && code <= ranges[i][1])
+            return true;
+    }
+    return false;
+}
+
+void text_commands(const char *line, size_t len, struct buf *out)
 {
     size_t i = 0;
-    size_t from = out->len;
 
     while (i < len) {
         size_t skip = colour(line + i, len - i);
@@ -44,11 +61,11 @@ void text_harmless(const char *line, size_t len, struct buf *out)
         }
         size_t bytes = utf8_length(line + i, len - i);
         unsigned char c = (unsigned char)line[i];
-        unsigned code = bytes > 1 ? deceiving(line + i, bytes) : 0;
+        unsigned code = bytes > 1 ? decode(line + i, bytes) : 0;
         if (bytes == 0 || (c < 0x20 && c != '\t') || c == 0x7f) {
             buf_printf(out, "\\x%02x", c);
             i++;
-        } else if (code) {
+        } else if (deceiving(code)) {
             buf_printf(out, "\\u%04x", code);
             i += bytes;
         } else {
@@ -56,24 +73,79 @@ void text_harmless(const char *line, size_t len, struct buf *out)
             i += bytes;
         }
     }
-    /* After the colours are gone, so that none of them can hide a command from this look. */
+}
+
+/* Blanks as an agent trims them: Unicode's, too. */
+static size_t blanks(const char *s, size_t len)
+{
+    size_t i = 0;
+
+    while (i < len) {
+        size_t bytes = utf8_length(s + i, len - i);
+        unsigned code = bytes ? decode(s + i, bytes) : 'x';
+        bool blank = code == ' ' || code == '\t' || code == 0xa0 || code == 0x1680 ||
+                     (code >= 0x2000 && code <= 0x200d) || code == 0x202f || code == 0x205f ||
+                     code == 0x3000;
+        if (!blank)
+            break;
+        i += bytes;
+    }
+    return i;
+}
+
+void text_harmless(const char *line, size_t len, struct buf *out)
+{
+    static const char *const words[] = {"[", "vso", "teamcity"};
+    size_t from = out->len;
+
+    /* First the escapes and colours, so that none of them can hide a command from this look. */
+    text_commands(line, len, out);
     if (out->len == from)
         return;
     char *s = out->data + from;
     size_t left = out->len - from;
     for (size_t k = 0; k + 2 < left; k++) {
-        if (s[k] == '#' && s[k + 1] == '#' &&
-            (s[k + 2] == '[' || (left - k >= 5 && strncasecmp(s + k + 2, "vso", 3) == 0)))
-            s[k] = s[k + 1] = '*';
+        for (size_t w = 0; s[k] == '#' && s[k + 1] == '#' && w < sizeof words / sizeof *words;
+             w++) {
+            size_t word = strlen(words[w]);
+            if (left - k - 2 >= word && strncasecmp(s + k + 2, words[w], word) == 0)
+                s[k] = s[k + 1] = '*';
+        }
     }
-    size_t blank = strspn(s, " \t");
-    if (strncmp(s + blank, "::", 2) == 0)
+    size_t blank = blanks(s, left);
+    if (left - blank >= 2 && s[blank] == ':' && s[blank + 1] == ':')
         s[blank] = s[blank + 1] = '*';
 }
 
 void text_shown(const char *text, struct buf *out)
 {
     text_harmless(text, strlen(text), out);
+}
+
+void text_print(FILE *to, const char *text)
+{
+    cleanup_buf struct buf safe = BUF_INIT;
+
+    text_harmless_lines(text, strlen(text), &safe);
+    if (safe.len)
+        fwrite(safe.data, 1, safe.len, to);
+}
+
+void text_json(const struct value *v, int flags, struct buf *out)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    size_t from = 0;
+
+    /* Two of them stand inside of a string only. */
+    value_to_json(v, flags, &text);
+    for (size_t i = 0; i + 1 < text.len; i++) {
+        if (text.data[i] != '#' || text.data[i + 1] != '#')
+            continue;
+        buf_append(out, text.data + from, i - from);
+        buf_puts(out, "\\u0023");
+        from = i + 1;
+    }
+    buf_append(out, text.data ? text.data + from : "", text.len - from);
 }
 
 void text_harmless_lines(const char *text, size_t len, struct buf *out)

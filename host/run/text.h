@@ -2,21 +2,34 @@
 #ifndef MLHOST_RUN_TEXT_H
 #define MLHOST_RUN_TEXT_H
 
-#include "base/buf.h"
+#include <stdio.h>
+
+#include "base/value.h"
 
 /*
- * One line (no newline) of a child's or a script's output as pure data: "##vso" and "##[" become
- * "**vso" and "**[", a line that begins with "::" no longer does, colour sequences are dropped, and
- * every other control character, invalid UTF-8 byte and text-direction override is written as \xNN
- * or \uNNNN. Tabs stay.
+ * One line (no newline) of a child's or a script's output as pure data: "##vso", "##teamcity" and
+ * "##[" become "**vso" ... wherever they stand, a line that begins with "::" no longer does, colour
+ * sequences are dropped, and every other control character, invalid UTF-8 byte, text-direction
+ * control and character without width is written as \xNN or \uNNNN. Tabs stay, and the two joiners
+ * that scripts and emoji are written with.
  */
 void text_harmless(const char *line, size_t len, struct buf *out);
 
 /* The same for a C string. */
 void text_shown(const char *text, struct buf *out);
 
+/* The same, but commands to a build agent stay: of a stage that was granted ci = { "commands" }. */
+void text_commands(const char *line, size_t len, struct buf *out);
+
 /* The same for text of several lines: each line is made harmless, newlines stay. */
 void text_harmless_lines(const char *text, size_t len, struct buf *out);
+
+/* The same straight to a stream: what a command prints of a script, of errors. */
+void text_print(FILE *to, const char *text);
+
+/* A value as JSON for standard output: no two # in a row, for an agent reads commands in it, too.
+ */
+void text_json(const struct value *v, int flags, struct buf *out);
 
 /* As Azure DevOps' agent decodes it: % \r \n in data, also ; ] in the values of properties. */
 void text_azdo(const char *text, bool property, struct buf *out);

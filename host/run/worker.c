@@ -27,6 +27,7 @@ struct worker {
     struct buf in;
     struct buf line[2];
     struct value result;
+    bool commands; /* what is printed may be commands to the build agent */
     bool has_result, garbage;
     bool eager;     /* the result is all that counts */
     bool delivered; /* the handler has it and is gone; only the child is to be reaped */
@@ -106,7 +107,8 @@ static void on_timer(void *ctx)
     kill_tree(worker);
 }
 
-static void send_line(struct worker *worker, int stream, const char *text, size_t len)
+static void send_line(struct worker *worker, int stream, bool commands, const char *text,
+                      size_t len)
 {
     struct value event = {0};
 
@@ -116,6 +118,8 @@ static void send_line(struct worker *worker, int stream, const char *text, size_
     value_put_string(&event, "t", "output");
     value_put_int(&event, "stream", stream);
     value_set_bytes(value_put(&event, "text"), text, len);
+    if (commands)
+        value_put_bool(&event, "commands", true);
     worker->handler.event(worker->handler.ctx, &event);
     value_free(&event);
 }
@@ -126,22 +130,24 @@ static void output(struct worker *worker, const struct value *event)
     int stream = value_get_int(event, "stream", 1) == 2 ? 2 : 1;
     struct buf *line = &worker->line[stream - 1];
     const struct value *text = value_get(event, "text");
+    bool commands = value_get_bool(event, "commands", false);
     size_t from = 0;
 
     if (!text || text->kind != VALUE_STRING)
         return;
     buf_append(line, text->as.string.data, text->as.string.len);
+    worker->commands = commands;
     for (;;) {
         const char *end = memchr(line->data + from, '\n', line->len - from);
         size_t len = end ? (size_t)(end - line->data) - from : line->len - from;
         if (!end && len < LINE_LIMIT)
             break;
         if (!end || len > LINE_LIMIT) {
-            send_line(worker, stream, line->data + from, LINE_LIMIT);
+            send_line(worker, stream, commands, line->data + from, LINE_LIMIT);
             from += LINE_LIMIT;
             continue;
         }
-        send_line(worker, stream, line->data + from, len);
+        send_line(worker, stream, commands, line->data + from, len);
         from += len + 1;
     }
     buf_consume(line, from);
@@ -151,7 +157,7 @@ static void flush_lines(struct worker *worker)
 {
     for (int i = 0; i < 2; i++) {
         if (worker->line[i].len)
-            send_line(worker, i + 1, worker->line[i].data, worker->line[i].len);
+            send_line(worker, i + 1, worker->commands, worker->line[i].data, worker->line[i].len);
         buf_clear(&worker->line[i]);
     }
 }

@@ -10,7 +10,7 @@ local stage_keys = {
   description = "string", needs = "names", matrix = "table", when = "function", retry = "retry", timeout = "duration",
   run = "function", always = "function", permissions = "table", allow_failure = "boolean",
 }
-local permission_keys = { read = "names", write = "names", net = "names", exec = "names", env = "names" }
+local permission_keys = { read = "names", write = "names", net = "names", exec = "names", env = "names", ci = "names" }
 local param_keys = { type = "string", default = "any", choices = "table", required = "boolean", description = "string" }
 local retry_keys = { max = "integer", backoff = "duration" }
 

@@ -20,6 +20,7 @@
 ---@field net? string[] # "host", "host:port", "*.example.com"
 ---@field exec? string[] # names of commands, or paths
 ---@field env? string[] # names of variables, with *
+---@field ci? string[] # "commands": what the stage prints may be commands to the build agent
 
 ---@class mlhost.Parameter
 ---@field type? "string"|"int"|"number"|"bool"|"list"

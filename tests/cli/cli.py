@@ -708,13 +708,49 @@ def secrets_are_masked_and_output_is_data_in_every_renderer(w):
         equal(status, 1, out + err)
         lacks(out + err, "correct-horse-battery")
         has(out, "***", "faked")
+        lacks(out, "##vso[task.complete result=Succeeded;]faked", "\n##[group]out")
         if kind != "json":
-            lacks(out, "##vso[task.complete result=Succeeded;]faked", "\n##[group]out", "::error::faked", "[31m" + "red")
+            lacks(out, "::error::faked", "[31m" + "red")
             has(out, "**vso[task.complete result=Succeeded;]faked", "https://example.com/model")
         for folder, _, names in os.walk(w.newest()):
             for name in names:
                 with open(os.path.join(folder, name), errors="replace") as f:
                     lacks(f.read(), "correct-horse-battery")
+
+
+GRANTED = '''
+pipeline "granted" { permissions = { exec = { "cat" } } }
+local text = "##vso[build.addbuildtag]good\\n::notice::good\\n\\27[2Jgood\\n"
+stage "may" { permissions = { ci = { "commands" } }, run = function() require "exec" { "cat", input = text } end }
+stage "may_not" { run = function() require "exec" { "cat", input = text } end }
+'''
+
+
+@test
+def commands_to_the_agent_pass_where_they_were_granted(w):
+    w.write("a.lua", GRANTED)
+
+    def printed(*args):
+        status, out, err = w.run("run", "a.lua", *args)
+        equal(status, 0, out + err)
+        return "\n" + out
+
+    for kind, may in (("plain", True), ("azdo", True), ("tty", False), ("json", False)):
+        out = printed("--output", kind, "--stage", "may")
+        (has if may else lacks)(out, "##vso[build.addbuildtag]good", "\n::notice::good")
+        lacks(out, "\x1b[2J")
+        lacks(printed("--output", kind, "--stage", "may_not"), "##vso[build.addbuildtag]good", "\n::notice::good")
+    # The operator's bound holds it or does not.
+    lacks(printed("--output", "azdo", "--allow-exec", "cat"), "##vso[build.addbuildtag]good")
+    out = printed("--output", "azdo", "--allow-exec", "cat", "--allow-ci", "commands")
+    equal(out.count("##vso[build.addbuildtag]good"), 1, out)
+    status, out, err = w.run("logs")
+    has(out, "**vso[build.addbuildtag]good")
+    lacks(out, "##vso[build.addbuildtag]good")
+    w.write("b.lua", GRANTED.replace('"commands"', '"comands"'))
+    status, out, err = w.run("run", "b.lua")
+    equal(status, 1, out + err)
+    has(out + err, "ci can be \"commands\", not 'comands'")
 
 
 @test

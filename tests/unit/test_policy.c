@@ -116,9 +116,8 @@ static void test_bound(void **state)
     struct buf json = BUF_INIT;
     policy_to_value(p, &v);
     value_to_json(&v, TEXT_SORTED, &json);
-    assert_string_equal(
-        json.data,
-        "{\"env\":[],\"exec\":[\"git\"],\"net\":[],\"read\":[\".\"],\"write\":[\"out\"]}");
+    assert_string_equal(json.data, "{\"ci\":[],\"env\":[],\"exec\":[\"git\"],\"net\":[],\"read\":["
+                                   "\".\"],\"write\":[\"out\"]}");
     buf_free(&json);
     value_free(&v);
     policy_free(p);

@@ -36,7 +36,45 @@ static void lines_of_others_are_only_data(void **state)
              "\\u009b31m");
     harmless("a\xe2\x80\xaemth", "a\\u202emth");
     harmless("back\bspace\x7f", "back\\x08space\\x7f");
+    harmless("##teamcity[testFailed]", "**teamcity[testFailed]");
+    harmless("\xc2\xa0\xe3\x80\x80::warning::x", "\xc2\xa0\xe3\x80\x80**warning::x");
+    harmless("\xef\xbb\xbf::error::x", "\\ufeff::error::x");
+    harmless("\xe2\x80\x8b::error::x", "\\u200b::error::x");
+    harmless("\xe2\x80\x8d::error::x", "\xe2\x80\x8d**error::x");
+    harmless("#\xe2\x80\x8b#vso[x]", "#\\u200b#vso[x]");
+    harmless("\xd8\x9c\xe2\x81\xa6\xf3\xa0\x80\xa1", "\\u061c\\u2066\\ue0021");
+    harmless("overlong \xc0\xaf \xe0\x80\xaf \xf0\x80\x80\xaf",
+             "overlong \\xc0\\xaf \\xe0\\x80\\xaf \\xf0\\x80\\x80\\xaf");
+    harmless("surrogate \xed\xa0\x80, beyond \xf4\x90\x80\x80",
+             "surrogate \\xed\\xa0\\x80, beyond \\xf4\\x90\\x80\\x80");
+    harmless("\r##vso[a.b]x", "\\x0d**vso[a.b]x");
+    harmless("\x1b[3", "\\x1b[3");
+    harmless("\x1b]8;;http://x\x1b\\link", "\\x1b]8;;http://x\\x1b\\link");
     harmless("", "");
+}
+
+static void commands_pass_where_they_are_granted(void **state)
+{
+    (void)state;
+    cleanup_buf struct buf out = BUF_INIT;
+
+    text_commands("##vso[a.b]\x1b[1m\x07", 15, &out);
+    assert_string_equal(out.data, "##vso[a.b]\\x07");
+}
+
+static void no_command_hides_in_json(void **state)
+{
+    (void)state;
+    cleanup_buf struct buf out = BUF_INIT;
+    struct value v = {0}, back = {0};
+
+    value_put_string(&v, "###vso[x]", "##[a]##");
+    text_json(&v, 0, &out);
+    assert_null(strstr(out.data, "##"));
+    assert_int_equal(value_from_json(out.data, out.len, "text", NULL, &back, NULL), 0);
+    assert_string_equal(value_get_string(&back, "###vso[x]", ""), "##[a]##");
+    value_free(&v);
+    value_free(&back);
 }
 
 static void the_agents_escapes(void **state)
@@ -301,6 +339,15 @@ static void junit_of_others_is_checked_before_it_is_merged(void **state)
     suites("<testsuite a=\"<\"/>", NULL);
     suites("<testsuite>\x01</testsuite>", NULL);
     suites("<testsuite>\xff</testsuite>", NULL);
+    suites("<testsuite><![CDATA[\x1b[2J]]></testsuite>", NULL);
+    suites("<testsuite><![CDATA[\xff]]></testsuite>", NULL);
+    suites("<testsuite><!-- \x02 --></testsuite>", NULL);
+    suites("<testsuite><!-- a -- b --></testsuite>", NULL);
+    suites("<testsuite>\xef\xbf\xbf</testsuite>", NULL);
+    suites("<testsuite a='1' a='2'/>", NULL);
+    suites("<testsuite a='1'b='2'/>", NULL);
+    suites("<testsuite><!-- & --><![CDATA[&]]></testsuite>",
+           "  <testsuite><!-- & --><![CDATA[&]]></testsuite>\n");
     suites("<testsuite><![CDATA[</testsuite>", NULL);
 }
 
@@ -308,6 +355,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_of_others_are_only_data),
+        cmocka_unit_test(commands_pass_where_they_are_granted),
+        cmocka_unit_test(no_command_hides_in_json),
         cmocka_unit_test(the_agents_escapes),
         cmocka_unit_test(azdo_speaks_the_agents_language),
         cmocka_unit_test(people_get_what_failed_and_what_to_do),
