@@ -85,8 +85,13 @@ static int show(const struct config *config, const char *run, const char *stage,
         error_hint(err, "mlhost run pipelines/ci.lua makes one");
     }
     value_free(&runs);
-    if (!dir || journal_read(dir, feed, &tally, err) < 0)
+    if (!dir)
         return -1;
+    if (journal_read(dir, feed, &tally, err) < 0) {
+        if (err->code != ERR_INVALID)
+            return -1;
+        fprintf(stderr, "mlhost logs: %s\n", err->message); /* the logs are files of their own */
+    }
     for (size_t i = 0; i < tally.count; i++) {
         const char *name = tally.cells[i].name;
         size_t len = stage ? strlen(stage) : 0;

@@ -15,14 +15,25 @@ static void feed(void *ctx, const struct value *event)
     tally_event(ctx, event);
 }
 
-static void as_value(const char *id, const struct tally *tally, struct value *out)
+/* What has become of a run, also of one whose journal does not say so. */
+static const char *status_of(const char *dir, const struct tally *tally, const struct error *broken)
+{
+    if (broken->code == ERR_INVALID)
+        return "damaged";
+    if (!tally->status)
+        return "broken";
+    return strcmp(tally->status, "running") == 0 && !run_locked(dir) ? "killed" : tally->status;
+}
+
+static void as_value(const char *id, const struct tally *tally, const char *status,
+                     struct value *out)
 {
     value_set_map(out);
     value_put_string(out, "run", id);
     value_put_string(out, "pipeline", tally->pipeline);
     value_put_string(out, "script", tally->script);
     value_put_string(out, "profile", tally->profile);
-    value_put_string(out, "status", tally->status ? tally->status : "broken");
+    value_put_string(out, "status", status);
     value_put_int(out, "started_ms", tally->started_ms);
     value_put_int(out, "duration_ms", tally->duration_ms);
     struct value *stages = value_put(out, "stages");
@@ -31,7 +42,7 @@ static void as_value(const char *id, const struct tally *tally, struct value *ou
         value_put_string(stages, tally->cells[i].name, cell_status_name(tally->cells[i].status));
 }
 
-static void row(const char *id, const struct tally *tally, struct buf *out)
+static void row(const char *id, const struct tally *tally, const char *status, struct buf *out)
 {
     size_t good = 0;
     cleanup_buf struct buf took = BUF_INIT;
@@ -41,8 +52,8 @@ static void row(const char *id, const struct tally *tally, struct buf *out)
     cleanup_free char *stages = mem_printf("%zu/%zu", good, tally->count);
     if (tally->duration_ms)
         duration_print(ns_of_ms(tally->duration_ms), &took);
-    buf_printf(out, "%-24s %-10s %-8s %-12s %s\n", id, tally->status ? tally->status : "broken",
-               stages, took.len ? took.data : "-", tally->pipeline ? tally->pipeline : "");
+    buf_printf(out, "%-24s %-10s %-8s %-12s %s\n", id, status, stages, took.len ? took.data : "-",
+               tally->pipeline ? tally->pipeline : "");
 }
 
 static int run(int argc, char **argv);
@@ -50,13 +61,14 @@ static int run(int argc, char **argv);
 const struct command cmd_runs = {
     .name = "runs",
     .summary = "list the runs of this workspace",
-    .help = "usage: mlhost runs [--json] [--limit N]\n\n"
-            "Lists runs, newest first: id, state, stages that ended well, duration, pipeline. A "
-            "run that is\n"
-            "\"running\" and has no process was ended from outside; resume it.\n\n"
-            "  --json                 as a JSON array with the state of every stage\n"
-            "  --limit N              at most N runs (default 20)\n\n"
-            "example:\n  mlhost runs --limit 5\n",
+    .help =
+        "usage: mlhost runs [--json] [--limit N]\n\n"
+        "Lists runs, newest first: id, state, stages that ended well, duration, pipeline. A run "
+        "that was\n"
+        "\"killed\" can be resumed; of one that is \"damaged\" the journal was changed.\n\n"
+        "  --json                 as a JSON array with the state of every stage\n"
+        "  --limit N              at most N runs (default 20)\n\n"
+        "example:\n  mlhost runs --limit 5\n",
     .run = run,
 };
 
@@ -94,10 +106,11 @@ static int run(int argc, char **argv)
         tally_init(&tally);
         if (journal_read(dir, feed, &tally, &broken) < 0)
             fprintf(stderr, "mlhost runs: %s\n", broken.message);
+        const char *status = status_of(dir, &tally, &broken);
         if (json)
-            as_value(id, &tally, value_push(&list));
+            as_value(id, &tally, status, value_push(&list));
         else
-            row(id, &tally, &out);
+            row(id, &tally, status, &out);
     }
     if (json) {
         text_json(&list, TEXT_PRETTY, &out);

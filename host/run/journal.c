@@ -21,11 +21,13 @@
 #define SEQ_MAX        INT64_C(1000000000000)
 #define ORPHANS_NS     (15 * NS_PER_S) /* for the stages of a killed host to end */
 #define LOCK_FD_LEAST  64              /* the lower numbers have their places in a broker */
+#define DYING_NS       NS_PER_S        /* for a host that was killed a moment ago to be gone */
 #define LOOK_NS        (20 * NS_PER_MS)
 
 /* ---- who works on a run ---- */
 
-/* When a process began, in ticks since the boot: its pid may be another's by now. 0: it is gone. */
+/* When a process began, in ticks since the boot: its pid may be another's by now. 0: it is gone, or
+ * only waits for its parent to hear of it. */
 static long long process_start(pid_t pid)
 {
     cleanup_free char *path = mem_printf("/proc/%ld/stat", (long)pid);
@@ -35,6 +37,8 @@ static long long process_start(pid_t pid)
     if (file_read(AT_FDCWD, path, 4096, &text, NULL) < 0)
         return 0;
     const char *at = strrchr(text.data, ')'); /* the name before it may hold anything */
+    if (!at || strspn(at + 1, " ZX") > 1)
+        return 0;
     for (int field = 2; at && field < 22; field++)
         at = strchr(at + 1, ' ');
     if (!at || sscanf(at, "%lld", &start) != 1)
@@ -108,7 +112,7 @@ int run_lock(const char *dir, int *out, struct error *err)
 {
     cleanup_free char *path = path_join(dir, "lock");
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    int64_t deadline = deadline_in(ORPHANS_NS);
+    int64_t deadline = deadline_in(ORPHANS_NS), dying = deadline_in(DYING_NS);
 
     if (fd < 0)
         return error_errno(err, errno, "cannot open %s", path);
@@ -120,7 +124,7 @@ int run_lock(const char *dir, int *out, struct error *err)
         cleanup_value struct value holder = {0};
         read_holder(fd, &holder);
         bool lives = host_lives(&holder);
-        if (lives || deadline_passed(deadline))
+        if (deadline_passed(lives ? dying : deadline))
             return conflict(dir, &holder, lives, err);
         struct timespec pause = {.tv_nsec = LOOK_NS};
         (void)nanosleep(&pause, NULL);
@@ -257,6 +261,39 @@ int journal_read(const char *dir, journal_fn *fn, void *ctx, struct error *err)
                       "new one; mlhost logs still shows this one");
 }
 
+/* The time that a run's id tells, in Unix ms; -1: it is no id. */
+static int64_t time_of_id(const char *id)
+{
+    struct tm tm = {0};
+    int ms = 0;
+    char end = 0;
+
+    if (strlen(id) != 22 ||
+        sscanf(id, "%4d%2d%2d-%2d%2d%2d-%3d%*3[0-9a-f]%c", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+               &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &ms, &end) != 7)
+        return -1;
+    tm.tm_year -= 1900;
+    tm.tm_mon--;
+    time_t seconds = timegm(&tm);
+    return seconds < 0 ? -1 : (int64_t)seconds * 1000 + ms;
+}
+
+/* Ids sort in the order of their runs, so none is before what is there: the clock may have been set
+ * back. */
+static int64_t time_of_next(const struct config *config)
+{
+    int64_t now = clock_wall_ms();
+    cleanup_value struct value runs = {0};
+
+    run_list(config, &runs);
+    for (size_t i = 0; i < value_count(&runs); i++) {
+        int64_t other = time_of_id(value_text(value_at(&runs, i), ""));
+        if (other >= 0)
+            return other >= now ? other + 1 : now;
+    }
+    return now;
+}
+
 int run_create(const struct config *config, char **id, char **dir, struct error *err)
 {
     cleanup_free char *runs = path_join(config->state, "runs");
@@ -264,7 +301,7 @@ int run_create(const struct config *config, char **id, char **dir, struct error 
     if (dir_make(runs, err) < 0)
         return -1;
     for (int tries = 0; tries < 20; tries++) {
-        int64_t now = clock_wall_ms();
+        int64_t now = time_of_next(config);
         time_t seconds = (time_t)(now / 1000);
         struct tm tm;
         uint16_t random = 0;
@@ -283,7 +320,7 @@ int run_create(const struct config *config, char **id, char **dir, struct error 
             return 0;
         }
         if (errno != EEXIST)
-            return error_errno(err, errno, "%s", path);
+            return error_errno(err, errno, "cannot make folder %s", path);
     }
     return error_set(err, ERR_EXISTS, "cannot make a new folder under %s", runs);
 }

@@ -115,6 +115,84 @@ static void garbage_in_the_middle_is_named(void **state)
     tally_free(&tally);
 }
 
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Whatever is cut, flipped, doubled or taken away: reading ends, what was read can be counted, and
+ * what is written afterwards is read again where nothing before it was damaged. */
+static void no_damage_is_too_much(void **state)
+{
+    (void)state;
+    static const char *const events[] = {
+        "{\"t\":\"run_start\",\"run\":\"r\",\"cells\":[\"a\",\"b[x=1]\"],\"params\":{\"n\":1}}",
+        "{\"t\":\"stage_start\",\"stage\":\"a\",\"attempt\":1}",
+        "{\"t\":\"effect\",\"stage\":\"a\",\"key\":\"k\",\"value\":[1,{\"x\":null}]}",
+        "{\"t\":\"stage_retry\",\"stage\":\"a\",\"attempt\":1,\"delay_ms\":5,\"error\":{"
+        "\"message\":\"m\"}}",
+        "{\"t\":\"stage_result\",\"stage\":\"a\",\"status\":\"ok\",\"output\":{\"n\":7}}",
+        "{\"t\":\"issue\",\"stage\":\"a\",\"level\":\"error\",\"message\":\"\\u00e9\"}",
+        "{\"t\":\"report\",\"kind\":\"link\",\"url\":\"http://h/\",\"stage\":\"a\"}",
+        "{\"t\":\"stage_end\",\"stage\":\"a\",\"status\":\"ok\",\"duration_ms\":3,\"output\":{"
+        "\"n\":7}}",
+        "{\"t\":\"stage_end\",\"stage\":\"b[x=1]\",\"status\":\"failed\",\"error\":{\"code\":"
+        "\"failed\"}}",
+        "{\"t\":\"run_end\",\"status\":\"failed\",\"exit\":1,\"duration_ms\":9}"};
+    cleanup_free char *path = path_join(folder, "journal.jsonl");
+    cleanup_buf struct buf whole = BUF_INIT;
+    struct journal journal = JOURNAL_INIT;
+    struct error err = {0};
+    uint64_t random = 88172645463325252u;
+    int damaged = 0;
+
+    assert_int_equal(journal_open(&journal, folder, &err), 0);
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+        put(&journal, events[i], false);
+    journal_close(&journal);
+    assert_int_equal(file_read(AT_FDCWD, path, 1 << 20, &whole, &err), 0);
+    for (int round = 0; round < 3000; round++) {
+        cleanup_buf struct buf text = BUF_INIT, out = BUF_INIT;
+        buf_append(&text, whole.data, whole.len);
+        for (uint64_t n = next_random(&random) % 3 + 1; n > 0 && text.len > 1; n--) {
+            size_t at = next_random(&random) % text.len;
+            size_t len = next_random(&random) % (text.len - at);
+            switch (next_random(&random) % 4) {
+            case 0:
+                text.len = at;
+                break;
+            case 1:
+                text.data[at] = (char)(text.data[at] ^ (char)(1 << next_random(&random) % 8));
+                break;
+            case 2: /* a piece twice */
+                buf_append(&out, text.data + at, len);
+                buf_append(&text, out.data ? out.data : "", out.len);
+                buf_clear(&out);
+                break;
+            default: /* a piece is missing */
+                memmove(text.data + at, text.data + at + len, text.len - at - len);
+                text.len -= len;
+            }
+        }
+        assert_int_equal(file_write(AT_FDCWD, path, text.data, text.len, false, &err), 0);
+        struct tally tally;
+        tally_init(&tally);
+        int rc = journal_read(folder, feed, &tally, &err);
+        damaged += rc < 0;
+        if (rc < 0 && (err.code != ERR_INVALID || !strstr(err.message, "journal.jsonl:")))
+            fail_msg("%s", err.message);
+        tally_summary(&tally, "report.md", true, &out);
+        tally_free(&tally);
+        assert_int_equal(journal_open(&journal, folder, &err), 0);
+        put(&journal, "{\"t\":\"log\",\"seq\":0}", false);
+        journal_close(&journal);
+    }
+    assert_true(damaged > 1000 && damaged < 3000);
+}
+
 static void two_hosts_cannot_have_one_run(void **state)
 {
     (void)state;
@@ -202,6 +280,29 @@ static void ids_sort_by_time_and_are_found_by_their_beginning(void **state)
     free(dir);
 }
 
+/* The clock was set back since the newest run; what is no id is not looked at. */
+static void ids_never_go_back(void **state)
+{
+    (void)state;
+    struct config config = {.state = folder};
+    struct error err = {0};
+    char *id = NULL, *dir = NULL;
+    static const char *const there[] = {"/runs", "/runs/29991231-235959-999abc",
+                                        "/runs/99999999-999999-99999", "/runs/2-odd"};
+
+    for (size_t i = 0; i < 4; i++) {
+        cleanup_free char *path = mem_printf("%s%s", folder, there[i]);
+        assert_int_equal(mkdir(path, 0777), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        cleanup_free char *wanted = mem_printf("30000101-000000-00%d", i);
+        assert_int_equal(run_create(&config, &id, &dir, &err), 0);
+        assert_memory_equal(id, wanted, strlen(wanted));
+        free(id);
+        free(dir);
+    }
+}
+
 static void folders_of_cells_stay_below_their_run(void **state)
 {
     (void)state;
@@ -233,9 +334,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(what_was_written_is_read_and_a_torn_line_is_cut),
         WITH_FOLDER(garbage_in_the_middle_is_named),
+        WITH_FOLDER(no_damage_is_too_much),
         WITH_FOLDER(two_hosts_cannot_have_one_run),
         WITH_FOLDER(what_a_killed_host_left_is_waited_for),
         WITH_FOLDER(ids_sort_by_time_and_are_found_by_their_beginning),
+        WITH_FOLDER(ids_never_go_back),
         cmocka_unit_test(folders_of_cells_stay_below_their_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,7 +91,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
-        self.asked, self.made = collections.Counter(), {}
+        self.asked, self.made, self.order = collections.Counter(), {}, []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -111,6 +111,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         run, cell, what = key.split("/", 2)
         with self.server.lock:
             self.server.asked[key] += 1
+            self.server.order.append(key)
             self.server.made.setdefault(key, f"{what} of {cell}" if what == body else "wrong")
             answer = json.dumps({"made": self.server.made[key]}).encode()
         self.send_response(200)
