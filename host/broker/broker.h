@@ -38,6 +38,7 @@ struct broker_spec {
     bool debug;        /* the script stops in the debugger (run/debug.h serves it) */
     const char *until_file; /* with debug: where it is to stop first, or NULL */
     int until_line;
+    int until_call;                    /* or at which of its calls, from 1; 0: at none */
     const struct model_serving *model; /* mode "model", when it is to serve */
 };
 

@@ -102,6 +102,7 @@ static int put_circumstances(struct broker *broker, struct value *frame, struct 
     if (broker->player) {
         value_copy(frame, player_start(broker));
         value_put_string(frame, "clock", "asked");
+        value_remove(frame, "debug");
         return 0;
     }
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
@@ -139,6 +140,7 @@ static int send_start(struct broker *broker, struct error *err)
         value_put_bool(debug, "enabled", true);
         value_put_string(debug, "until_file", spec->until_file);
         value_put_int(debug, "until_line", spec->until_line);
+        value_put_int(debug, "until_call", spec->until_call);
     }
     recorder_start(broker, &frame);
     frame_append(&frame, &out);

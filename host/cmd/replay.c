@@ -1,5 +1,6 @@
 /* mlhost replay: a stage of a run again, from its tape. */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,12 +10,13 @@
 #include "base/mem.h"
 #include "cmd/cmd.h"
 #include "cmd/tapes.h"
+#include "run/debug.h"
 #include "run/text.h"
 #include "run/worker.h"
 
 struct words {
-    const char *try, *timeout, *save;
-    bool list, json, quiet;
+    const char *try, *timeout, *save, *until, *at;
+    bool list, json, quiet, debug;
 };
 
 static void put_text(const char *text, size_t len)
@@ -118,10 +120,41 @@ static int list_calls(const char *path, const struct words *words, struct error 
 
 /* ---- the command ---- */
 
+/* --until FILE:LINE, --at N */
+static int parse_stops(const struct words *words, struct replay *spec, char **file,
+                       struct error *err)
+{
+    const char *colon = words->until ? strrchr(words->until, ':') : NULL;
+    char *end = NULL;
+
+    spec->debug = words->debug || words->until || words->at;
+    if (words->until) {
+        long line = colon ? strtol(colon + 1, &end, 10) : 0;
+        if (!colon || colon == words->until || end == colon + 1 || *end || line < 1)
+            return error_set(err, ERR_USAGE,
+                             "--until must be FILE:LINE, such as ci.lua:31, not '%s'",
+                             words->until);
+        *file = mem_strndup(words->until, (size_t)(colon - words->until));
+        spec->until_file = *file;
+        spec->until_line = (int)line;
+    }
+    if (words->at) {
+        long call = strtol(words->at, &end, 10);
+        if (end == words->at || *end || call < 1 || call > INT_MAX) {
+            error_set(err, ERR_USAGE, "--at must be the number of a call, not '%s'", words->at);
+            return error_hint(err, "--list shows the calls with their numbers");
+        }
+        spec->until_call = (int)call;
+    }
+    return spec->debug ? debugger_possible(err) : 0;
+}
+
 static int replay(const struct words *words, const char *run, const char *stage, struct error *err)
 {
     struct tapes tapes = {0};
     struct replay_result result = {0};
+    struct replay stops = {0};
+    cleanup_free char *until_file = NULL;
     int64_t timeout = 0;
     int status = -1;
     const char *path = NULL;
@@ -129,6 +162,8 @@ static int replay(const struct words *words, const char *run, const char *stage,
 
     if (words->timeout && duration_parse(words->timeout, &timeout, err) < 0)
         return error_wrap(err, "--timeout");
+    if (parse_stops(words, &stops, &until_file, err) < 0)
+        return -1;
     if (tapes_open(run, words->try != NULL, &tapes, err) == 0 && words->save)
         status = replay_save(tapes.dir, tapes.config.workspace, words->save, err);
     else if (tapes.dir)
@@ -142,7 +177,11 @@ static int replay(const struct words *words, const char *run, const char *stage,
                               .path = path,
                               .timeout_ns = timeout,
                               .event = on_event,
-                              .ctx = (void *)words};
+                              .ctx = (void *)words,
+                              .debug = stops.debug,
+                              .until_file = stops.until_file,
+                              .until_line = stops.until_line,
+                              .until_call = stops.until_call};
         if (tapes.changed && !words->json)
             printf("the script has changed since it was recorded\n");
         status = replay_run(loop, &spec, &result, err);
@@ -178,6 +217,9 @@ const struct command cmd_replay = {
         "says so. RUN is a run\n"
         "(the beginning of its id, or `latest`), or a folder made by --save; STAGE can be left out "
         "where there is one.\n\n"
+        "  --until FILE:LINE      stop there in the debugger; --at N: before the Nth call\n"
+        "  --debug                stop in the debugger at errors nobody catches and at "
+        "breakpoint()\n"
         "  --list                 show the calls on the tape, and do nothing\n"
         "  --try N                the tape of the Nth try (default: the newest); `always` for that "
         "block\n"
@@ -197,13 +239,12 @@ const struct command cmd_replay = {
 static int run(int argc, char **argv)
 {
     struct words words = {0};
-    const struct option_spec options[] = {{"try", OPTION_TEXT, &words.try},
-                                          {"timeout", OPTION_TEXT, &words.timeout},
-                                          {"save", OPTION_TEXT, &words.save},
-                                          {"list", OPTION_FLAG, &words.list},
-                                          {"json", OPTION_FLAG, &words.json},
-                                          {"quiet,q", OPTION_FLAG, &words.quiet},
-                                          {.name = NULL}};
+    const struct option_spec options[] = {
+        {"until", OPTION_TEXT, &words.until},     {"at", OPTION_TEXT, &words.at},
+        {"debug", OPTION_FLAG, &words.debug},     {"try", OPTION_TEXT, &words.try},
+        {"timeout", OPTION_TEXT, &words.timeout}, {"save", OPTION_TEXT, &words.save},
+        {"list", OPTION_FLAG, &words.list},       {"json", OPTION_FLAG, &words.json},
+        {"quiet,q", OPTION_FLAG, &words.quiet},   {.name = NULL}};
     struct error err = {0};
     int count = options_parse(&cmd_replay, options, argc, argv);
 

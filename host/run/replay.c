@@ -3,12 +3,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "run/debug.h"
 #include "run/worker.h"
 
 #define PLAN_FILE_MAX (64u << 20)
@@ -33,6 +35,9 @@ struct session {
     const struct replay *replay;
     struct replay_result *result;
     struct loop *loop;
+    struct worker *worker;
+    const char *stage;
+    struct debugger *debugger;
 };
 
 static void on_event(void *ctx, struct value *event)
@@ -45,6 +50,9 @@ static void on_event(void *ctx, struct value *event)
         value_move(&session->result->where, event);
     else if (strcmp(t, "replay_told") == 0)
         session->result->told = (size_t)value_get_int(event, "calls", 0);
+    else if (session->debugger &&
+             debugger_event(session->debugger, session->worker, session->stage, event))
+        return;
     else if (session->replay->event)
         session->replay->event(session->replay->ctx, event);
 }
@@ -54,12 +62,22 @@ static void on_end(void *ctx, struct worker_result *end)
     struct session *session = ctx;
     struct value *now = &session->result->now;
 
+    if (session->debugger)
+        debugger_forget(session->debugger, session->worker);
     value_set_map(now);
     if (end->skipped)
         value_put_string(now, "skipped", end->reason);
     else
         value_move(value_put(now, end->ok ? "ok" : "error"), end->ok ? &end->output : &end->error);
     loop_stop(session->loop);
+}
+
+static void on_interrupt(void *ctx)
+{
+    struct session *session = ctx;
+
+    if (!session->debugger || !debugger_busy(session->debugger))
+        worker_kill(session->worker);
 }
 
 /* The same form for what the tape says. Nil when the stage died. */
@@ -138,9 +156,21 @@ int replay_run(struct loop *loop, const struct replay *replay, struct replay_res
                                .play = replay->path,
                                .blobs = replay->blobs,
                                .replay = true};
+    if (replay->debug) {
+        spec.debug = true;
+        spec.until_file = replay->until_file;
+        spec.until_line = replay->until_line;
+        spec.until_call = replay->until_call;
+        session.debugger = debugger_new(loop, replay->config, &(struct debugger_handler){0});
+    }
     recorded_end(&tape, &out->then, &by_host);
     out->calls = tape.calls;
-    int rc = worker_start(loop, &spec, &handler, err) ? loop_run(loop, err) : -1;
+    session.stage = spec.stage;
+    struct loop_watch *interrupt = loop_signal(loop, SIGINT, on_interrupt, &session);
+    session.worker = worker_start(loop, &spec, &handler, err);
+    int rc = session.worker ? loop_run(loop, err) : -1;
+    loop_end(interrupt);
+    debugger_free(session.debugger);
     tape_free(&tape);
     if (rc < 0)
         return -1;

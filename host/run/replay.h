@@ -29,6 +29,11 @@ struct replay {
     /* What the stage says meanwhile: events as docs/architecture.md lists them. May be NULL. */
     void (*event)(void *ctx, struct value *event);
     void *ctx;
+    /* A session in the debugger where the script comes to a line or a call (the others 0), raises
+     * an error that nobody catches, or calls breakpoint(). */
+    bool debug;
+    const char *until_file;
+    int until_line, until_call;
 };
 
 /* What a stage came to: { ok = value } or { error = { code, message, file, line ... } }, or

@@ -809,6 +809,7 @@ void vm_debug_start(lua_State *L, const struct value *start)
     lua_rawsetp(L, LUA_REGISTRYINDEX, &start_key);
     if (until)
         vm_debug_until(vm, until, (int)value_get_int(asked, "until_line", 1));
+    vm->until_call = value_get_int(asked, "until_call", 0);
     if (text && text->kind == VALUE_STRING)
         vm_debug_keep(L, value_get_string(script, "name", ""), text->as.string.data,
                       text->as.string.len);

@@ -1,5 +1,6 @@
 /* Calls to the broker, and the scheduler of the tasks that wait for its replies. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -175,11 +176,24 @@ static int wait_now(lua_State *L, uint64_t id)
     }
 }
 
+/* A replay with a debugger may stop before its Nth call. */
+static void count_call(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+    char reason[48];
+
+    if (vm_debug_stopped(vm) || ++vm->calls != vm->until_call)
+        return;
+    snprintf(reason, sizeof reason, "call %lld", (long long)vm->calls);
+    vm_debug_break(L, reason);
+}
+
 int vm_call_now(lua_State *L, const char *name, struct value *args)
 {
     struct error err = {0};
     uint64_t id;
 
+    count_call(L);
     if (request(L, "call", name, args, &id, &err) < 0)
         return vm_raise(L, &err);
     return wait_now(L, id);
@@ -234,6 +248,7 @@ static int host_call(lua_State *L)
     struct error err = {0};
     uint64_t id;
 
+    count_call(L);
     if (arguments(L, name, &args, &err) < 0 || request(L, "call", name, &args, &id, &err) < 0) {
         value_free(&args);
         return vm_raise(L, &err);

@@ -65,6 +65,7 @@ struct vm {
     struct task *tasks, *task;   /* all; the one that runs */
     struct resumption *resumed;  /* the innermost coroutine; NULL: the task itself runs */
     struct debug *debug;         /* NULL: the run has no debugger */
+    int64_t calls, until_call;   /* made so far; the one to stop at */
     int fd;
     const struct signature *const *signatures;
     size_t signature_count;

@@ -244,6 +244,31 @@ def failed_stages():
             check("a tape that is changed anywhere", True)
 
 
+def stops_in_the_debugger():
+    with Place(CHANGING, '{ exec = { "echo" } }') as place:
+        check("it runs", place.run("run", "p.lua", "-q")[0] == 0)
+
+        def session(commands, *words):
+            done = subprocess.run([MLHOST, "replay", "latest", *words], cwd=place.folder, input=commands, text=True, timeout=PATIENCE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "CI": "", "TF_BUILD": ""})
+            return done.returncode, done.stdout
+
+        status, out = session("a\nb\n:continue\n", "--until", "p.lua:6")
+        check("--until stops at a line, with what is known there", status == 0 and "p.lua:6" in out and "nil" in out
+              and '"a\\n"' in out and "same: 2 calls" in out, (status, out))
+        status, out = session('a\nrequire("exec") { "echo", "x" }\n:continue\n', "--at", "2")
+        check("--at stops before a call", "call 2" in out and '"a\\n"' in out, out)
+        check("what is typed there has no effects", "a replay has no effects" in out and status == 0, out)
+        status, out = session('a = "other"\n:continue\n', "--at", "2")
+        check("what is changed there changes the end", status == 1 and "differs" in out, out)
+        for words, wanted in ((("--until", "p.lua"), "FILE:LINE"), (("--at", "x"), "number of a call")):
+            status, out = session("", *words)
+            check(f"{words} is refused", status == 2 and wanted in out, out)
+        place.write(CHANGING.replace("return a .. b", "error(a)"))
+        status, out = session(":locals\n:continue\n", "--debug")
+        check("--debug stops at an error", "b = " in out and "error at p.lua:7" in out, out)
+
+
 SECRETS = """
 local secret, exec, json = require "secret", require "exec", require "json"
 stage "s" { run = function()
@@ -397,7 +422,7 @@ def handles_are_made_again():
         del os.environ["CANARY"]
 
 
-for test in (the_same_again, changed_scripts, failed_stages, secrets_stay, goes_on_inside, handles_are_made_again):
+for test in (the_same_again, changed_scripts, failed_stages, stops_in_the_debugger, secrets_stay, goes_on_inside, handles_are_made_again):
     if sys.argv[1:] and test.__name__ not in sys.argv[1:]:
         continue
     try:
