@@ -40,6 +40,31 @@ def piped(folder, commands, *words, env=None, timeout=60):
     return done.stdout + f"\nstatus {done.returncode}\n"
 
 
+class Piped:
+    """A run whose commands come one after the other."""
+
+    def __init__(self, folder, *words):
+        self.out = ""
+        self.run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug", *words], cwd=folder, stdin=subprocess.PIPE, text=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+
+    def until(self, pattern):
+        while not re.search(pattern, self.out):
+            line = self.run.stdout.readline()
+            assert line, f"ended without /{pattern}/:\n{self.out}"
+            self.out += line
+
+    def send(self, *lines):
+        self.run.stdin.write("".join(line + "\n" for line in lines))
+        self.run.stdin.flush()
+
+    def end(self):
+        """(its whole output, its exit status)"""
+        self.run.stdin.close()
+        self.out += self.run.stdout.read()
+        return self.out, self.run.wait(60)
+
+
 def in_order(text, *patterns):
     at = 0
     for pattern in patterns:
@@ -172,14 +197,12 @@ def an_error_while_a_module_loads(folder):
 @test
 def a_script_that_cannot_be_loaded(folder):
     script(folder, 'stage "s" { run = function()\n  error("first")\nend }')
-    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, stdin=subprocess.PIPE, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
-    time.sleep(1)
+    run = Piped(folder)
+    run.until(r"s stopped")
     script(folder, 'stage "s" { run = function()\n  return 1 +\nend }')
-    run.stdin.write(":retry\n:where\n:locals\n:up\n:source\n1 + 1\n:step\n")
-    run.stdin.close()
-    out = run.stdout.read()
-    assert run.wait(60) == 1, out
+    run.send(":retry", ":where", ":locals", ":up", ":source", "1 + 1", ":step")
+    out, status = run.end()
+    assert status == 1, out
     in_order(out, r"stopped: error before any line of the script", r"unexpected symbol near 'end'", r"^->    3  end }", r"no line of the script",
              r"no locals", r"no such frame", r"^2$", r"\[s\] failed")
 
@@ -307,16 +330,15 @@ stage "late" { needs = { "s" }, timeout = "1s", run = function()
   breakpoint()
   sleep("1m")
 end }""")
-    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug", "--timeout", "4s"], cwd=folder, stdin=subprocess.PIPE, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    run = Piped(folder, "--timeout", "4s")
+    run.until(r"s stopped")
     time.sleep(5)  # longer than the stage's timeout, and than the run's
-    run.stdin.write("sleep('200ms')\n:c\n")
-    run.stdin.flush()
+    run.send("sleep('200ms')", ":c")
+    run.until(r"late stopped")
     time.sleep(3)
-    run.stdin.write(":c\n")
-    run.stdin.close()
-    out = run.stdout.read()
-    assert run.wait(60) == 3, out
+    run.send(":c")
+    out, status = run.end()
+    assert status == 3, out
     in_order(out, r"\[s\] ok", r"\[late\] timeout")
     assert output(folder, "s") == "in time"
 
@@ -330,13 +352,12 @@ def calls_of_other_branches_keep_their_time(folder):
     return "stopped"
   end)
 end }""")
-    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, stdin=subprocess.PIPE, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
+    run = Piped(folder)
+    run.until(r"s stopped")
     time.sleep(4)
-    run.stdin.write("error('typed')\n:c\n")
-    run.stdin.close()
-    out = run.stdout.read()
-    assert run.wait(60) == 0 and output(folder, "s") == ["slept", "stopped"], out
+    run.send("error('typed')", ":c")
+    out, status = run.end()
+    assert status == 0 and output(folder, "s") == ["slept", "stopped"], out
 
 
 @test
@@ -377,14 +398,12 @@ def a_stage_is_run_again(folder):
     changed = 'stage "s" { run = function(cx)\n  return "second " .. cx.attempt\nend }'
     out = piped(folder, ["fs.write('note', '')", ":retry"])
     in_order(out, r"may not write")
-    run = subprocess.Popen([PROGRAM, "run", "ci.lua", "--debug"], cwd=folder, stdin=subprocess.PIPE, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_env(folder))
-    time.sleep(1)
+    run = Piped(folder)
+    run.until(r"s stopped")
     script(folder, changed)
-    run.stdin.write(":retry\n")
-    run.stdin.close()
-    out = run.stdout.read()
-    assert run.wait(60) == 0 and output(folder, "s") == "second 2", out
+    run.send(":retry")
+    out, status = run.end()
+    assert status == 0 and output(folder, "s") == "second 2", out
     in_order(out, r"stopped: error", r"cleaned 1", r"\[s\] ok")
 
 
@@ -629,32 +648,53 @@ def a_signal_ends_what_is_evaluated(folder):
         assert t.ended() == 130 and "past it" not in t.shown, t.shown
 
 
+def processes():
+    """{ pid: (parent, time of its start) } of all that live."""
+    found = {}
+    for pid in os.listdir("/proc"):
+        try:
+            if pid.isdigit():
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                    fields = file.read().rsplit(") ", 1)[1].split()
+                if fields[0] != "Z":
+                    found[int(pid)] = (int(fields[1]), fields[19])
+        except OSError:
+            continue
+    return found
+
+
+def below(pid):
+    """What has been started by it, and by that, as { pid: time of its start }."""
+    alive, found = processes(), {}
+    more = [pid]
+    while more:
+        parent = more.pop()
+        for child, (its, start) in alive.items():
+            if its == parent:
+                found[child] = start
+                more.append(child)
+    return found
+
+
 @test
 def a_host_that_is_killed_leaves_nothing(folder):
     script(folder, 'stage "s" { run = function()\n  breakpoint()\nend }')
     t = Terminal(folder, "run", "ci.lua", "--debug", under=("/bin/sh", "-c", '"$@"; read answer', "sh"))
     at_debug(t, "s")
-    os.kill(min(mlhost_in(folder)), signal.SIGKILL)
+    started = below(t.pid)
+    assert len(started) >= 4, started  # supervisor, prompt, broker, VM
+    os.kill(min(started), signal.SIGKILL)
     end = time.monotonic() + 20
-    while time.monotonic() < end and (not t.echoes() or mlhost_in(folder)):
+
+    def left():
+        alive = processes()
+        return [pid for pid, start in started.items() if alive.get(pid, (0, ""))[1] == start]
+
+    while time.monotonic() < end and (not t.echoes() or left()):
         time.sleep(0.05)
-    assert t.echoes() and not mlhost_in(folder), mlhost_in(folder)
+    assert t.echoes() and not left(), left()
     t.type("\n")
     t.ended()
-
-
-def mlhost_in(folder):
-    """Processes of the program whose folder is this one."""
-    found = []
-    for pid in os.listdir("/proc"):
-        try:
-            if pid.isdigit() and os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(folder) and os.readlink(f"/proc/{pid}/exe") == PROGRAM:
-                with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-                    if file.read().rsplit(") ", 1)[1][0] != "Z":
-                        found.append(int(pid))
-        except OSError:
-            continue
-    return found
 
 
 def as_nobody():
