@@ -4,7 +4,7 @@
 ---
 --- Asked at the terminal when there is one; `mlhost run --approve prod` (or --approve all) has answered before. Without
 --- either the stage fails with code "denied", and the hint names the flag. Question and answer stand in the journal.
-local vm = require "vm"
+local _, vm = ...
 
 local approval = {}
 

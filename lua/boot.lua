@@ -1,8 +1,9 @@
 -- The first Lua that runs in a VM: the globals of every script, then the mode's own module. Kept small, since it is
 -- part of every stage's start.
 --
--- `vm` holds the internals (host/vm/host.c, codec.c, vm.c), `start` is the start frame of docs/architecture.md.
-local vm = require "vm"
+-- `vm` holds the internals (host/vm/host.c, codec.c, vm.c), which only the program's own modules get, as their second
+-- argument; `start` is the start frame of docs/architecture.md.
+local _, vm = ...
 local say, spawn, join, handler, catch = vm.say, vm.spawn, vm.join, vm.handler, vm.catch
 local format, concat = string.format, table.concat
 
@@ -115,7 +116,7 @@ local modes = {
 
 return function(_, start)
   local module = modes[start.mode] or error("unknown mode " .. tostring(start.mode))
-  local ok, result = xpcall(require(module)[start.mode], catch, start)
+  local ok, result = xpcall(vm.require(module)[start.mode], catch, start)
   local failure = clean_up()
   if not ok then error(result, 0) end
   if failure then error(failure, 0) end

@@ -1,5 +1,5 @@
 --- Commands, each in a sandbox of its own; no shell in between.
-local vm = require "vm"
+local _, vm = ...
 
 local exec = {}
 local options = { env = true, input = true, timeout = true, cwd = true, check = true, quiet = true }

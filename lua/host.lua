@@ -1,5 +1,5 @@
 -- `host.<area>.<name>`: a stub for every primitive. Called with the arguments in order, or with one table by name.
-local vm = require "vm"
+local _, vm = ...
 local call, signature = vm.call, vm.signature
 
 local takes_table = {}

@@ -1,5 +1,5 @@
 --- JSON. Whole numbers stay whole; null is json.null; an empty list keeps being one (json.array).
-local vm = require "vm"
+local _, vm = ...
 
 local json = {
   --- What JSON's null becomes, and what becomes null inside tables.

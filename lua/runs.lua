@@ -1,5 +1,5 @@
 --- runs: what earlier runs in this workspace came to.
-local vm = require "vm"
+local _, vm = ...
 
 return {
   --- latest(pipeline) -> { id, started_ms, outputs = { [stage or cell] = output } } of the newest run of that pipeline that

@@ -1,5 +1,5 @@
 --- Secrets are handles: they can be passed to primitives, and are never readable in the script.
-local vm = require "vm"
+local _, vm = ...
 
 local secret = {}
 

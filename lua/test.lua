@@ -1,5 +1,5 @@
 --- Tests, run by `mlhost test PATH`: cases with names, and assertions that say what they saw.
-local vm = require "vm"
+local _, vm = ...
 local json = require "json"
 
 local test = {}

@@ -1,5 +1,5 @@
 --- Time.
-local vm = require "vm"
+local _, vm = ...
 
 return {
   --- now() -> Unix time in seconds, with fractions

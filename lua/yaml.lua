@@ -1,5 +1,5 @@
 --- YAML 1.2 (core schema) with limits on size, depth and alias expansion. Errors carry line and column.
-local vm = require "vm"
+local _, vm = ...
 
 local yaml = { null = vm.null, array = vm.array }
 

@@ -57,7 +57,7 @@ static int embed(lua_State *L, FILE *out, const char *root, const char *name, in
     }
     size_t len;
     const char *source = lua_tolstring(L, -1, &len);
-    if (luaL_loadbufferx(L, source, len, lua_pushfstring(L, "@mlhost/%s", name), "t") != LUA_OK) {
+    if (luaL_loadbufferx(L, source, len, lua_pushfstring(L, "@(mlhost)/%s", name), "t") != LUA_OK) {
         fprintf(stderr, "%s\n", lua_tostring(L, -1));
         return -1;
     }

@@ -66,7 +66,7 @@ static int find_builtin(const char *name, struct value *out, struct error *err)
         if (file_read(AT_FDCWD, path, MODULE_MAX, &text, err) < 0)
             return -1;
         value_set_map(out);
-        value_set_printf(value_put(out, "file"), "mlhost/%s%s", name, endings[i]);
+        value_set_printf(value_put(out, "file"), "(mlhost)/%s%s", name, endings[i]);
         value_set_bytes(value_put(out, "text"), text.data ? text.data : "", text.len);
         return 0;
     }

@@ -64,7 +64,7 @@ static const struct embedded_file *embedded(const char *path)
 static bool load_file(lua_State *L, const char *path)
 {
     const char *override = getenv("MLHOST_LUA_PATH");
-    const char *chunk = lua_pushfstring(L, "@mlhost/%s", path);
+    const char *chunk = lua_pushfstring(L, "@(mlhost)/%s", path);
     const struct embedded_file *file = NULL;
     int status;
 

@@ -814,7 +814,7 @@ void vm_debug_start(lua_State *L, const struct value *start)
         vm_debug_keep(L, value_get_string(script, "name", ""), text->as.string.data,
                       text->as.string.len);
     /* Loaded before the script can change the functions that it uses. */
-    lua_pushcfunction(L, vm_require);
+    lua_pushcfunction(L, vm_require_own);
     lua_pushliteral(L, "prelude.debug");
     lua_call(L, 1, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &session_key);

@@ -88,7 +88,8 @@ static int load_text(lua_State *L)
 
     if (count < 3)
         lua_settop(L, 3);
-    if (lua_type(L, 2) == LUA_TSTRING && strncmp(lua_tostring(L, 2), "@mlhost/", 8) == 0) {
+    if (lua_type(L, 2) == LUA_TSTRING && lua_rawlen(L, 2) &&
+        strncmp(lua_tostring(L, 2) + 1, VM_OWN_FOLDER, sizeof VM_OWN_FOLDER - 1) == 0) {
         lua_pushliteral(L, "=load");
         lua_replace(L, 2);
     }

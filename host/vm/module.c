@@ -1,4 +1,10 @@
-/* require: the program's own modules first, then the workspace's, which the broker reads. */
+/*
+ * require: the program's own modules first, then the workspace's, which the broker reads.
+ *
+ * A module of the program gets the internals ("vm") as its second argument, and no other chunk
+ * does: what a script calls has been through a module that means it. The modules that start a VM
+ * are out of a script's reach altogether.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +14,8 @@
 int luaopen_cjson(lua_State *L);
 int luaopen_cjson_safe(lua_State *L);
 
-static const char loading; /* its address marks a module whose chunk runs */
+static const char loading;                    /* its address marks a module whose chunk runs */
+static const char internals_key, private_key; /* in the registry: "vm"; private modules by name */
 
 static const struct embedded_file *embedded(const char *name, const char *suffix)
 {
@@ -55,7 +62,7 @@ static void load_from_broker(lua_State *L, const char *name, bool builtin)
 
 static void load_embedded(lua_State *L, const struct embedded_file *file)
 {
-    lua_pushfstring(L, "@mlhost/%s", file->path);
+    lua_pushfstring(L, "@" VM_OWN_FOLDER "%s", file->path);
     if (luaL_loadbufferx(L, file->code, file->len, lua_tostring(L, -1), "b") != LUA_OK)
         lua_error(L);
     lua_remove(L, -2);
@@ -70,50 +77,70 @@ static lua_CFunction native(const char *name)
     return strcmp(name, "cjson.safe") == 0 ? luaopen_cjson_safe : NULL;
 }
 
-static void push_chunk(lua_State *L, const char *name)
+/* The modules of the start, and those of the embedded services, which run in states of their own.
+ */
+static bool is_private(const char *name)
+{
+    static const char *const beginnings[] = {"prelude.", "local."};
+
+    for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings; i++) {
+        if (strncmp(name, beginnings[i], strlen(beginnings[i])) == 0)
+            return true;
+    }
+    return strcmp(name, "boot") == 0;
+}
+
+/* Pushes the chunk. True: it is the program's own. */
+static bool push_chunk(lua_State *L, const char *name, bool theirs)
 {
     if (native(name)) {
         lua_pushcfunction(L, native(name));
-        return;
+        return false;
     }
-    if (vm_of(L)->override) {
+    if (!theirs && vm_of(L)->override) {
         load_from_broker(L, name, true);
         if (!lua_isnil(L, -1))
-            return;
+            return true;
         lua_pop(L, 1);
     }
-    const struct embedded_file *file = embedded(name, ".lua");
-    if (!file)
+    const struct embedded_file *file = theirs ? NULL : embedded(name, ".lua");
+    if (!file && !theirs)
         file = embedded(name, "/init.lua");
     if (file)
         load_embedded(L, file);
     else
         load_from_broker(L, name, false);
+    return file;
 }
 
-/* require(name) -> what the module's chunk returned (true when nothing) */
-int vm_require(lua_State *L)
+static int load_module(lua_State *L, bool own)
 {
     size_t len;
     const char *name = luaL_checklstring(L, 1, &len);
 
     if (len != strlen(name) || len == 0 || len > 200)
         return luaL_argerror(L, 1, "not a module's name");
+    bool hidden = is_private(name);
     lua_settop(L, 1);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    if (hidden && own)
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &private_key);
+    else
+        luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     lua_getfield(L, 2, name);
     if (lua_touserdata(L, 3) == &loading)
         return luaL_error(L, "module '%s' requires itself, perhaps through another one", name);
     if (!lua_isnil(L, 3))
         return 1;
     lua_settop(L, 2);
-    push_chunk(L, name);
+    bool trusted = push_chunk(L, name, hidden && !own);
     lua_pushlightuserdata(L, (void *)&loading);
     lua_setfield(L, 2, name);
     lua_pushvalue(L, 1);
+    if (trusted)
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &internals_key);
     lua_pushcfunction(L, vm_debug_require_handler);
     lua_insert(L, 3);
-    if (lua_pcall(L, 1, 1, 3) != LUA_OK) {
+    if (lua_pcall(L, trusted ? 2 : 1, 1, 3) != LUA_OK) {
         lua_pushnil(L);
         lua_setfield(L, 2, name);
         return lua_error(L);
@@ -127,8 +154,25 @@ int vm_require(lua_State *L)
     return 1;
 }
 
+/* require(name) -> what the module's chunk returned (true when nothing) */
+static int script_require(lua_State *L)
+{
+    return load_module(L, false);
+}
+
+int vm_require_own(lua_State *L)
+{
+    return load_module(L, true);
+}
+
 void vm_open_modules(lua_State *L)
 {
-    lua_pushcfunction(L, vm_require);
+    lua_pushcfunction(L, vm_require_own);
+    lua_setfield(L, -2, "require");
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &internals_key);
+    lua_newtable(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &private_key);
+    lua_pushcfunction(L, script_require);
     lua_setglobal(L, "require");
 }

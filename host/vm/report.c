@@ -6,10 +6,12 @@
 
 #include "vm/state.h"
 
+#define TEXT_MAX 65536 /* of each field that leaves the VM */
+
 /* The host's own Lua is no place that a user can look at. */
 static bool own(const char *chunk)
 {
-    return strncmp(chunk, "mlhost/", 7) == 0;
+    return strncmp(chunk, VM_OWN_FOLDER, sizeof VM_OWN_FOLDER - 1) == 0;
 }
 
 bool vm_own_chunk(const char *source)
@@ -255,34 +257,35 @@ int vm_raise(lua_State *L, const struct error *err)
 
 /* ---- what leaves the VM ---- */
 
-static void copy_field(lua_State *L, int index, const char *key, struct value *out)
+/* The script may have set any field to anything: only what is of the field's kind leaves. */
+static void copy_field(lua_State *L, int index, const char *key, int kind, struct value *out)
 {
     size_t len;
+    int is_integer;
 
     lua_pushstring(L, key);
-    lua_rawget(L, index);
-    switch (lua_type(L, -1)) {
-    case LUA_TSTRING: {
+    if (lua_rawget(L, index) == kind && kind == LUA_TSTRING) {
         const char *text = lua_tolstring(L, -1, &len);
-        value_set_bytes(value_put(out, key), text, len < 65536 ? len : 65536);
-        break;
-    }
-    case LUA_TNUMBER:
-        value_put_int(out, key, lua_tointeger(L, -1));
-        break;
-    case LUA_TBOOLEAN:
+        value_set_bytes(value_put(out, key), text, len < TEXT_MAX ? len : TEXT_MAX);
+    } else if (lua_type(L, -1) == kind && kind == LUA_TNUMBER) {
+        lua_Integer number = lua_tointegerx(L, -1, &is_integer);
+        if (is_integer)
+            value_put_int(out, key, number);
+    } else if (lua_type(L, -1) == kind) {
         value_put_bool(out, key, lua_toboolean(L, -1));
-        break;
-    default:
-        break;
     }
     lua_pop(L, 1);
 }
 
 void vm_error_to_value(lua_State *L, int index, struct value *out)
 {
-    static const char *const fields[] = {"service",   "code", "status", "message",  "hint",
-                                         "retryable", "file", "line",   "traceback"};
+    static const struct {
+        const char *name;
+        int kind;
+    } fields[] = {
+        {"service", LUA_TSTRING}, {"code", LUA_TSTRING},       {"status", LUA_TNUMBER},
+        {"message", LUA_TSTRING}, {"hint", LUA_TSTRING},       {"file", LUA_TSTRING},
+        {"line", LUA_TNUMBER},    {"retryable", LUA_TBOOLEAN}, {"traceback", LUA_TSTRING}};
     struct vm *vm = vm_of(L);
 
     index = lua_absindex(L, index);
@@ -291,7 +294,11 @@ void vm_error_to_value(lua_State *L, int index, struct value *out)
     vm->budget.limit = SIZE_MAX; /* the report itself must not fail for want of memory */
     if (is_object(L, index)) {
         for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-            copy_field(L, index, fields[i], out);
+            copy_field(L, index, fields[i].name, fields[i].kind, out);
+        if (!value_get(out, "code"))
+            value_put_string(out, "code", "failed");
+        if (!value_get(out, "message"))
+            value_put_string(out, "message", "(error object whose message is no text)");
         return;
     }
     const char *text = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : "unknown error";

@@ -113,6 +113,8 @@ void vm_open_codec(
     lua_State *L); /* metatables, and the functions of json, yaml and handles in the table on top */
 
 /* ---- report.c ---- */
+/* Where the program's own Lua seems to lie: a name that no one gives a folder. */
+#define VM_OWN_FOLDER "(mlhost)/"
 /* Is it a part of the program, and no place that a user can look at? source as lua_Debug has it. */
 bool vm_own_chunk(const char *source);
 /* "file:line" of the innermost function that is not the host's own, or "". */
@@ -147,8 +149,8 @@ int vm_open_coroutine(lua_State *L);
 void vm_open_environment(lua_State *L);
 int vm_load_text(lua_State *L, const char *text, size_t len,
                  const char *chunk); /* text only; as lua_load */
-void vm_open_modules(lua_State *L);  /* global require; embedded modules */
-int vm_require(lua_State *L);
+void vm_open_modules(lua_State *L);  /* global require; the internals, on top, stay there */
+int vm_require_own(lua_State *L);    /* require for the program's own modules */
 
 /* ---- clock.c ---- */
 void vm_seed(uint64_t seed); /* before lua_newstate: of the order of tables */

@@ -143,15 +143,11 @@ int vm_set_up(lua_State *L)
     vm_open_host(L);
     vm_open_debug(L);
     luaL_setfuncs(L, functions, 0);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "vm");
-    lua_pop(L, 1);
     vm_open_modules(L);
     vm_debug_start(L, &vm->frame);
     vm_push_value(L, &vm->frame);
     value_free(&vm->frame);
-    lua_pushcfunction(L, vm_require);
+    lua_pushcfunction(L, vm_require_own);
     lua_pushliteral(L, "boot");
     lua_call(L, 1, 1);
     lua_insert(L, 1); /* boot, internals, start */

@@ -10,7 +10,7 @@
 -- Types: path string int float bool json. An output of another type than path is set by cx.output(name, value); the host
 -- writes it where the caller wants it. `cx`: inputs, outputs (paths), folder (the script's), output(name, value),
 -- metadata(output, map).
-local vm = require "vm"
+local _, vm = ...
 
 local M = {}
 

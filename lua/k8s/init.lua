@@ -11,7 +11,7 @@
 local host = require "host"
 local kinds = require "k8s.kinds"
 local time = require "time"
-local vm = require "vm"
+local _, vm = ...
 local watch = require "k8s.watch"
 local yaml = require "yaml"
 

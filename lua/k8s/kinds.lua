@@ -1,5 +1,5 @@
 -- Which path a kind has: a table of the usual ones, and the API's own word (discovery) for the others.
-local vm = require "vm"
+local _, vm = ...
 
 local kinds = {}
 

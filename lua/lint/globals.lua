@@ -4,7 +4,7 @@
 --
 -- A name is a finding when it is read or called, is no local there, is not assigned as a global anywhere in the file,
 -- and is not in `known` (default: what a script of mlhost has).
-local vm = require "vm"
+local _, vm = ...
 
 local KNOWN = {}
 for word in ([[

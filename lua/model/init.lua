@@ -26,7 +26,7 @@
 --- error(...) in one of them is a reply with status 500; `bad_request(text, ...)` raises one with status 400.
 local seldon = require "model.seldon"
 local oip = require "model.oip"
-local vm = require "vm"
+local _, vm = ...
 
 local M = {}
 

@@ -5,7 +5,7 @@ local binary_form = require "model.binary"
 local json = require "json"
 local seldon = require "model.seldon"
 local tensor = require "model.tensor"
-local vm = require "vm"
+local _, vm = ...
 
 local oip = {}
 

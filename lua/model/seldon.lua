@@ -5,7 +5,7 @@ local base64 = require "model.base64"
 local json = require "json"
 local tensor = require "model.tensor"
 local tftensor = require "model.tftensor"
-local vm = require "vm"
+local _, vm = ...
 
 local seldon = {}
 

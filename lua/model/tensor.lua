@@ -1,5 +1,5 @@
 -- Nested lists and flat, row-major ones.
-local vm = require "vm"
+local _, vm = ...
 
 local tensor = {}
 

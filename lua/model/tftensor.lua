@@ -3,7 +3,7 @@
 local base64 = require "model.base64"
 local binary = require "model.binary"
 local tensor = require "model.tensor"
-local vm = require "vm"
+local _, vm = ...
 
 local tftensor = {}
 

@@ -1,7 +1,7 @@
 -- `mlhost check`: syntax, unknown globals, and what is wrong with declarations, all at once, with file and line.
-local vm = require "vm"
+local _, vm = ...
 local globals = require "lint.globals"
-local pipeline = require "prelude.pipeline"
+local pipeline = vm.require "prelude.pipeline"
 
 local M = {}
 

@@ -1,7 +1,7 @@
 -- The debugger's commands. A session begins where the script has stopped (host/vm/debug.c) and ends when it goes on;
 -- what is typed comes as `eval` frames from the terminal (host/run/debug.h).
-local vm = require "vm"
-local evaluate = require "prelude.evaluate"
+local _, vm = ...
+local evaluate = vm.require "prelude.evaluate"
 local _G, setmetatable, tonumber, type, xpcall = _G, setmetatable, tonumber, type, xpcall
 local concat, min, max, tointeger = table.concat, math.min, math.max, math.tointeger
 

@@ -1,6 +1,6 @@
 -- What is typed at a prompt, of the REPL or of the debugger: evaluated, shown, completed.
-local vm = require "vm"
-local pretty = require "prelude.pretty"
+local _, vm = ...
+local pretty = vm.require "prelude.pretty"
 local load, xpcall, pcall, next, type, tostring, rawget = load, xpcall, pcall, next, type, tostring, rawget
 local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
 

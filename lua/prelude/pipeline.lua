@@ -1,5 +1,5 @@
 -- pipeline "name" { ... } and stage "name" { ... }: what a script declares, as data; and one stage's run.
-local vm = require "vm"
+local _, vm = ...
 
 local M = {}
 

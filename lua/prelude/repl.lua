@@ -1,6 +1,6 @@
 -- The VM's side of `mlhost repl`: evaluates what it is sent, completes names. The terminal is the host's.
-local vm = require "vm"
-local evaluate = require "prelude.evaluate"
+local _, vm = ...
+local evaluate = vm.require "prelude.evaluate"
 
 local M = {}
 

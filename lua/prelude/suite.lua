@@ -1,5 +1,5 @@
 -- `mlhost test FILE`: runs one file of tests in a sandbox of its own.
-local vm = require "vm"
+local _, vm = ...
 local test = require "test"
 
 local M = {}

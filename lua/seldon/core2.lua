@@ -3,7 +3,7 @@
 local near = require "seldon.near"
 local predict = require "seldon.predict"
 local time = require "time"
-local vm = require "vm"
+local _, vm = ...
 
 local core2 = {}
 

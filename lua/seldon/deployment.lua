@@ -1,6 +1,6 @@
 -- A SeldonDeployment (v1) from a few lines of Lua.
 -- https://docs.seldon.io/projects/seldon-core/en/latest/reference/seldon-deployment.html
-local vm = require "vm"
+local _, vm = ...
 local yaml = require "yaml"
 
 local deployment = {}

@@ -2,7 +2,7 @@
 -- itself keeps none, and a rollback is applying an earlier spec again.
 local json = require "json"
 local time = require "time"
-local vm = require "vm"
+local _, vm = ...
 
 local history = {}
 

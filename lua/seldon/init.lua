@@ -20,7 +20,7 @@ local release = require "seldon.release"
 local rollout = require "seldon.rollout"
 local time = require "time"
 local validate = require "seldon.validate"
-local vm = require "vm"
+local _, vm = ...
 local wait = require "seldon.wait"
 local wanted = require "seldon.wanted"
 

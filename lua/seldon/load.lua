@@ -1,7 +1,7 @@
 --- seldon.load_test: bounded load on a model, measured. Requests are sent and counted outside the VM.
 local host = require "host"
 local json = require "json"
-local vm = require "vm"
+local _, vm = ...
 
 local M = {}
 

@@ -3,7 +3,7 @@
 local binary = require "model.binary"
 local json = require "json"
 local tensor = require "model.tensor"
-local vm = require "vm"
+local _, vm = ...
 
 local oip = {}
 

@@ -3,7 +3,7 @@ local host = require "host"
 local json = require "json"
 local message = require "seldon.message"
 local oip = require "seldon.oip"
-local vm = require "vm"
+local _, vm = ...
 
 local M = {}
 

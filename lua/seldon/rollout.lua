@@ -2,7 +2,7 @@
 -- describes.
 local deployments = require "seldon.deployment"
 local near = require "seldon.near"
-local vm = require "vm"
+local _, vm = ...
 
 local rollout = {}
 

@@ -6,7 +6,7 @@
 -- in a row, since a gateway's routes are written after the pods are ready. Until the deadline, which is ours; sooner when the
 -- operator or a pod of this spec says that it will not come.
 local time = require "time"
-local vm = require "vm"
+local _, vm = ...
 local wanted = require "seldon.wanted"
 
 local wait = {}

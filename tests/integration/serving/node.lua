@@ -1,5 +1,5 @@
 -- A node that can be every part of a graph, for official clients to call: each part leaves its mark in the answer.
-local vm = require "vm"
+local json = require "json"
 
 local last
 
@@ -55,7 +55,7 @@ model "node" {
   end,
 
   feedback = function(_, request, response, reward, truth)
-    last = { request = vm.array(request), response = response, reward = reward, truth = truth }
+    last = { request = json.array(request), response = response, reward = reward, truth = truth }
   end,
 
   health = function() return last or { reward = 0 } end,
