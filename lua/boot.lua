@@ -58,7 +58,8 @@ function try(fn, ...) return value_or_error(xpcall(fn, handler, ...)) end
 
 local deferred = {}
 
---- defer(fn): run fn when the stage's function has ended, however it ended; the last one first.
+--- defer(fn): run fn when the stage's function has ended, however it ended; the last one first. A deferred function may
+--- defer another, which runs next.
 function defer(fn)
   if type(fn) ~= "function" then error("defer: a function is needed, not " .. type(fn), 2) end
   deferred[#deferred + 1] = fn
@@ -92,9 +93,9 @@ end
 --- Runs what was deferred. Its errors do not hide the stage's own, but an otherwise good stage fails with the first.
 local function clean_up()
   local failure
-  for i = #deferred, 1, -1 do
-    local fn = deferred[i]
-    deferred[i] = nil
+  while #deferred > 0 do
+    local fn = deferred[#deferred]
+    deferred[#deferred] = nil
     local ok, err = xpcall(fn, catch)
     if not ok then
       log.error("deferred function: %s", tostring(err))

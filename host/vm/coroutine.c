@@ -38,6 +38,10 @@ static int resume(lua_State *L, lua_State *co, int arguments, bool wrapped)
     struct resumption here = {.below = vm->resumed, .from = L, .co = co, .wrapped = wrapped};
     int results;
 
+    if (vm_is_task(co) && lua_status(co) == LUA_YIELD) { /* it waits for a reply */
+        lua_pushliteral(L, "cannot resume a branch of parallel()");
+        return -1;
+    }
     if (!lua_checkstack(co, arguments)) {
         lua_pushliteral(L, "too many arguments to resume");
         return -1;
@@ -156,10 +160,8 @@ static int co_close(lua_State *L)
     lua_State *co = checked(L);
     const char *status = status_of(L, co);
 
-    for (struct task *t = vm_of(L)->tasks; t; t = t->next) {
-        if (t->L == co)
-            return luaL_error(L, "cannot close a branch of parallel()");
-    }
+    if (vm_is_task(co) && *status == 's')
+        return luaL_error(L, "cannot close a branch of parallel()");
     if (*status != 'd' && *status != 's')
         return luaL_error(L, "cannot close a %s coroutine", status);
     if (lua_resetthread(co) == LUA_OK) {

@@ -328,6 +328,7 @@ static struct task *new_task(lua_State *L, int count)
     *task = (struct task){.arguments = count, .parent = vm->task};
     luaL_setmetatable(L, TASK);
     task->L = lua_newthread(L);
+    *(uintptr_t *)lua_getextraspace(task->L) |= 1;
     lua_setiuservalue(L, -2, 1);
     lua_pushvalue(L, -1);
     task->anchor = luaL_ref(L, LUA_REGISTRYINDEX);

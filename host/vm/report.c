@@ -172,6 +172,10 @@ static void from_text(lua_State *L, lua_State *from, int index)
     }
     set_text(L, "code", "failed");
     set_text(L, "message", text + skip);
+    struct vm *vm = vm_of(L);
+    buf_clear(&vm->out);
+    if (vm_absent_hint(text + skip, &vm->out))
+        set_text(L, "hint", vm->out.data);
 }
 
 static void from_table(lua_State *L, lua_State *from, int index)

@@ -88,9 +88,17 @@ struct vm {
     volatile sig_atomic_t cancelled; /* the time ran out because of a cancel */
 };
 
+/* The space that Lua gives each thread holds the VM's address, with a mark in its lowest bit where
+ * the thread is a task's: only the scheduler may resume or close that one. A new thread has the
+ * main thread's, without the mark. */
 static inline struct vm *vm_of(lua_State *L)
 {
-    return *(struct vm **)lua_getextraspace(L);
+    return (struct vm *)(*(uintptr_t *)lua_getextraspace(L) & ~(uintptr_t)1);
+}
+
+static inline bool vm_is_task(lua_State *L)
+{
+    return *(uintptr_t *)lua_getextraspace(L) & 1;
 }
 
 /* ---- vm.c ---- */
@@ -147,6 +155,19 @@ bool vm_run(struct vm *vm, lua_State *L, int arguments, lua_State **thread);
 /* ---- coroutine.c, env.c, module.c ---- */
 int vm_open_coroutine(lua_State *L);
 void vm_open_environment(lua_State *L);
+/* Lua's own functions, and what became of them. */
+struct vm_function {
+    const char *library; /* "" for globals */
+    const char *names;   /* separated by spaces */
+    enum vm_function_kind { VM_SAME, VM_OTHER, VM_ABSENT } kind;
+    const char *why;     /* what differs, or why it is absent; Markdown */
+    const char *instead; /* what to use then, or NULL */
+};
+extern const struct vm_function vm_functions[];
+extern const size_t vm_function_count;
+/* What to do about an error message that says that one of Lua's own, absent, functions is nil.
+ * False: it says nothing of the kind. */
+bool vm_absent_hint(const char *message, struct buf *out);
 int vm_load_text(lua_State *L, const char *text, size_t len,
                  const char *chunk); /* text only; as lua_load */
 void vm_open_modules(lua_State *L);  /* global require; the internals, on top, stay there */

@@ -112,7 +112,15 @@ static int receive(lua_State *L)
     return 1;
 }
 
-/* emit(frame): to the broker as it is (REPL) */
+/* What the broker would take for garbage. */
+static bool too_large(struct vm *vm, const struct value *frame)
+{
+    buf_clear(&vm->out);
+    value_encode(frame, &vm->out);
+    return vm->out.len > FRAME_MAX;
+}
+
+/* emit(frame): to the broker as it is (REPL, models) */
 static int emit(lua_State *L)
 {
     struct vm *vm = vm_of(L);
@@ -120,6 +128,11 @@ static int emit(lua_State *L)
 
     if (vm_to_value(L, 1, &vm->frame, &err) < 0)
         return vm_raise(L, &err);
+    if (too_large(vm, &vm->frame)) {
+        value_free(&vm->frame);
+        error_set(&err, ERR_TOO_LARGE, "the answer is larger than 64 MiB");
+        return vm_raise(L, &err);
+    }
     vm_send(vm, &vm->frame);
     value_free(&vm->frame);
     return 0;
@@ -191,6 +204,16 @@ static _Noreturn void finish(struct vm *vm, lua_State *L, bool ok)
         struct value error = {0};
         vm_error_to_value(L, -1, &error);
         value_move(value_put(&frame, "error"), &error);
+    }
+    if (too_large(vm, &frame)) {
+        value_free(&frame);
+        value_set_map(&frame);
+        value_put_string(&frame, "t", "done");
+        struct value *error = value_put(&frame, "error");
+        value_set_map(error);
+        value_put_string(error, "code", "too_large");
+        value_put_string(error, "message", "the result is larger than 64 MiB");
+        value_put_string(error, "hint", "write large data to a file (cx.out), and return its path");
     }
     if (vm->time != TIME_LEFT)
         late(vm, &frame);

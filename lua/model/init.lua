@@ -173,6 +173,10 @@ local function respond(server, frame)
     reply = failed(frame, type(reply) == "table" and reply or { message = tostring(reply) })
   end
   reply.t, reply.id = "response", frame.id
+  local sent, err = pcall(vm.emit, reply)
+  if sent then return end
+  reply = failed(frame, err)
+  reply.t, reply.id = "response", frame.id
   vm.emit(reply)
 end
 

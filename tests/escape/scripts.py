@@ -5,6 +5,7 @@ class that it names, on time, with the words that are expected, and leave no pro
     @ NUMBER what it tries | class[/class] | pattern
     permissions = { ... }       optional; default: none
     timeout = "2s"              optional; default: 300 ms
+    output = plain              optional: what a person or an agent sees; default: json
     the body of the stage
 
 NUMBER is the entry of the catalogue of escapes, or - for one of our own. The class is what the run's own report says: timeout,
@@ -25,6 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MLHOST = os.path.abspath(os.environ["MLHOST"])
 CLASSES = {"timeout", "memory", "denied", "crashed", "error", "ok"}
 OVERTIME = 10  # s beyond the stage's own time: start, clean-up (5 s), the load of the machine
+UNSEEN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"  # what steers a terminal, or hides text
 SLEEPER = b"98761"  # what a command leaves running, in seconds
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
@@ -39,9 +41,9 @@ def load(path):
             if not (number == "-" or number.isdigit()) or classes - CLASSES:
                 sys.exit(f"{path}: {line.strip()}: no such number or class")
             attempts.append({"number": number, "title": title, "classes": classes, "pattern": pattern.strip(), "body": [],
-                             "permissions": "{}", "timeout": '"300ms"'})
+                             "permissions": "{}", "timeout": '"300ms"', "output": "json"})
         elif attempts:
-            option = re.match(r"(permissions|timeout) = (.+)$", line)
+            option = re.match(r"(permissions|timeout|output) = (.+)$", line)
             if option and not attempts[-1]["body"]:
                 attempts[-1][option.group(1)] = option.group(2)
             else:
@@ -115,7 +117,7 @@ class Place:
         limit = seconds(attempt["timeout"]) + OVERTIME
         start = time.monotonic()
         with open(os.path.join(work, "log"), "w+b") as log:
-            process = subprocess.Popen(self.prefix + [self.program, "run", "--output", "json", "attempt.lua"], cwd=work,
+            process = subprocess.Popen(self.prefix + [self.program, "run", "--output", attempt["output"], "attempt.lua"], cwd=work,
                                        env=dict(os.environ, HOME=work), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             try:
                 status = process.wait(timeout=limit)
@@ -129,15 +131,15 @@ class Place:
             text = log.read(64 << 20).decode("utf-8", "replace")
         return self.judge(attempt, status, text, size, took)
 
+    @staticmethod
+    def events(text):
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
     def judge(self, attempt, status, text, size, took):
-        events = []
-        for line in text.splitlines():
-            if line.startswith("{"):
-                try:
-                    events.append(json.loads(line))
-                except ValueError:
-                    return f"a line of the report is no JSON: {line[:200]!r}"
-        got = class_of(events, status)
+        if attempt["output"] != "json":
+            got = {0: "ok", 3: "timeout", 4: "denied"}.get(status, "error")
+        else:
+            got = class_of(self.events(text), status)
         wrong = None
         if got not in attempt["classes"]:
             wrong = f"ended as {got}, expected {'/'.join(sorted(attempt['classes']))}"
@@ -145,7 +147,7 @@ class Place:
             wrong = f"exit status {status} for {got}"
         elif attempt["pattern"] and not re.search(attempt["pattern"], text):
             wrong = f"the output does not hold '{attempt['pattern']}'"
-        elif re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", text.replace("\r\n", "\n")):
+        elif re.search(r"[\x00-\x08\x0b-\x1f\x7f]" if attempt["output"] == "json" else UNSEEN, text):
             wrong = "a control character got out"
         elif self.left():
             time.sleep(0.2)  # a process that was ended may stand in the table for a moment
