@@ -355,7 +355,8 @@ void vm_debug_start(lua_State *L, const struct value *start)
     if (text && text->kind == VALUE_STRING)
         vm_debug_keep(L, value_get_string(script, "name", ""), text->as.string.data,
                       text->as.string.len);
-    /* Loaded before the script can change the functions that it uses. */
+    /* Loaded before the script can change the functions that it uses. Last: where modules come from
+     * the broker, *start is overwritten. */
     lua_pushcfunction(L, vm_require_own);
     lua_pushliteral(L, "prelude.debug");
     lua_call(L, 1, 1);

@@ -157,8 +157,8 @@ int vm_set_up(lua_State *L)
     vm_open_debug(L);
     luaL_setfuncs(L, functions, 0);
     vm_open_modules(L);
-    vm_debug_start(L, &vm->frame);
     vm_push_value(L, &vm->frame);
+    vm_debug_start(L, &vm->frame); /* may load modules through the same frame */
     value_free(&vm->frame);
     lua_pushcfunction(L, vm_require_own);
     lua_pushliteral(L, "boot");

@@ -432,20 +432,36 @@ def without_it_a_breakpoint_is_a_debug_line(folder):
     in_order(done.stdout, r"debug: breakpoint\(\) at ci\.lua:2: this run has no --debug", r"\[s\] ok")
 
 
+LUA = os.environ.get("DEBUG_LUA", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lua"))
+
+
 @test
-def a_script_cannot_stop_its_own_deadline(folder):
+def a_vm_cannot_stop_its_own_deadline(folder):
+    """One that says it was stopped, as a script could that has broken into its interpreter."""
+    modules = os.path.join(folder, "modules")
+    shutil.copytree(LUA, modules)
+    boot = os.path.join(modules, "boot.lua")
+    with open(boot, encoding="utf-8") as file:
+        text = file.read()
+    lie = 'function breakpoint()\n  vm.emit { t = "break", reason = "step", text = "not true" }\n  do return end\n'
+    assert "function breakpoint()\n" in text
+    with open(boot, "w", encoding="utf-8") as file:
+        file.write(text.replace("function breakpoint()\n", lie))
     script(folder, """stage "s" { timeout = "1s", run = function()
-  require("vm").emit { t = "break", reason = "step", text = "not true" }
+  breakpoint()
   while true do end
 end }
 stage "waits" { timeout = "1s", run = function()
-  require("vm").emit { t = "break", reason = "step", text = "not true" }
+  breakpoint()
   sleep("1m")
 end }""")
     done = subprocess.run([PROGRAM, "run", "ci.lua"], cwd=folder, text=True, timeout=60, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env=clean_env(folder), stdin=subprocess.PIPE)
+                          stderr=subprocess.STDOUT, env=clean_env(folder, MLHOST_LUA_PATH=modules), stdin=subprocess.PIPE)
     assert done.returncode == 3 and "not true" not in done.stdout, done.stdout
     in_order("".join(sorted(done.stdout.splitlines(True))), r"\[s\] timeout", r"\[waits\] timeout")
+    # with --debug it is believed: that the lie was told at all
+    out = piped(folder, [":c"], "--stage", "waits", env=clean_env(folder, MLHOST_LUA_PATH=modules))
+    in_order(out, r"not true")
 
 
 @test
@@ -709,8 +725,10 @@ def as_nobody():
         for module in os.listdir(os.path.dirname(PROGRAM)):
             if module.endswith(".so"):
                 shutil.copy(os.path.join(os.path.dirname(PROGRAM), module), home)
+        shutil.copytree(LUA, os.path.join(home, "lua"))
         done = subprocess.run(["/usr/bin/python3", "-B", os.path.join(home, "debug.py"), *sys.argv[1:]],
-                              env={"PATH": os.environ["PATH"], "MLHOST": program, "HOME": "/nonexistent", **SANITIZERS}, cwd="/",
+                              env={"PATH": os.environ["PATH"], "MLHOST": program, "HOME": "/nonexistent",
+                                   "DEBUG_LUA": os.path.join(home, "lua"), **SANITIZERS}, cwd="/",
                               user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True, timeout=600)
         print(re.sub("^", "  nobody: ", done.stdout.rstrip(), flags=re.M))
         line = re.search(r"^(\d+) passed, (\d+) failed$", done.stdout, re.M)
