@@ -2,10 +2,16 @@
 local _, vm = ...
 
 local exec = {}
-local options = { env = true, input = true, timeout = true, cwd = true, check = true, quiet = true }
+local options = {
+  env = true, input = true, timeout = true, cwd = true, check = true, quiet = true, memory = true, processes = true, cpus = true,
+}
 
 --- run { argv = { "cmd", args... }, env = {}, input = "", timeout = "1m", cwd = "", check = true, quiet = false }
 --- -> { status, out, err, truncated }. Raises when the status is not 0, unless check = false.
+---   memory     string or integer  "512m", bytes: of all its processes together, where control groups can be had (mlhost doctor),
+---                                 else the private memory of each; beyond it the command is killed, and the error has code "memory"
+---   processes  integer            processes and threads at once; default 4096
+---   cpus       number             processors' worth of time, such as 0.5; only where control groups can be had
 function exec.run(spec)
   return vm.call("exec.run", spec)
 end
@@ -15,7 +21,7 @@ function exec.find(name)
   return vm.call("exec.find", { name = name })
 end
 
---- exec { "cmd", "argument", ..., env =, input =, timeout =, cwd =, check =, quiet = } -> as run
+--- exec { "cmd", "argument", ..., env =, input =, timeout =, cwd =, check =, quiet =, memory =, processes =, cpus = } -> as run
 return setmetatable(exec, {
   __call = function(_, spec, ...)
     if type(spec) == "string" then spec = { spec, ... } end

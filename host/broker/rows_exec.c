@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/size.h"
 #include "broker/exec_view.h"
 #include "broker/internal.h"
 #include "loop/exec.h"
+
+#define PROCESSES_DEFAULT 4096 /* of a command: a fork bomb meets it, a build does not */
 
 extern char **environ;
 
@@ -168,6 +171,28 @@ static void take_paths(struct call *call, const char *tmp, struct strings *reads
     *net = value_count(value_get(&lists, "net")) > 0;
 }
 
+/* Of the command's whole tree where control groups can be had, else of each process. */
+static int take_limits(const struct value *args, struct sandbox_policy *policy, struct error *err)
+{
+    const struct value *memory = value_get(args, "memory");
+    int64_t processes = value_get_int(args, "processes", PROCESSES_DEFAULT);
+    double cpus = value_get_real(args, "cpus", 0);
+
+    if (memory && memory->kind == VALUE_INT && memory->as.integer > 0)
+        policy->memory = (uint64_t)memory->as.integer;
+    else if (memory && memory->kind != VALUE_NIL &&
+             size_parse(value_text(memory, "?"), &policy->memory, err) < 0)
+        return error_wrap(err, "exec: memory");
+    if (processes < 1)
+        return error_set(err, ERR_USAGE, "exec: processes must be 1 or more, not %lld",
+                         (long long)processes);
+    if (!(cpus >= 0 && cpus < 1e6))
+        return error_set(err, ERR_USAGE, "exec: cpus must be a number such as 0.5 or 2");
+    policy->processes = (uint64_t)processes;
+    policy->cpu_milli = (unsigned)(cpus * 1000);
+    return 0;
+}
+
 static void output(void *ctx, int stream, const char *data, size_t len)
 {
     call_output(ctx, stream, data, len);
@@ -187,8 +212,25 @@ static int bad_status(struct call *call, const char *name, const struct exec_res
     return error_hint(err, "check = false returns the status instead of failing");
 }
 
+static int over_limit(const char *name, const struct sandbox_policy *limits,
+                      const struct exec_result *r, struct error *err)
+{
+    if (r->out_of_memory) {
+        cleanup_buf struct buf size = BUF_INIT;
+        size_print(limits->memory, &size);
+        error_set(err, ERR_MEMORY, "exec %s: used more than %s of memory", name, size.data);
+        return error_hint(err, "give it more: exec { ..., memory = \"4g\" }; what its processes "
+                               "share, and files in /dev/shm, count too");
+    }
+    error_set(err, ERR_FAILED, "exec %s: needed more than %llu processes at once", name,
+              (unsigned long long)limits->processes);
+    err->status = r->status;
+    return error_hint(err, "give it more: exec { ..., processes = 10000 }");
+}
+
 static int result(struct call *call, const struct value *args, const char *name,
-                  struct exec_result *r, struct value *out, struct error *err)
+                  const struct sandbox_policy *limits, struct exec_result *r, struct value *out,
+                  struct error *err)
 {
     if (r->cancelled)
         return error_set(err, ERR_CANCELLED, "exec %s: cancelled", name);
@@ -198,12 +240,15 @@ static int result(struct call *call, const struct value *args, const char *name,
         return error_set(err, ERR_TIMEOUT, "exec %s: timed out after %s", name, elapsed.data);
     }
     if (r->status != 0 && value_get_bool(args, "check", true))
-        return bad_status(call, name, r, err);
+        return r->out_of_memory || r->out_of_processes ? over_limit(name, limits, r, err)
+                                                       : bad_status(call, name, r, err);
     value_set_map(out);
     value_put_int(out, "status", r->status);
     value_set_bytes(value_put(out, "out"), r->out.data ? r->out.data : "", r->out.len);
     value_set_bytes(value_put(out, "err"), r->err.data ? r->err.data : "", r->err.len);
     value_put_bool(out, "truncated", r->truncated);
+    if (r->out_of_memory)
+        value_put_bool(out, "out_of_memory", true);
     value_put_int(out, "elapsed_ms", r->elapsed_ns / NS_PER_MS);
     value_put_int(out, "peak_kib", r->peak_kib);
     return 0;
@@ -244,6 +289,8 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
                         (net ? 0u : SANDBOX_NS_NET);
     policy.required =
         call->broker->spec->allow_degraded ? 0u : SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;
+    if (take_limits(args, &policy, err) < 0)
+        return -1;
     exec_view_make(call, &view);
     policy.mounts = view.mounts;
     policy.mount_count = view.count;
@@ -263,7 +310,7 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     }
     int failed = exec_run(&spec, &ran, err);
     if (failed == 0)
-        failed = result(call, args, argv.items[0], &ran, out, err);
+        failed = result(call, args, argv.items[0], &policy, &ran, out, err);
     exec_result_free(&ran);
     return failed;
 }
@@ -300,7 +347,8 @@ const struct primitive exec_rows[] = {
      .fn = find_row},
     {.sign =
          {"exec.run",
-          "argv:array env:map? input:secret? timeout:duration? cwd:path? check:bool? quiet:bool?",
+          "argv:array env:map? input:secret? timeout:duration? cwd:path? check:bool? quiet:bool? "
+          "memory:any? processes:int? cpus:number?",
           "result:map", "run a command that the permission exec names; no shell in between"},
      .fn = exec_row},
     {.sign = {.name = NULL}},

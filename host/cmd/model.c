@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/size.h"
 #include "base/module.h"
 #include "cmd/cmd.h"
 #include "model/model.h"
@@ -118,19 +119,9 @@ static const char *variable(const char *name)
     return text && *text ? text : NULL;
 }
 
-/* "16m" -> bytes */
-static int size_parse(const char *option, const char *text, uint64_t *out, struct error *err)
+static int size_option(const char *option, const char *text, uint64_t *out, struct error *err)
 {
-    char *end = NULL;
-    unsigned long long n = strtoull(text, &end, 10);
-    const char *unit = strchr("kmg", *end ? *end | 0x20 : 'x');
-
-    if (end == text || (*end && (!unit || end[1])) || n == 0 || n > (1ull << 40)) {
-        error_set(err, ERR_USAGE, "%s: '%s' is not a size", option, text);
-        return error_hint(err, "a number of bytes, or with k, m or g: 512k, 16m, 1g");
-    }
-    *out = n << (*end ? 10 * (unit - "kmg" + 1) : 0);
-    return 0;
+    return size_parse(text, out, err) < 0 ? error_wrap(err, "%s", option) : 0;
 }
 
 static int number_parse(const char *option, const char *text, long least, long most, int *out,
@@ -264,8 +255,8 @@ static int settings(struct server *s, const struct words *words, struct error *e
          number_parse("--workers", words->workers, 1, WORKERS_MAX, &s->workers, err) < 0) ||
         (words->timeout && duration_parse(words->timeout, &s->serving.timeout_ns, err) < 0) ||
         (words->drain && duration_parse(words->drain, &s->serving.drain_ns, err) < 0) ||
-        (words->body_limit && size_parse("--body-limit", words->body_limit, &body, err) < 0) ||
-        (words->memory && size_parse("--memory", words->memory, &s->memory, err) < 0) ||
+        (words->body_limit && size_option("--body-limit", words->body_limit, &body, err) < 0) ||
+        (words->memory && size_option("--memory", words->memory, &s->memory, err) < 0) ||
         parameters(words, value_put(&s->context, "parameters"), err) < 0 ||
         metadata(&s->context, err) < 0)
         return -1;

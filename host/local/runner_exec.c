@@ -5,6 +5,8 @@
 
 #include "base/mem.h"
 
+#define PROCESSES_DEFAULT 32768 /* of a task: Kubernetes' usual limit of a pod is in this order */
+
 struct words {
     char **items;
 };
@@ -54,6 +56,7 @@ static void report(const struct exec_result *result, const struct runner_log *lo
                    struct value *out)
 {
     value_put_int(out, "status", result->status);
+    value_put_bool(out, "out_of_memory", result->out_of_memory);
     value_put_bool(out, "timed_out", result->timed_out);
     value_put_bool(out, "cancelled", result->cancelled);
     value_put_int(out, "elapsed_ms", result->elapsed_ns / NS_PER_MS);
@@ -86,6 +89,7 @@ int runner_exec(const struct value *spec, const struct cancel *cancel, exec_outp
     policy.hostname = value_get_string(spec, "hostname", NULL);
     policy.net_allowed = true; /* tasks and models call the services on loopback */
     policy.memory = (uint64_t)value_get_int(spec, "memory", 0);
+    policy.processes = PROCESSES_DEFAULT;
     policy.uid = (uid_t)value_get_int(spec, "uid", 0);
     policy.gid = (gid_t)value_get_int(spec, "gid", 0);
     policy.set_user = true;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "sandbox/cgroup.h"
 
 #define KEEP_DEFAULT     ((size_t)1 << 20)
 #define GRACE_DEFAULT_MS 2000
@@ -241,6 +242,12 @@ static void run_end(struct run *run)
 }
 #define cleanup_run __attribute__((cleanup(run_end)))
 
+static void group_end(struct cgroup *group)
+{
+    cgroup_close(group, NULL);
+}
+#define cleanup_group __attribute__((cleanup(group_end)))
+
 int exec_run(const struct exec_spec *spec, struct exec_result *result, struct error *err)
 {
     cleanup_pipes struct pipes pipes = {{{-1, -1}, {-1, -1}, {-1, -1}}};
@@ -252,6 +259,10 @@ int exec_run(const struct exec_spec *spec, struct exec_result *result, struct er
         .in = -1,
         .streams = {-1, -1},
     };
+    const struct cgroup_limits limits = {.memory = spec->policy->memory,
+                                         .processes = spec->policy->processes,
+                                         .cpu_milli = spec->policy->cpu_milli};
+    cleanup_group struct cgroup group = {.procs = {-1, -1, -1}};
     int64_t started = clock_now();
 
     *result = (struct exec_result){0};
@@ -262,8 +273,12 @@ int exec_run(const struct exec_spec *spec, struct exec_result *result, struct er
     spec->policy->stdin_fd = pipes.ends[0][0];
     spec->policy->stdout_fd = pipes.ends[1][1];
     spec->policy->stderr_fd = pipes.ends[2][1];
-    if (sandbox_spawn(spec->policy, &run.child, err) < 0)
+    spec->policy->group = cgroup_open(&limits, &group) ? &group : NULL;
+    int spawned = sandbox_spawn(spec->policy, &run.child, err);
+    spec->policy->group = NULL;
+    if (spawned < 0)
         return -1;
+    cgroup_entered(&group);
     run.in = steal_fd(&pipes.ends[0][1]);
     run.streams[0] = steal_fd(&pipes.ends[1][0]);
     run.streams[1] = steal_fd(&pipes.ends[2][0]);
@@ -278,6 +293,10 @@ int exec_run(const struct exec_spec *spec, struct exec_result *result, struct er
     if (reap(&run, err) < 0)
         rc = -1;
     drain(&run);
+    struct cgroup_end end = {0};
+    cgroup_close(&group, &end);
+    result->out_of_memory = end.out_of_memory;
+    result->out_of_processes = end.out_of_processes;
     result->elapsed_ns = clock_now() - started;
     return rc;
 }

@@ -30,6 +30,8 @@ struct exec_spec {
 struct exec_result {
     int status; /* exit status, or 128 + signal */
     bool timed_out, cancelled;
+    bool out_of_memory,
+        out_of_processes; /* the limit of the whole tree was hit (sandbox/cgroup.h) */
     struct buf out, err;
     bool truncated;
     int64_t elapsed_ns, cpu_ns;

@@ -1,5 +1,6 @@
 /* What this kernel, this user and this container can enforce: found by trying, in short-lived
  * children. */
+#include "sandbox/cgroup.h"
 #include "sandbox/plan.h"
 
 #include <errno.h>
@@ -165,32 +166,6 @@ static int mount_api(void)
                : 0;
 }
 
-/* The cgroup v2 folder of this process when we may make groups with memory and pids in it.
- * Allocated, or NULL. */
-static char *delegated_cgroup(void)
-{
-    cleanup_file FILE *file = fopen("/proc/self/cgroup", "re");
-    char line[4096], controllers[512] = "";
-    char *folder = NULL;
-
-    while (file && !folder && fgets(line, sizeof line, file)) {
-        if (strncmp(line, "0::", 3) == 0) {
-            line[strcspn(line, "\n")] = '\0';
-            folder = mem_printf("/sys/fs/cgroup%s", strcmp(line + 3, "/") == 0 ? "" : line + 3);
-        }
-    }
-    if (!folder)
-        return NULL;
-    cleanup_free char *path = mem_printf("%s/cgroup.controllers", folder);
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, controllers, sizeof controllers - 1);
-    if (n > 0 && strstr(controllers, "memory") && strstr(controllers, "pids") &&
-        access(folder, W_OK) == 0)
-        return folder;
-    mem_cleanup(&folder);
-    return NULL;
-}
-
 unsigned sandbox_script_layers(void)
 {
     unsigned layers = SANDBOX_LAYER_RLIMITS;
@@ -208,7 +183,9 @@ unsigned sandbox_available(void)
     const unsigned useful = SANDBOX_NS_PID | SANDBOX_NS_MOUNT;
     if ((namespaces_usable(useful) & useful) == useful)
         layers |= SANDBOX_LAYER_NAMESPACES;
-    return layers; /* cgroups are reported by sandbox_probe, and not used */
+    if (cgroup_usable(NULL) & CGROUP_MEMORY)
+        layers |= SANDBOX_LAYER_CGROUP;
+    return layers;
 }
 
 void sandbox_warm(void)
@@ -298,7 +275,8 @@ static void put_process_calls(struct value *out)
 
 void sandbox_probe(struct value *out)
 {
-    cleanup_free char *cgroup = delegated_cgroup();
+    cleanup_buf struct buf cgroup = BUF_INIT;
+    bool groups = cgroup_usable(&cgroup) != 0;
 
     value_set_map(out);
     put(out, "syscall filter", seccomp_usable(),
@@ -306,7 +284,6 @@ void sandbox_probe(struct value *out)
                          : "seccomp filters are missing or forbidden here");
     put_landlock(out);
     put_namespaces(out);
-    put(out, "cgroup", cgroup != NULL,
-        cgroup ? cgroup : "no delegated cgroup v2 with memory and pids: limits hold per process");
+    put(out, "cgroup", groups, cgroup.data);
     put_process_calls(out);
 }

@@ -19,6 +19,8 @@
 #include "base/error.h"
 #include "base/value.h"
 
+struct cgroup; /* sandbox/cgroup.h */
+
 enum sandbox_syscalls { SANDBOX_SYSCALLS_NONE, SANDBOX_SYSCALLS_VM, SANDBOX_SYSCALLS_COMMAND };
 
 #define SANDBOX_NS_USER  1u
@@ -68,6 +70,8 @@ struct sandbox_policy {
     bool net_allowed;   /* false: TCP refused by Landlock/seccomp/netns as the kernel can */
     /* limits; 0 keeps the inherited one */
     uint64_t memory, file_size, cpu_seconds, processes, open_files;
+    unsigned cpu_milli;         /* thousandths of a processor; only where a group can be made */
+    const struct cgroup *group; /* of the whole tree, made by the caller (exec_run); NULL: none */
     uid_t uid;
     gid_t gid; /* inside; with a user namespace mapped to the caller */
     bool set_user;

@@ -297,7 +297,7 @@ static int plan_make(struct plan *plan, struct error *err)
     if (!policy->fn && policy->syscalls == SANDBOX_SYSCALLS_VM)
         return error_set(err, ERR_USAGE,
                          "sandbox: the filter for scripts forbids to run a program");
-    if (policy->required & SANDBOX_LAYER_CGROUP) {
+    if (policy->required & SANDBOX_LAYER_CGROUP && !policy->group) {
         error_set(err, ERR_UNSUPPORTED, "sandbox: a cgroup is required and cannot be had");
         return error_hint(
             err, "limits are enforced per process (rlimits); drop cgroup from the required layers");
@@ -423,6 +423,8 @@ static unsigned layers(const struct plan *plan)
     const struct sandbox_policy *policy = plan->policy;
     unsigned layers = plan->namespaces ? SANDBOX_LAYER_NAMESPACES : 0;
 
+    if (policy->group)
+        layers |= SANDBOX_LAYER_CGROUP;
     if (policy->syscalls == SANDBOX_SYSCALLS_NONE || plan->seal_self)
         return layers;
     layers |= SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;

@@ -4,6 +4,7 @@
  * The order is not free: mounts need the capabilities that `user` gives up; Landlock forbids mounts
  * and needs no_new_privs; the filter comes last because it would forbid the rest.
  */
+#include "sandbox/cgroup.h"
 #include "sandbox/plan.h"
 
 #include <errno.h>
@@ -249,6 +250,11 @@ static int step_parent_again(struct plan *plan)
     return 0;
 }
 
+static int step_cgroup(struct plan *plan)
+{
+    return plan->policy->group ? cgroup_enter(plan->policy->group) : 0;
+}
+
 static int step_directory(struct plan *plan)
 {
     const char *cwd = plan->policy->cwd;
@@ -330,6 +336,7 @@ static int step_exec(struct plan *plan)
 const struct step sandbox_steps[] = {
     {"signals", step_signals, 0, NULL},
     {"parent", step_parent, 0, NULL},
+    {"cgroup", step_cgroup, SANDBOX_LAYER_CGROUP, NULL},
     {"namespaces", step_namespaces, 0, "mlhost doctor tells which namespaces this user can have"},
     {"user map", step_user_map, 0, "user namespaces may be restricted here: mlhost doctor"},
     {"hostname", step_hostname, 0, NULL},

@@ -453,9 +453,12 @@ function host.exec.find(name) end
 ---@param cwd? string # path
 ---@param check? boolean # bool
 ---@param quiet? boolean # bool
+---@param memory? any
+---@param processes? integer # int
+---@param cpus? number
 ---@return table result
----@overload fun(args: { argv: any[], env?: table, input?: string|mlhost.Handle, timeout?: string|number, cwd?: string, check?: boolean, quiet?: boolean }): table
-function host.exec.run(argv, env, input, timeout, cwd, check, quiet) end
+---@overload fun(args: { argv: any[], env?: table, input?: string|mlhost.Handle, timeout?: string|number, cwd?: string, check?: boolean, quiet?: boolean, memory?: any, processes?: integer, cpus?: number }): table
+function host.exec.run(argv, env, input, timeout, cwd, check, quiet, memory, processes, cpus) end
 
 ---@class host.fs
 host.fs = {}

@@ -294,6 +294,8 @@ function runner:attempt(leaf, plan)
     return failure(4, "the task did not end in time and was stopped after %.0f s", ended.elapsed_ms / 1000)
   elseif ended.cancelled then
     return { state = "CANCELED", parameters = {}, artifacts = {} }
+  elseif ended.out_of_memory then
+    return failure(8, "the task used more than its memory limit of %.0f MiB", plan.memory / (1 << 20))
   elseif ended.status ~= 0 then
     local last = ended.tail and ended.tail ~= "" and "; its last lines:\n" .. ended.tail or ""
     return failure(2, "the task ended with exit status %d%s", ended.status, last)
