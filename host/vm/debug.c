@@ -20,7 +20,7 @@
 #define BOUND_STEP 100000      /* instructions between two looks at the clock */
 
 static struct debug the_debug;
-static const char session_key, sources_key, error_key, start_key; /* in the registry */
+static const char session_key, sources_key, error_key, start_key, answer_key; /* in the registry */
 
 /* ---- who catches an error ---- */
 
@@ -169,12 +169,27 @@ static int bounded(lua_State *L)
     return lua_gettop(L);
 }
 
+/* answer(value): what the call that has failed gives instead -> may it? */
+static int session_answer(lua_State *L)
+{
+    struct debug *debug = vm_of(L)->debug;
+
+    lua_settop(L, 1);
+    if (debug->may_answer) {
+        debug->answered = true;
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &answer_key);
+    }
+    lua_pushboolean(L, debug->may_answer);
+    return 1;
+}
+
 /* ---- a session ---- */
 
 /* On the session's thread: the session function, its table, why, and the error object or nil. */
 static void push_session(lua_State *L, const char *reason, int error, lua_State *S)
 {
-    static const luaL_Reg functions[] = {{"receive", session_receive}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"receive", session_receive}, {"answer", session_answer}, {NULL, NULL}};
 
     lua_rawgetp(S, LUA_REGISTRYINDEX, &session_key);
     luaL_newlib(S, functions);
@@ -277,6 +292,25 @@ int vm_catch(lua_State *L)
     if (may_stop(vm) && !vm->stop && uncaught(vm, L))
         stop_at_error(L, NULL);
     return 1;
+}
+
+bool vm_debug_answered(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+    struct debug *debug = vm->debug;
+
+    if (!may_stop(vm) || vm->stop || vm->time != TIME_LEFT || !uncaught(vm, L))
+        return false;
+    debug->may_answer = true;
+    debug->answered = false;
+    stop_at_error(L, NULL);
+    debug->may_answer = false;
+    if (!debug->answered || vm->cancelled)
+        return false;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &answer_key);
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &answer_key);
+    return true;
 }
 
 int vm_debug_require_handler(lua_State *L)

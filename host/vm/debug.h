@@ -23,6 +23,8 @@ struct debug {
     bool stopped; /* in a session */
     bool interrupted;
     bool told_to_leave; /* while something typed was waited for */
+    bool may_answer;    /* a call has failed that the session may give a result */
+    bool answered;      /* it has; the result is in the registry */
     struct {
         char file[FILE_ROOM];
         int line;

@@ -120,7 +120,8 @@ static int finish_call(lua_State *L)
         err.retryable = value_get_bool(error, "retryable", false);
         strncpy(err.service, value_get_string(error, "service", ""), sizeof err.service - 1);
         value_free(&vm->frame);
-        return vm_raise(L, &err);
+        vm_push_raised(L, &err);
+        return vm_debug_answered(L) ? 1 : lua_error(L);
     }
     struct value *ok = value_get(&vm->frame, "ok");
     if (ok)

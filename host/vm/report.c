@@ -251,10 +251,15 @@ void vm_push_error(lua_State *L, const struct error *err)
     lua_setfield(L, -2, "retryable");
 }
 
-int vm_raise(lua_State *L, const struct error *err)
+void vm_push_raised(lua_State *L, const struct error *err)
 {
     vm_push_error(L, err);
     set_place(L, L);
+}
+
+int vm_raise(lua_State *L, const struct error *err)
+{
+    vm_push_raised(L, err);
     lua_error(L);
     abort();
 }

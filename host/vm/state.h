@@ -132,7 +132,8 @@ void vm_where(lua_State *L, char *out, size_t size);
 void vm_push_error_object(lua_State *L, lua_State *from, int index);
 /* Message handler: any error -> error object with the traceback of L. */
 int vm_message_handler(lua_State *L);
-void vm_push_error(lua_State *L, const struct error *err); /* an error object without a place */
+void vm_push_error(lua_State *L, const struct error *err);  /* an error object without a place */
+void vm_push_raised(lua_State *L, const struct error *err); /* one with the place of L */
 _Noreturn int vm_raise(lua_State *L, const struct error *err);
 /* Writes { t = "done", error } for the error object (or anything) on top of from's stack. */
 void vm_error_to_value(lua_State *L, int index, struct value *out);
@@ -203,6 +204,9 @@ bool vm_debug_until(struct vm *vm, const char *file, int line);
 /* The error on top of L has ended the wrapped coroutine co. True: nobody will catch it; it has
  * stopped there, and the error is an error object now. */
 bool vm_debug_failed(lua_State *L, lua_State *co);
+/* A call of the script was answered with the error object on top of L. True: in the debugger it was
+ * given the value that is on top now. */
+bool vm_debug_answered(lua_State *L);
 /* Message handler of a module's chunk: the error as it is, which may have been stopped at. */
 int vm_debug_require_handler(lua_State *L);
 bool vm_debug_stopped(const struct vm *vm); /* in a session */

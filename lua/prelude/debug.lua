@@ -17,6 +17,7 @@ EXPRESSION           its value; locals and upvalues of the frame can be read and
 :step, :s            ... or into what the line calls
 :finish, :f          run until this function has returned
 :continue, :c        go on to the next stop
+:return EXPRESSION   where a call of the host has failed: it gives this value instead, and the script goes on
 :break FILE:LINE, :b a breakpoint; :break alone lists them, :delete N removes one
 :retry               run the stage again from its beginning, with the script as it is now
 :abort               end this stage (its deferred functions run)
@@ -177,6 +178,19 @@ local function leave(pace)
   end
 end
 
+--- The only error that can be taken back: it comes from outside, and nothing has been unwound.
+local function answer(session, argument)
+  local fn, why = evaluate.compile(argument == "" and "nil" or argument, scope(session))
+  if not fn then return "error", why end
+  local ok, value = xpcall(fn, evaluate.handler)
+  if not ok then return "error", evaluate.report(value) end
+  if not session.d.answer(value) then
+    return "error", "only a call of the host that has failed can be given a result; :retry runs the stage again"
+  end
+  session.d.go("continue", session.frame)
+  return "done", "", "continue"
+end
+
 --- What the supervisor does: the session waits until it is told to end.
 local function above(what)
   return function() return "done", "", what end
@@ -204,7 +218,7 @@ local commands = {
     return "done", source_of(session, min(tointeger(tonumber(argument)) or 10, AROUND_MAX))
   end,
   step = leave "step", next = leave "next", finish = leave "finish", continue = leave "continue",
-  ["break"] = set_break, delete = delete,
+  ["break"] = set_break, delete = delete, ["return"] = answer,
   retry = above "retry", abort = above "abort", quit = above "quit",
 }
 local short = { h = "help", ["?"] = "help", bt = "where", w = "where", u = "up", d = "down", l = "locals", src = "source",

@@ -50,7 +50,7 @@ function M.report(err, brief)
 end
 
 --- The message handler of what is typed: an error object, whatever the error's own __tostring does.
-local function handler(err)
+function M.handler(err)
   local ok, object = vm.bounded(SHOW_SECONDS, vm.handler, err)
   return ok and object or ("(an error that cannot be shown: %s)"):format(type(err))
 end
@@ -67,7 +67,7 @@ function M.evaluate(text, env, marks)
   local fn, err, incomplete = M.compile(text, env)
   if incomplete then return "incomplete", "" end
   if not fn then return "error", err end
-  local results = pack(xpcall(fn, handler))
+  local results = pack(xpcall(fn, M.handler))
   if not results[1] then return "error", M.report(results[2]) end
   local parts = {}
   for i = 2, results.n do parts[#parts + 1] = M.show(results[i], marks) end

@@ -244,6 +244,34 @@ def branches_are_not_begun_in_the_debugger(folder):
     assert "ran " not in out, out
 
 
+@test
+def a_failed_call_is_made_again_and_the_script_goes_on(folder):
+    script(folder, """local fs = require "fs"
+stage "s" { run = function()
+  local name = "not-there"
+  local text = fs.read(name)
+  local both = parallel(2, { 1, 2 }, function(n)
+    local other = "lost-" .. n
+    local read = fs.read(other)
+    return read .. n
+  end)
+  local none = fs.read("gone")
+  assert(none == nil)
+  local fine = try(fs.read, "caught")
+  return { text = text, both = both, fine = fine == nil }
+end }
+stage "own" { run = function() local kept = 1 error("of the script") end }
+""")
+    script(folder, "the text", "there")
+    out = piped(folder, ["name = 'there'", ":return fs.read(nam)", ":return fs.read(name)", ":return 'x' .. other", ":return 'x' .. other",
+                         ":return"], "--stage", "s")
+    in_order(out, r"stopped: error at ci\.lua:4", r"not-there: No such file", r"path", r"stopped: error at ci\.lua:7", r"stopped: error at ci\.lua:7",
+             r"stopped: error at ci\.lua:10", r"\[s\] ok")
+    assert output(folder, "s") == {"text": "the text", "both": ["xlost-11", "xlost-22"], "fine": True}, output(folder, "s")
+    out = piped(folder, [":return 1", ":return )", ":return error('x')", "kept", ":c"], "--stage", "own")
+    in_order(out, r"only a call of the host", r"unexpected symbol", r"repl:1: x", r"^1$", r"\[own\] failed")
+
+
 STEPS = """local function inner(x)
   local y = x + 1
   return y
