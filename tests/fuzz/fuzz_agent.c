@@ -85,22 +85,17 @@ static void agent_log(const struct buf *out)
         const char *line = out->data + at;
         const char *end = memchr(line, '\n', out->len - at);
         size_t len = end ? (size_t)(end - line) : out->len - at;
-        size_t from = 0, bracket = 0;
+        size_t from = 0;
         for (size_t i = 0; i < sizeof ours / sizeof *ours && !from; i++)
             if (len >= strlen(ours[i]) && memcmp(line, ours[i], strlen(ours[i])) == 0)
                 from = strlen(ours[i]);
         check(!memchr(line, '\r', len) && !memchr(line, '\0', len) && !memchr(line, '\x1b', len));
-        /* Behind a command's "]" all is data: the agent takes the first of a line. */
+        /* The agent takes the first command of a line; in it, and behind its "]", all is data. */
         if (!from || line[2] == '[')
             for (size_t i = from; i < len; i++)
                 check(!command_at(line + i, len - i));
-        else if (line[from - 1] != ']') {
-            const char *closed = memchr(line + from, ']', len - from);
-            check(closed);
-            bracket = (size_t)(closed - line);
-            for (size_t i = from; i < bracket; i++)
-                check(!command_at(line + i, bracket - i));
-        }
+        else if (line[from - 1] != ']')
+            check(memchr(line + from, ']', len - from));
         if (!from)
             check(strncmp(line + strspn(line, " \t"), "::", 2) != 0);
         at += len + 1;

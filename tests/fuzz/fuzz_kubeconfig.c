@@ -6,6 +6,7 @@
 #include "fuzz.h"
 
 #include "base/config.h"
+#include "base/vault.h"
 #include "broker/internal.h"
 #include "broker/policy.h"
 #include "folder.h"
@@ -93,14 +94,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status < 0)
         return 0;
     merged(&merged_config);
-    struct broker broker = {.spec = &spec, .masker = masker_new()};
+    struct broker broker = {.spec = &spec, .masker = masker_new(), .event_fd = -1, .closed = true};
     pthread_mutex_init(&broker.handles.lock, NULL);
     broker.policy = policy_new(NULL, NULL, config.workspace, &err);
     used(&broker, &merged_config, NULL, false);
     used(&broker, &merged_config, "c", false);
     used(&broker, &merged_config, "c", true);
     close_nameless();
-    handles_drop(&broker.handles);
+    vault_free(broker.handles.vault);
+    free(broker.handles.items);
     policy_free(broker.policy);
     masker_free(broker.masker);
     return 0;
