@@ -64,6 +64,7 @@ static const ElfW(Ehdr) * header_of(const struct image *image)
 
     if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 || header->e_ident[EI_CLASS] != class ||
         header->e_machine != machine || header->e_phentsize != sizeof(ElfW(Phdr)) ||
+        header->e_phoff % _Alignof(ElfW(Phdr)) != 0 ||
         !within(image, header->e_phoff, (uint64_t)header->e_phnum * sizeof(ElfW(Phdr))))
         return NULL;
     return header;
@@ -119,9 +120,9 @@ static int read_dynamic(const char *path, struct dynamic *out, struct error *err
     for (unsigned i = 0; i < header->e_phnum; i++) {
         if (!within(&image, segments[i].p_offset, segments[i].p_filesz))
             continue;
-        if (segments[i].p_type == PT_INTERP)
+        if (segments[i].p_type == PT_INTERP && !out->interpreter)
             out->interpreter = mem_strdup(text_at(&image, segments[i].p_offset));
-        if (segments[i].p_type == PT_DYNAMIC) {
+        if (segments[i].p_type == PT_DYNAMIC && segments[i].p_offset % _Alignof(ElfW(Dyn)) == 0) {
             entries = (const void *)(image.data + segments[i].p_offset);
             count = segments[i].p_filesz / sizeof *entries;
         }
