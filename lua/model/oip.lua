@@ -120,6 +120,12 @@ local function predict(server, inputs, parameters)
   for i, input in ipairs(inputs) do names[i] = input.name end
   local x
   if #inputs > 1 and #first.shape == 1 then -- columns of a table, one input each
+    for _, input in ipairs(inputs) do
+      if #input.data ~= #first.data then
+        seldon.bad("the inputs are the columns of a table: '%s' has %d rows, '%s' has %d", first.name, #first.data, input.name,
+          #input.data)
+      end
+    end
     x = {}
     for row = 1, #first.data do
       x[row] = {}

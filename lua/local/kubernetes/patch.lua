@@ -194,10 +194,22 @@ local function ordered(list, wanted, identity)
   return out
 end
 
+--- What "$patch" says: nil, "merge", "replace" or "delete".
+local function directive(item)
+  local what = item["$patch"]
+  if what ~= nil and what ~= "merge" and what ~= "replace" and what ~= "delete" then
+    status.bad_request("unknown patch type: " .. json.encode(what))
+  end
+  return what
+end
+
 local function merge_lists(live, change, key)
   local out, places = json.array({}), {}
   local function put(item)
     out[#out + 1] = item
+    if item[key] == nil then -- null in the patch
+      status.bad_request(("an item of the patch has no %s"):format(key))
+    end
     places[item[key]] = #out
   end
   for _, item in ipairs(live) do
@@ -205,7 +217,7 @@ local function merge_lists(live, change, key)
   end
   for _, item in ipairs(change) do
     local at = places[item[key]]
-    local what = item["$patch"]
+    local what = directive(item)
     if what == "delete" then
       if at then
         table.remove(out, at)
@@ -275,11 +287,14 @@ local function merge_list(name, live, change)
 end
 
 local function without(list, values)
+  if not tree.is_list(values) then
+    status.bad_request("$deleteFromPrimitiveList wants a list")
+  end
   local drop, out = {}, json.array({})
   for _, value in ipairs(values) do
     drop[value] = true
   end
-  for _, value in ipairs(list or {}) do
+  for _, value in ipairs(tree.is_list(list) and list or {}) do
     if not drop[value] then
       out[#out + 1] = value
     end
@@ -288,9 +303,10 @@ local function without(list, values)
 end
 
 function merge_maps(live, change)
-  if change["$patch"] == "replace" then
+  local what = directive(change)
+  if what == "replace" then
     return tree.copy(bare(change))
-  elseif change["$patch"] == "delete" then
+  elseif what == "delete" then
     return {}
   end
   local out = tree.copy(live)
