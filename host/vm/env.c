@@ -16,7 +16,9 @@ const struct vm_function vm_functions[] = {
      "defer(fn), or a <close> variable"},
     {"", "load", VM_OTHER, "text only: byte code can break the interpreter", NULL},
     {"", "collectgarbage", VM_OTHER,
-     "`\"count\"` only: the collector guards the memory budget, and may not be stopped", NULL},
+     "`\"collect\"`, `\"count\"`, `\"isrunning\"` and `\"step\"` only: the collector guards the "
+     "memory budget",
+     NULL},
     {"", "print", VM_OTHER, "writes a line of the stage's log; there is no standard output", NULL},
     {"", "require", VM_OTHER,
      "finds the program's modules, then files of the workspace; gives one result, and the chunk "
@@ -38,6 +40,9 @@ const struct vm_function vm_functions[] = {
      "the seed comes from the run, also that of `randomseed()`, which gives no results: a stage "
      "that is played again draws the same",
      NULL},
+    {"math", "atan2 cosh frexp ldexp log10 pow sinh tanh", VM_ABSENT,
+     "left over from Lua 5.2, and only in some builds of Lua",
+     "x ^ y, math.log(x, 10), math.atan(y, x), math.exp(x)"},
     {"utf8", "char charpattern codepoint codes len offset", VM_SAME, "", NULL},
     {"coroutine", "close create isyieldable resume running status wrap yield", VM_OTHER,
      "a branch of `parallel()`, or the stage's own function, is a main coroutine: it does not "
@@ -192,22 +197,44 @@ static int load_text(lua_State *L)
         lua_pushliteral(L, "=load");
         lua_replace(L, 2);
     }
-    lua_pushliteral(L, "t");
+    bool text = lua_isnil(L, 3) || strchr(luaL_checkstring(L, 3), 't');
+    lua_pushstring(L, text ? "t" : ""); /* "": neither */
     lua_replace(L, 3);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    /* Without a message handler, which would get what a reader function raises. */
+    if (lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0) != LUA_OK)
+        return lua_error(L);
     return lua_gettop(L);
 }
 
+/* What a script may ask of the collector; how that works is not the script's. */
 static int collect(lua_State *L)
 {
-    const char *option = luaL_optstring(L, 1, "collect");
+    static const char *const options[] = {"collect",     "count",        "isrunning", "step",
+                                          "stop",        "restart",      "setpause",  "setstepmul",
+                                          "incremental", "generational", NULL};
+    int size = (int)luaL_optinteger(L, 2, 0);
 
-    if (strcmp(option, "count") != 0)
-        return luaL_error(L, "collectgarbage: only \"count\" is allowed here");
-    lua_pushnumber(L, (lua_Number)vm_of(L)->budget.used / 1024.0);
-    return 1;
+    switch (luaL_checkoption(L, 1, "collect", options)) {
+    case 0:
+        lua_pushinteger(L, lua_gc(L, LUA_GCCOLLECT));
+        return 1;
+    case 1:
+        lua_pushnumber(L, (lua_Number)vm_of(L)->budget.used / 1024.0);
+        return 1;
+    case 2:
+        lua_pushboolean(L, lua_gc(L, LUA_GCISRUNNING));
+        return 1;
+    case 3:
+        lua_pushboolean(L, lua_gc(L, LUA_GCSTEP, size));
+        return 1;
+    default:
+        return luaL_error(L,
+                          "collectgarbage: \"%s\" is not allowed here: the collector guards "
+                          "the memory budget",
+                          lua_tostring(L, 1));
+    }
 }
 
 static void wrap(lua_State *L, const char *name, lua_CFunction fn)
