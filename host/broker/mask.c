@@ -327,6 +327,48 @@ void mask_text(struct masker *masker, const char *text, size_t len, struct buf *
     scan(masker, text, len, false, out);
 }
 
+/* The longest end of the pattern (not all of it) with which the text begins: of how far the pattern
+ * matches the text at each of its places, what is left at its end (Knuth, Morris, Pratt). */
+static size_t end_of(const struct pattern *p, const char *text, size_t len)
+{
+    size_t most = len < p->len - 1 ? len : p->len - 1, matched = 0;
+    cleanup_free size_t *back = mem_array(NULL, most + 1, sizeof *back);
+
+    back[0] = 0;
+    for (size_t i = 1; i < most; i++) {
+        size_t k = back[i - 1];
+        while (k && text[i] != text[k])
+            k = back[k - 1];
+        back[i] = k + (text[i] == text[k]);
+    }
+    for (size_t i = p->len - most; most && i < p->len; i++) {
+        while (matched && (matched == most || p->data[i] != text[matched]))
+            matched = back[matched - 1];
+        matched += p->data[i] == text[matched];
+    }
+    return matched;
+}
+
+void mask_tail(struct masker *masker, const char *text, size_t len, struct buf *out)
+{
+    size_t gone = 0;
+
+    pthread_rwlock_rdlock(&masker->lock);
+    for (int kind = 0; kind < MASK_KINDS; kind++) {
+        for (int c = 0; c < 256; c++) {
+            for (const struct pattern *p = masker->patterns[kind][c]; p; p = p->next) {
+                size_t end = end_of(p, text, len);
+                if (end >= LINE_SHORTEST && end > gone)
+                    gone = end;
+            }
+        }
+    }
+    pthread_rwlock_unlock(&masker->lock);
+    if (gone)
+        buf_puts(out, "***");
+    mask_text(masker, text + gone, len - gone, out);
+}
+
 void mask_stream(struct masker *masker, struct buf *tail, const char *data, size_t len,
                  struct buf *out)
 {

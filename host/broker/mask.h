@@ -23,6 +23,8 @@ void masker_add(struct masker *masker, const void *secret, size_t len);
 bool masker_holds(struct masker *masker, const char *text, size_t len, size_t shortest);
 /* Appends text to *out, masked; also what begins a secret and was cut by the text's end. */
 void mask_text(struct masker *masker, const char *text, size_t len, struct buf *out);
+/* The same of a text that lacks its beginning: what may be the end of a secret goes, too. */
+void mask_tail(struct masker *masker, const char *text, size_t len, struct buf *out);
 /* Every string under v, map keys included, is masked in place. */
 void mask_value(struct masker *masker, struct value *v);
 

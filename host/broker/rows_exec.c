@@ -204,7 +204,8 @@ static int bad_status(struct call *call, const char *name, const struct exec_res
 {
     cleanup_buf struct buf text = BUF_INIT;
 
-    mask_text(call->broker->masker, r->err.data ? r->err.data : "", r->err.len, &text);
+    (r->truncated ? mask_tail : mask_text)(call->broker->masker, r->err.data ? r->err.data : "",
+                                           r->err.len, &text);
     size_t shown = text.len < 1000 ? text.len : 1000;
     error_set(err, ERR_FAILED, "exec %s: ended with status %d%s%s", name, r->status,
               shown ? ": " : "", shown ? text.data + text.len - shown : "");
@@ -228,6 +229,20 @@ static int over_limit(const char *name, const struct sandbox_policy *limits,
     return error_hint(err, "give it more: exec { ..., processes = 10000 }");
 }
 
+/* The script gets what the command printed as it is. Of what lost its beginning it would, when it
+ * prints that, tell the end of a secret, which nobody recognizes any more. */
+static void put_output(struct call *call, const struct exec_result *r, const struct buf *text,
+                       struct value *out)
+{
+    cleanup_buf struct buf masked = BUF_INIT;
+
+    if (r->truncated && text->len)
+        mask_tail(call->broker->masker, text->data, text->len, &masked);
+    else
+        buf_append(&masked, text->data ? text->data : "", text->len);
+    value_set_bytes(out, masked.data ? masked.data : "", masked.len);
+}
+
 static int result(struct call *call, const struct value *args, const char *name,
                   const struct sandbox_policy *limits, struct exec_result *r, struct value *out,
                   struct error *err)
@@ -244,8 +259,8 @@ static int result(struct call *call, const struct value *args, const char *name,
                                                        : bad_status(call, name, r, err);
     value_set_map(out);
     value_put_int(out, "status", r->status);
-    value_set_bytes(value_put(out, "out"), r->out.data ? r->out.data : "", r->out.len);
-    value_set_bytes(value_put(out, "err"), r->err.data ? r->err.data : "", r->err.len);
+    put_output(call, r, &r->out, value_put(out, "out"));
+    put_output(call, r, &r->err, value_put(out, "err"));
     value_put_bool(out, "truncated", r->truncated);
     if (r->out_of_memory)
         value_put_bool(out, "out_of_memory", true);

@@ -84,10 +84,24 @@ static int step_namespaces(struct plan *plan)
     return unshare((int)sandbox_clone_flags(plan->namespaces));
 }
 
+/* This process is still a copy of the caller: what of its environment the command does not get is
+ * wiped before anybody may look. */
+static void forget_environment(const struct plan *plan)
+{
+    for (char **entry = environ; !plan->policy->fn && entry && *entry; entry++) {
+        bool given = !plan->policy->env;
+        for (char *const *one = plan->policy->env; !given && *one; one++)
+            given = *one == *entry;
+        if (!given)
+            explicit_bzero(*entry, strlen(*entry));
+    }
+}
+
 static int step_user_map(struct plan *plan)
 {
     if (!(plan->namespaces & SANDBOX_NS_USER))
         return 0;
+    forget_environment(plan);
     /* The files belong to root in a process that cannot be dumped, as the caller may be. */
     if (prctl(PR_SET_DUMPABLE, 1) < 0)
         return -1;

@@ -580,6 +580,27 @@ static void test_no_false_ones(void **state)
     masker_free(m);
 }
 
+static void test_tail(void **state)
+{
+    struct masker *m = masker_new();
+    struct buf out = BUF_INIT;
+    (void)state;
+    masker_add(m, "abababcdefgh-abababcdefgh-0123", 30);
+    static const char *const cases[][2] = {
+        {"bcdefgh-0123 and", "*** and"},
+        {"-abababcdefgh-0123", "***"},
+        {"gh-0123 and", "gh-0123 and"},
+        {"abababcdefgh-0123x abababcdefgh-abababcdefgh-0123", "***x ***"},
+        {"", ""}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buf_clear(&out);
+        mask_tail(m, cases[i][0], strlen(cases[i][0]), &out);
+        assert_string_equal(out.data ? out.data : "", cases[i][1]);
+    }
+    buf_free(&out);
+    masker_free(m);
+}
+
 static void test_holds(void **state)
 {
     struct masker *m = masker_new();
@@ -630,6 +651,7 @@ int main(void)
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_no_false_ones),
         cmocka_unit_test(test_holds),
+        cmocka_unit_test(test_tail),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_keys),
     };
