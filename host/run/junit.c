@@ -10,6 +10,8 @@
 
 #define JUNIT_FILE_MAX (16u << 20)
 #define DEPTH_MAX      64
+#define PREFIXES_MAX   16
+#define ATTRIBUTES_MAX 32
 
 struct scan {
     const char *text;
@@ -20,6 +22,11 @@ struct scan {
     } open[DEPTH_MAX];
     size_t depth;
     size_t suite_from, suite_depth; /* of the suite that is being copied; depth 0: none */
+    struct {
+        const char *name;
+        size_t len, depth;
+    } prefixes[PREFIXES_MAX]; /* of namespaces, declared in that suite */
+    size_t prefix_count;
 };
 
 static int bad(const struct scan *scan, const char *what, struct error *err)
@@ -56,11 +63,19 @@ static bool name_char(char c)
 
 static size_t name_len(const struct scan *scan)
 {
-    size_t n = 0;
+    const char *text = scan->text + scan->at;
+    size_t n = 0, colons = 0;
 
-    while (scan->at + n < scan->len && name_char(scan->text[scan->at + n]))
+    /* A name, or prefix:name; each begins with a letter. */
+    while (scan->at + n < scan->len && name_char(text[n])) {
+        bool first = n == 0 || text[n - 1] == ':';
+        if (first && (text[n] == '-' || text[n] == '.' || text[n] == ':' ||
+                      (text[n] >= '0' && text[n] <= '9')))
+            return 0;
+        colons += text[n] == ':';
         n++;
-    return n;
+    }
+    return colons > 1 || (n && text[n - 1] == ':') ? 0 : n;
 }
 
 /* &amp; and its like, or a character reference: the entities that need no DOCTYPE. */
@@ -139,52 +154,113 @@ static void skip_space(struct scan *scan)
         scan->at++;
 }
 
-#define ATTRIBUTES_MAX 32
+struct name {
+    const char *text;
+    size_t len, prefix; /* bytes before the colon; 0: there is none */
+};
 
-static int attributes(struct scan *scan, struct error *err)
+static struct name split_name(const char *text, size_t len)
 {
-    struct {
-        const char *name;
-        size_t len;
-    } seen[ATTRIBUTES_MAX];
+    const char *colon = memchr(text, ':', len);
+    return (struct name){text, len, colon ? (size_t)(colon - text) : 0};
+}
 
-    for (size_t count = 0;; count++) {
+static bool same(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    return a_len == b_len && memcmp(a, b, a_len) == 0;
+}
+
+/* xmlns:PREFIX='...': known in this element and below. */
+static int declare(struct scan *scan, const struct name *name, bool empty, struct error *err)
+{
+    const char *prefix = name->text + name->prefix + 1;
+    size_t len = name->len - name->prefix - 1;
+
+    if (empty || same(prefix, len, "xml", 3) || same(prefix, len, "xmlns", 5))
+        return bad(scan, "a namespace that cannot be declared", err);
+    if (scan->prefix_count == PREFIXES_MAX)
+        return bad(scan, "too many namespaces", err);
+    scan->prefixes[scan->prefix_count].name = prefix;
+    scan->prefixes[scan->prefix_count].len = len;
+    scan->prefixes[scan->prefix_count++].depth = scan->depth + 1;
+    return 0;
+}
+
+/* What a suite has from outside of it is lost where it is merged. */
+static int check_prefix(const struct scan *scan, const struct name *name, struct error *err)
+{
+    bool known = name->prefix == 0 || same(name->text, name->prefix, "xml", 3) ||
+                 same(name->text, name->prefix, "xmlns", 5);
+
+    for (size_t i = 0; i < scan->prefix_count; i++)
+        known =
+            known || same(name->text, name->prefix, scan->prefixes[i].name, scan->prefixes[i].len);
+    return known ? 0 : bad(scan, "a prefix that the suite does not declare", err);
+}
+
+static int value(struct scan *scan, bool *empty, struct error *err)
+{
+    char quote;
+
+    skip_space(scan);
+    if (!starts(scan, "="))
+        return bad(scan, "an attribute without a value", err);
+    scan->at++;
+    skip_space(scan);
+    quote = scan->at < scan->len ? scan->text[scan->at] : '\0';
+    if (quote != '"' && quote != '\'')
+        return bad(scan, "an attribute's value without quotes", err);
+    size_t from = ++scan->at;
+    while (scan->at < scan->len && scan->text[scan->at] != quote) {
+        if (scan->text[scan->at] == '<')
+            return bad(scan, "'<' in an attribute", err);
+        if (character(scan, err) < 0)
+            return -1;
+    }
+    if (scan->at >= scan->len)
+        return bad(scan, "a value that does not end", err);
+    *empty = scan->at == from;
+    scan->at++;
+    return 0;
+}
+
+static int attributes(struct scan *scan, const struct name *element, struct error *err)
+{
+    struct name seen[ATTRIBUTES_MAX];
+    size_t count = 0;
+
+    for (;; count++) {
         size_t before = scan->at;
+        bool empty = false;
         skip_space(scan);
         size_t n = name_len(scan);
         if (n == 0)
-            return 0;
-        if (scan->at == before || count == ATTRIBUTES_MAX)
-            return bad(scan,
-                       count < ATTRIBUTES_MAX ? "attributes without a blank between"
-                                              : "too many attributes",
-                       err);
-        seen[count].name = scan->text + scan->at;
-        seen[count].len = n;
-        for (size_t i = 0; i < count; i++) {
-            if (seen[i].len == n && memcmp(seen[i].name, seen[count].name, n) == 0)
+            break;
+        if (scan->at == before)
+            return bad(scan, "attributes without a blank between", err);
+        if (count == ATTRIBUTES_MAX)
+            return bad(scan, "too many attributes", err);
+        seen[count] = split_name(scan->text + scan->at, n);
+        scan->at += n;
+        if (value(scan, &empty, err) < 0)
+            return -1;
+        if (same(seen[count].text, seen[count].prefix, "xmlns", 5) &&
+            declare(scan, &seen[count], empty, err) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t skip = seen[i].prefix ? seen[i].prefix + 1 : 0;
+        if (check_prefix(scan, &seen[i], err) < 0)
+            return -1;
+        /* Two prefixes may be of one namespace. */
+        for (size_t k = 0; k < i; k++) {
+            size_t other = seen[k].prefix ? seen[k].prefix + 1 : 0;
+            if ((skip != 0) == (other != 0) && same(seen[i].text + skip, seen[i].len - skip,
+                                                    seen[k].text + other, seen[k].len - other))
                 return bad(scan, "an attribute that is there twice", err);
         }
-        scan->at += n;
-        skip_space(scan);
-        if (!starts(scan, "="))
-            return bad(scan, "an attribute without a value", err);
-        scan->at++;
-        skip_space(scan);
-        char quote = scan->at < scan->len ? scan->text[scan->at] : '\0';
-        if (quote != '"' && quote != '\'')
-            return bad(scan, "an attribute's value without quotes", err);
-        scan->at++;
-        while (scan->at < scan->len && scan->text[scan->at] != quote) {
-            if (scan->text[scan->at] == '<')
-                return bad(scan, "'<' in an attribute", err);
-            if (character(scan, err) < 0)
-                return -1;
-        }
-        if (scan->at >= scan->len)
-            return bad(scan, "a value that does not end", err);
-        scan->at++;
     }
+    return check_prefix(scan, element, err);
 }
 
 static void suite_done(struct scan *scan, struct buf *out)
@@ -193,6 +269,13 @@ static void suite_done(struct scan *scan, struct buf *out)
     buf_append(out, scan->text + scan->suite_from, scan->at - scan->suite_from);
     buf_putc(out, '\n');
     scan->suite_depth = 0;
+}
+
+static void leave(struct scan *scan)
+{
+    while (scan->prefix_count && scan->prefixes[scan->prefix_count - 1].depth >= scan->depth)
+        scan->prefix_count--;
+    scan->depth--;
 }
 
 static int open_tag(struct scan *scan, struct buf *out, struct error *err)
@@ -209,8 +292,11 @@ static int open_tag(struct scan *scan, struct buf *out, struct error *err)
         return bad(scan, "the root must be testsuite or testsuites", err);
     if (scan->depth == DEPTH_MAX)
         return bad(scan, "too deep", err);
+    if (suite && scan->suite_depth == 0)
+        scan->prefix_count = 0;
+    struct name element = split_name(name, n);
     scan->at += n;
-    if (attributes(scan, err) < 0)
+    if (attributes(scan, &element, err) < 0)
         return -1;
     scan->open[scan->depth].name = name;
     scan->open[scan->depth].len = n;
@@ -226,7 +312,7 @@ static int open_tag(struct scan *scan, struct buf *out, struct error *err)
     if (empty) {
         if (scan->suite_depth == scan->depth)
             suite_done(scan, out);
-        scan->depth--;
+        leave(scan);
     }
     return 0;
 }
@@ -246,7 +332,7 @@ static int close_tag(struct scan *scan, struct buf *out, struct error *err)
     scan->at++;
     if (scan->suite_depth == scan->depth)
         suite_done(scan, out);
-    scan->depth--;
+    leave(scan);
     return 0;
 }
 
@@ -279,6 +365,8 @@ int junit_suites(const char *text, size_t len, struct buf *out, struct error *er
         } else {
             if (scan.depth == 0 && !strchr(" \t\r\n", text[scan.at]))
                 return bad(&scan, "text outside the root", err);
+            if (starts(&scan, "]]>"))
+                return bad(&scan, "']]>' in text", err);
             rc = character(&scan, err);
         }
         if (rc < 0)

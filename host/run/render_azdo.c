@@ -127,19 +127,24 @@ static void visible(const char *text, bool property_value, struct buf *out)
     text_azdo(shown.data ? shown.data : "", property_value, out);
 }
 
+static void shown(const char *name, const char *v, struct buf *out)
+{
+    if (!v || !v[0])
+        return;
+    buf_printf(out, "%s=", name);
+    visible(v, true, out);
+    buf_putc(out, ';');
+}
+
 static void issue(const char *level, const char *message, const char *file, int64_t line,
                   int64_t column, const char *code, struct buf *out)
 {
     buf_puts(out, "##vso[task.logissue ");
     property("type", strcmp(level, "error") == 0 ? "error" : "warning", out);
-    if (file && file[0]) {
-        buf_puts(out, "sourcepath=");
-        visible(file, true, out);
-        buf_putc(out, ';');
-    }
+    shown("sourcepath", file, out);
     number("linenumber", line, out);
     number("columnnumber", column, out);
-    property("code", code, out);
+    shown("code", code, out);
     buf_putc(out, ']');
     visible(message, false, out);
     buf_putc(out, '\n');

@@ -94,7 +94,7 @@ static void links(const struct tally *tally, struct buf *out)
         text_markdown(value_get_string(link, "title", "link"), 0, out);
         buf_puts(out, web ? "](" : ": ");
         if (web)
-            buf_puts(out, url);
+            text_shown(url, out);
         else
             text_markdown(url, 0, out);
         buf_puts(out, web ? ")\n" : "\n");

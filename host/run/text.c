@@ -136,13 +136,24 @@ void text_json(const struct value *v, int flags, struct buf *out)
     cleanup_buf struct buf text = BUF_INIT;
     size_t from = 0;
 
-    /* Two of them stand inside of a string only. */
+    /* Two of them, and what is beyond ASCII, stand inside of strings only. */
     value_to_json(v, flags, &text);
-    for (size_t i = 0; i + 1 < text.len; i++) {
-        if (text.data[i] != '#' || text.data[i + 1] != '#')
+    for (size_t i = 0; i < text.len; i++) {
+        const char *s = text.data + i;
+        size_t bytes = (unsigned char)*s < 0x80 ? 1 : utf8_length(s, text.len - i);
+        unsigned code = bytes > 1 ? decode(s, bytes) : 0;
+        bool command = *s == '#' && s[1] == '#';
+        if (!command && !deceiving(code))
             continue;
         buf_append(out, text.data + from, i - from);
-        buf_puts(out, "\\u0023");
+        if (command)
+            buf_puts(out, "\\u0023");
+        else if (code < 0x10000)
+            buf_printf(out, "\\u%04x", code);
+        else
+            buf_printf(out, "\\u%04x\\u%04x", 0xd800 + ((code - 0x10000) >> 10),
+                       0xdc00 + (code & 0x3ff));
+        i += command ? 0 : bytes - 1;
         from = i + 1;
     }
     buf_append(out, text.data ? text.data + from : "", text.len - from);
@@ -233,23 +244,27 @@ void text_xml(const char *text, struct buf *out)
 
 void text_markdown(const char *text, size_t limit, struct buf *out)
 {
-    size_t len = strlen(text);
-    size_t stop = limit && len > limit ? limit : len;
+    cleanup_buf struct buf line = BUF_INIT, safe = BUF_INIT;
 
-    while (stop < len && stop > 0 && ((unsigned char)text[stop] & 0xc0) == 0x80)
+    buf_puts(&line, text);
+    for (size_t i = 0; i < line.len; i++) {
+        if (line.data[i] == '\n' || line.data[i] == '\r' || line.data[i] == '\t')
+            line.data[i] = ' ';
+    }
+    text_harmless(line.data ? line.data : "", line.len, &safe);
+    size_t stop = limit && safe.len > limit ? limit : safe.len;
+    while (stop < safe.len && stop > 0 && ((unsigned char)safe.data[stop] & 0xc0) == 0x80)
         stop--;
     for (size_t i = 0; i < stop; i++) {
-        unsigned char c = (unsigned char)text[i];
+        char c = safe.data[i];
         if (c == '<') {
             buf_puts(out, "&lt;");
-        } else if (c == '\n' || c == '\r' || c < 0x20 || c == 0x7f) {
-            buf_putc(out, ' ');
         } else {
             if (strchr("\\|`*_[]", c))
                 buf_putc(out, '\\');
-            buf_putc(out, (char)c);
+            buf_putc(out, c);
         }
     }
-    if (stop < len)
+    if (stop < safe.len)
         buf_puts(out, " ...");
 }

@@ -27,8 +27,8 @@ void text_harmless_lines(const char *text, size_t len, struct buf *out);
 /* The same straight to a stream: what a command prints of a script, of errors. */
 void text_print(FILE *to, const char *text);
 
-/* A value as JSON for standard output: no two # in a row, for an agent reads commands in it, too.
- */
+/* A value as JSON that people and agents may read, too: no two # in a row, and what text_harmless
+ * shows as \uNNNN is written so. */
 void text_json(const struct value *v, int flags, struct buf *out);
 
 /* As Azure DevOps' agent decodes it: % \r \n in data, also ; ] in the values of properties. */

