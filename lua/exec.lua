@@ -8,8 +8,8 @@ local options = {
 
 --- run { argv = { "cmd", args... }, env = {}, input = "", timeout = "1m", cwd = "", check = true, quiet = false }
 --- -> { status, out, err, truncated }. Raises when the status is not 0, unless check = false.
----   memory     string or integer  "512m", bytes: of all its processes together, where control groups can be had (mlhost doctor),
----                                 else the private memory of each; beyond it the command is killed, and the error has code "memory"
+---   memory     string or integer  "512m", bytes: of all its processes together where control groups can be had (mlhost doctor),
+---                                 else the private memory of each; beyond it the command is killed: error code "memory"
 ---   processes  integer            processes and threads at once; default 4096
 ---   cpus       number             processors' worth of time, such as 0.5; only where control groups can be had
 function exec.run(spec)

@@ -302,8 +302,7 @@ static int exec_row(struct call *call, const struct value *args, struct value *o
     policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
     policy.namespaces = SANDBOX_NS_USER | SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC |
                         (net ? 0u : SANDBOX_NS_NET);
-    policy.required =
-        call->broker->spec->allow_degraded ? 0u : SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;
+    policy.required = call->broker->spec->allow_degraded ? 0u : SANDBOX_REQUIRED_COMMAND;
     if (take_limits(args, &policy, err) < 0)
         return -1;
     exec_view_make(call, &view);

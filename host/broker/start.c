@@ -39,7 +39,8 @@ static _Noreturn void vm_process(struct broker *broker, int fd)
     struct vm_spec spec = {.fd = 3,
                            .signatures = signatures,
                            .signature_count = count,
-                           .memory_limit = broker->spec->memory_limit};
+                           .memory_limit = broker->spec->memory_limit,
+                           .degraded = broker->spec->allow_degraded};
 
     for (size_t i = 0; i < count; i++)
         signatures[i] = &rows[i]->sign;

@@ -19,7 +19,7 @@ extern const struct command cmd_doctor;
 
 /* Without these nothing of a script is run; the others make it stronger. As sandbox_probe names
  * them. */
-static const char *const required[] = {"syscall filter", "rlimits", "pidfd"};
+static const char *const required[] = {"syscall filter", "landlock", "rlimits", "pidfd"};
 
 static bool available(const struct value *layers, const char *name)
 {

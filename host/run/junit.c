@@ -430,6 +430,11 @@ void report_junit(const struct tally *tally, struct value *skipped, struct buf *
     buf_printf(out,
                "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\" time=\"%.3f\">\n",
                tally->count, failures, left_out, (double)tally->duration_ms / 1000.0);
+    if (tally->degraded) {
+        buf_puts(out, "    <properties>\n      <property name=\"sandbox.degraded\" value=\"");
+        text_xml(tally->degraded, out);
+        buf_puts(out, "\"/>\n    </properties>\n");
+    }
     for (size_t i = 0; i < tally->count; i++)
         stage_case(tally, &tally->cells[i], out);
     buf_puts(out, "  </testsuite>\n");

@@ -279,6 +279,11 @@ void report_markdown(const struct tally *tally, struct buf *out)
     buf_puts(out, ", took ");
     duration_print(ns_of_ms(tally->duration_ms), out);
     buf_puts(out, ".\n");
+    if (tally->degraded) {
+        buf_puts(out, "\n**Degraded**: it ran without this of its sandbox (`--allow-degraded`): ");
+        text_markdown(tally->degraded, 0, out);
+        buf_puts(out, ".\n");
+    }
     stages(tally, out);
     failures(tally, out);
     links(tally, out);

@@ -151,12 +151,28 @@ static void emit_start(struct run *run)
     value_put_string(&event, "profile", opt->config->profile);
     value_copy(value_put(&event, "params"), opt->params);
     value_put_bool(&event, "resumed", opt->resumed);
+    cleanup_buf struct buf missing = BUF_INIT;
+    if (opt->allow_degraded && sandbox_missing(&missing))
+        value_put_string(&event, "degraded", missing.data);
     struct value *cells = value_put(&event, "cells");
     value_set_array(cells);
     for (size_t i = 0; i < opt->graph->cell_count; i++) {
         if (chosen(run, &opt->graph->cells[i]))
             value_push_string(cells, opt->graph->cells[i].name);
     }
+    run_emit(run, &event, true, false);
+}
+
+static void warn_degraded(struct run *run)
+{
+    struct value event = {0};
+
+    if (!run->opt->tally->degraded)
+        return;
+    event_new(&event, "issue", NULL);
+    value_put_string(&event, "level", "warning");
+    value_set_printf(value_put(&event, "message"), "--allow-degraded: the sandbox lacks: %s",
+                     run->opt->tally->degraded);
     run_emit(run, &event, true, false);
 }
 
@@ -296,6 +312,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
     run.schedule = schedule_new(&run);
     if (options->warning)
         run_say(&run, "warning", options->warning);
+    warn_degraded(&run);
     if (!config_is_local(options->config) ||
         (run.services = services_open(options->loop, options->config, run_say, &run, err)) != NULL)
         rc = loop_until_over(&run, err);

@@ -65,6 +65,7 @@ void tally_free(struct tally *tally)
     free(tally->pipeline);
     free(tally->script);
     free(tally->profile);
+    free(tally->degraded);
     free(tally->status);
     value_free(&tally->index);
     value_free(&tally->params);
@@ -138,6 +139,8 @@ static void run_start(struct tally *tally, const struct value *event)
     set_text(&tally->status, "running");
     set_value(&tally->params, value_get(event, "params"));
     tally->resumed = value_get_bool(event, "resumed", false);
+    if (value_get_string(event, "degraded", NULL))
+        set_text(&tally->degraded, value_get_string(event, "degraded", ""));
     tally->started_ms = value_get_int(event, "time", 0);
     for (size_t i = 0; i < value_count(cells); i++) {
         const char *cell_name = value_text(value_at(cells, i), "");
@@ -352,6 +355,8 @@ void tally_summary(const struct tally *tally, const char *report_path, bool with
     buf_puts(out, ": ");
     counts(tally, out);
     labelled("\nrun:    ", tally->run ? tally->run : "", out);
+    if (tally->degraded)
+        labelled("DEGRADED: it ran without this of its sandbox: ", tally->degraded, out);
     if (report_path)
         labelled("report: ", report_path, out);
     for (size_t i = 0; i < value_count(&tally->links); i++) {

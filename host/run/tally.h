@@ -60,6 +60,7 @@ struct tally {
     struct value params;
     int64_t started_ms, duration_ms;
     bool resumed;
+    char *degraded; /* required layers of the sandbox that it ran without, by name; NULL: none */
     int exit;
     struct tally_cell *cells;
     size_t count, over;  /* over: how many are neither waiting nor running */

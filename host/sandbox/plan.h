@@ -44,6 +44,7 @@ struct plan {
     uint64_t process_limit;
     const struct sock_fprog *filters[2];
     size_t filter_count;
+    bool unfiltered;       /* the filter cannot be had, and is not required */
     int stdio[3], keep_fd; /* what becomes 0, 1, 2 and 3 */
     int status_fd, parent_fd;
     const char *detail; /* the path that a failing step was at */

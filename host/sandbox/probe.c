@@ -188,6 +188,23 @@ unsigned sandbox_available(void)
     return layers;
 }
 
+bool sandbox_missing(struct buf *names)
+{
+    static const struct {
+        unsigned layer;
+        const char *name;
+    } required[] = {{SANDBOX_LAYER_SECCOMP, "syscall filter"},
+                    {SANDBOX_LAYER_RLIMITS, "rlimits"},
+                    {SANDBOX_LAYER_LANDLOCK, "landlock"}};
+    unsigned missing = SANDBOX_REQUIRED_COMMAND & ~sandbox_script_layers();
+
+    for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
+        if (missing & required[i].layer)
+            buf_printf(names, "%s%s", names->len ? ", " : "", required[i].name);
+    }
+    return missing != 0;
+}
+
 void sandbox_warm(void)
 {
     filter_program(FILTER_VM, NULL);

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/buf.h"
 #include "base/error.h"
 #include "base/value.h"
 
@@ -37,6 +38,12 @@ enum sandbox_syscalls { SANDBOX_SYSCALLS_NONE, SANDBOX_SYSCALLS_VM, SANDBOX_SYSC
 #define SANDBOX_LAYER_LANDLOCK   4u
 #define SANDBOX_LAYER_NAMESPACES 8u
 #define SANDBOX_LAYER_CGROUP     16u
+
+/* Without these no script and no command of one runs, unless the operator says so
+ * (--allow-degraded). A command without Landlock would see all files of its user, whatever was
+ * granted. */
+#define SANDBOX_REQUIRED         (SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS)
+#define SANDBOX_REQUIRED_COMMAND (SANDBOX_REQUIRED | SANDBOX_LAYER_LANDLOCK)
 
 enum mount_kind { MOUNT_BIND_RO, MOUNT_BIND_RW, MOUNT_TMPFS, MOUNT_PROC, MOUNT_DEV, MOUNT_OVERLAY };
 struct sandbox_mount {
@@ -132,13 +139,17 @@ void sandbox_kill_descendants(pid_t pid);
 /* fn mode with seal_self: limits, no_new_privs, Landlock with no rights (where the kernel has it),
  * and the VM syscall filter, now. Never undone. memory_limit: of the script; the address space is
  * bounded somewhat above it. 0: not bounded. Afterwards only the calls of docs/sandbox.md work;
- * open descriptors stay usable. -1 when the filter cannot be had: do not run a script then. */
-int sandbox_seal(uint64_t memory_limit, struct error *err);
+ * open descriptors stay usable. -1 when the filter cannot be had, unless degraded: do not run a
+ * script then. */
+int sandbox_seal(uint64_t memory_limit, bool degraded, struct error *err);
 
 /* What this kernel and user can enforce, as a map { layer: { available: bool, detail: string } }
  * for doctor. */
 void sandbox_probe(struct value *out);
 unsigned sandbox_available(void); /* SANDBOX_LAYER_* */
+/* Those of SANDBOX_REQUIRED_COMMAND that cannot be had here, by name: "syscall filter, landlock".
+ * False: none. */
+bool sandbox_missing(struct buf *names);
 /* Those of them that hold for a script's process; quick, since it has no use for namespaces. */
 unsigned sandbox_script_layers(void);
 /* Compiles the filter of scripts now (0.4 ms), so that later forks of this process find that done.

@@ -52,14 +52,21 @@ static int set_limits(uint64_t memory)
     return bound_memory(memory);
 }
 
-int sandbox_seal(uint64_t memory_limit, struct error *err)
+static int refuse(int failed, struct error *err)
+{
+    error_hint(err, "scripts run only below a syscall filter, which this kernel or container "
+                    "refuses: mlhost doctor tells more; --allow-degraded runs them without it");
+    return failed;
+}
+
+int sandbox_seal(uint64_t memory_limit, bool degraded, struct error *err)
 {
     const struct landlock_rules nothing = {.files = true, .net = true};
     const char *path;
     const struct sock_fprog *filter = filter_program(FILTER_VM, err);
 
-    if (!filter)
-        return error_wrap(err, "sandbox: seal");
+    if (!filter && !degraded)
+        return refuse(error_wrap(err, "sandbox: seal"), err);
     if (set_limits(memory_limit) < 0)
         return error_errno(err, errno, "sandbox: seal: step 'limits'");
     if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -68,11 +75,7 @@ int sandbox_seal(uint64_t memory_limit, struct error *err)
      * no error. */
     if (landlock_abi() > 0 && landlock_enter(&nothing, &path) < 0)
         return error_errno(err, errno, "sandbox: seal: step 'landlock'");
-    if (filter_install(filter) < 0) {
-        error_errno(err, errno, "sandbox: seal: step 'seccomp'");
-        return error_hint(
-            err, "scripts run only below a system-call filter, which this kernel or container "
-                 "refuses; mlhost doctor tells more");
-    }
-    return 0;
+    if ((filter && filter_install(filter) == 0) || degraded)
+        return 0; /* degraded: the operator's decision, which every report repeats */
+    return refuse(error_errno(err, errno, "sandbox: seal: step 'seccomp'"), err);
 }

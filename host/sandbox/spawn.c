@@ -282,8 +282,12 @@ static int plan_filters(struct plan *plan, struct error *err)
             policy->net_allowed ? FILTER_COMMAND_ONLINE : FILTER_COMMAND_OFFLINE, err);
     }
     for (size_t i = 0; i < plan->filter_count; i++) {
-        if (!plan->filters[i])
+        if (plan->filters[i])
+            continue;
+        if (policy->required & SANDBOX_LAYER_SECCOMP)
             return -1;
+        plan->filter_count = 0; /* half of a filter is none */
+        plan->unfiltered = true;
     }
     return 0;
 }
@@ -379,7 +383,8 @@ static int step_error(const struct plan *plan, const struct report *report, stru
         error_errno(err, report->error, "sandbox: step '%s'", step->name);
     if (step->layer)
         return error_hint(
-            err, "this layer is required; mlhost doctor tells what this machine can enforce");
+            err, "this layer is required: mlhost doctor tells what this machine can enforce; "
+                 "--allow-degraded runs without it, and every report says so");
     return step->hint ? error_hint(err, "%s", step->hint) : -1;
 }
 
@@ -427,7 +432,9 @@ static unsigned layers(const struct plan *plan)
         layers |= SANDBOX_LAYER_CGROUP;
     if (policy->syscalls == SANDBOX_SYSCALLS_NONE || plan->seal_self)
         return layers;
-    layers |= SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS;
+    layers |= SANDBOX_LAYER_RLIMITS;
+    if (!plan->unfiltered)
+        layers |= SANDBOX_LAYER_SECCOMP;
     if (policy->landlock || !policy->net_allowed)
         layers |= SANDBOX_LAYER_LANDLOCK;
     return layers;

@@ -255,7 +255,7 @@ void vm_main(const struct vm_spec *spec)
                      .budget = {.limit = memory}};
     vm_time_prepare(&vm);
     forget_environment();
-    if (sandbox_seal(memory, &err) < 0) {
+    if (sandbox_seal(memory, spec->degraded, &err) < 0) {
         cleanup_free char *text =
             mem_printf("the script's process cannot be sealed: %s", err.message);
         struct value frame = {0};

@@ -12,6 +12,7 @@ struct vm_spec {
     const struct signature *const *signatures;
     size_t signature_count;
     uint64_t memory_limit;
+    bool degraded; /* run without the filter where it cannot be had */
 };
 
 /* Seals the process (sandbox_seal), reads the start frame, runs the script, writes the done frame,

@@ -255,7 +255,7 @@ static int sealed(void *ctx, int keep_fd)
 {
     const struct attempt *attempt = ctx;
     (void)keep_fd;
-    if (sandbox_seal(64u << 20, NULL) < 0)
+    if (sandbox_seal(64u << 20, false, NULL) < 0)
         return SEAL_FAILED;
     return attempt->fn();
 }
@@ -320,7 +320,7 @@ static int what_a_script_needs(void *ctx, int keep_fd)
     char reply[8] = "";
 
     (void)ctx;
-    if (sandbox_seal(64u << 20, NULL) < 0)
+    if (sandbox_seal(64u << 20, false, NULL) < 0)
         return SEAL_FAILED;
     if (keep_fd != 3 || write(keep_fd, "call", 4) != 4 || read(keep_fd, reply, sizeof reply) != 5 ||
         strcmp(reply, "back") != 0)
@@ -375,7 +375,7 @@ static int take_too_much(void *ctx, int keep_fd)
 {
     (void)ctx;
     (void)keep_fd;
-    if (sandbox_seal(16u << 20, NULL) < 0)
+    if (sandbox_seal(16u << 20, false, NULL) < 0)
         return SEAL_FAILED;
     void *volatile memory = malloc((size_t)1 << 30); /* volatile: a compiler may leave it out */
     return memory ? 0 : ENOMEM;
