@@ -309,8 +309,11 @@ static void on_end(void *ctx, struct worker_result *result)
         slot->state = SLOT_DONE;
         return;
     }
+    bool again = slot->again && !run->signals;
     if (slot->state == SLOT_ALWAYS) {
-        always_over(slot, result);
+        slot->again = false;
+        if (!again || start_worker(slot, "always") < 0)
+            always_over(slot, result);
     } else if (result->ok && result->skipped) {
         cell_end(slot, CELL_SKIPPED, result->reason);
     } else {

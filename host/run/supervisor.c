@@ -45,6 +45,7 @@ static void on_debug(void *ctx, struct worker *worker, const char *what)
         worker_kill(worker);
     } else if (strcmp(what, "quit") == 0) {
         on_signal(run);
+        worker_cancel(worker, false); /* an `always` block, too */
     } else {
         for (size_t i = 0; i < run->count && strcmp(what, "retry") == 0; i++) {
             if (run->slots[i].worker == worker)

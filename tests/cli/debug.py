@@ -453,6 +453,20 @@ stage "after" { needs = { "s" }, run = function() log.info("past" .. " it") end 
 
 
 @test
+def an_always_block_is_retried_and_quit(folder):
+    script(folder, """stage "s" { run = function() return 1 end, always = function(cx)
+  log.info("cleaning after " .. cx.status)
+  breakpoint()
+  log.info("cleaned" .. " up")
+end }""")
+    out = piped(folder, [":retry", "1 + 1", ":c"])
+    in_order(out, r"cleaning after ok", r"stopped: breakpoint", r"cleaning after ok", r"stopped: breakpoint", r"^2$", r"cleaned up", r"\[s\] ok")
+    out = piped(folder, [":quit"])
+    in_order(out, r"stopped: breakpoint", r"\[s\] cancelled", r"^status 130$")
+    assert "cleaned up" not in out, out
+
+
+@test
 def without_it_a_breakpoint_is_a_debug_line(folder):
     script(folder, 'stage "s" { run = function()\n  breakpoint()\nend }')
     done = subprocess.run([PROGRAM, "run", "ci.lua", "--verbose"], cwd=folder, text=True, timeout=60, stdout=subprocess.PIPE,
