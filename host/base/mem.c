@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static _Noreturn void out_of_memory(void)
@@ -42,6 +43,37 @@ void *mem_array(void *block, size_t count, size_t item_size)
     if (__builtin_mul_overflow(count, item_size, &size))
         out_of_memory();
     return mem_resize(block, size);
+}
+
+static size_t pages(size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t whole;
+
+    if (__builtin_add_overflow(size, page - 1, &whole))
+        out_of_memory();
+    return whole / page * page;
+}
+
+void *mem_pages(void *block, size_t old_size, size_t size)
+{
+    if (!size) {
+        if (block)
+            munmap(block, pages(old_size));
+        return NULL;
+    }
+    void *got =
+        block ? mremap(block, pages(old_size), pages(size), MREMAP_MAYMOVE)
+              : mmap(NULL, pages(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (got == MAP_FAILED)
+        out_of_memory();
+    return got;
+}
+
+void mem_unshare(void *block, size_t size)
+{
+    if (block)
+        (void)madvise(block, pages(size), MADV_DONTFORK);
 }
 
 char *mem_strndup(const char *text, size_t len)

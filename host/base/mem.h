@@ -18,6 +18,13 @@ char *mem_strdup(const char *text);                           /* NULL stays NULL
 char *mem_strndup(const char *text, size_t len);              /* copies len bytes, adds NUL */
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Zeroed pages of their own, for large tables. Grows what was got so (block NULL, old size 0: new);
+ * a size of 0 gives it back. */
+void *mem_pages(void *block, size_t old_size, size_t size);
+/* Children that are forked from now on do not have the pages at all, so that a large table does not
+ * make every fork slow. A child that looks there dies. */
+void mem_unshare(void *block, size_t size);
+
 /* Frees *pointer_to_pointer: the target of __attribute__((cleanup)). */
 void mem_cleanup(void *pointer_to_pointer);
 void fd_cleanup(int *fd);      /* closes unless -1; keeps errno */

@@ -323,6 +323,7 @@ static int go(struct session *session, struct words *words, const char *script, 
     } else if (new_run(session, err) < 0) {
         return -1;
     }
+    plan_slim(&session->plan);
     struct run_options options = {.config = &session->config,
                                   .loop = session->loop,
                                   .plan = &session->plan,

@@ -77,17 +77,11 @@ static int by_key(const void *a, const void *b)
     return strcmp((*x)->key, (*y)->key);
 }
 
-static const struct value *find(const struct value *index, const char *name)
-{
-    return index->kind == VALUE_MAP ? value_get(index, name) : NULL;
-}
-
 /* False: another cell has the name. */
 static bool add_cell(struct graph *graph, size_t stage, const struct value *matrix)
 {
-    size_t room = graph->cell_count;
-    if ((room & (room - 1)) == 0) /* 0, 1, 2, 4 ...: twice the room */
-        graph->cells = mem_array(graph->cells, room ? room * 2 : 1, sizeof *graph->cells);
+    size_t size = graph->cell_count * sizeof *graph->cells;
+    graph->cells = mem_pages(graph->cells, size, size + sizeof *graph->cells);
     struct cell *cell = &graph->cells[graph->cell_count++];
     cleanup_buf struct buf name = BUF_INIT;
     cleanup_buf struct buf safe = BUF_INIT;
@@ -105,7 +99,7 @@ static bool add_cell(struct graph *graph, size_t stage, const struct value *matr
                   &safe); /* a matrix value may be any text, a name ends up in logs */
     cell->name = buf_steal(&safe);
     graph->stages[stage].cell_count++;
-    if (find(&graph->cell_index, cell->name))
+    if (value_get(&graph->cell_index, cell->name))
         return false;
     value_put_int(&graph->cell_index, cell->name, (int64_t)(graph->cell_count - 1));
     return true;
@@ -235,9 +229,9 @@ static void resolve_needs(struct graph *graph, struct stage *stage, struct check
         stage->needs = mem_array(NULL, value_count(needs), sizeof *stage->needs);
     for (size_t i = 0; i < value_count(needs); i++) {
         const char *name = value_text(value_at(needs, i), NULL);
-        const struct stage *other = name ? graph_stage(graph, name) : NULL;
-        if (other) {
-            size_t index = (size_t)(other - graph->stages);
+        const struct value *at = name ? value_get(&graph->stage_index, name) : NULL;
+        if (at) {
+            size_t index = (size_t)at->as.integer;
             if (check->seen[index] != self + 1)
                 stage->needs[stage->need_count++] = index;
             check->seen[index] = self + 1;
@@ -327,7 +321,8 @@ static void read_stage(struct graph *graph, size_t index, const char *script, st
 {
     struct stage *stage = &graph->stages[index];
 
-    const struct stage *first = graph_stage(graph, stage->name);
+    const struct value *at = value_get(&graph->stage_index, stage->name);
+    const struct stage *first = &graph->stages[at->as.integer];
     if (first != stage)
         wrong(check, stage->file, stage->line, "duplicate", "give one of them another name",
               "stage '%s' is defined twice, first at %s:%d", stage->name, first->file, first->line);
@@ -342,6 +337,17 @@ static void read_stage(struct graph *graph, size_t index, const char *script, st
         always && (always->kind == VALUE_MAP || value_get_bool(stage->spec, "always", false));
     stage->allow_failure = value_get_bool(stage->spec, "allow_failure", false);
     retry(stage, script, check);
+}
+
+/* Stages of one file follow each other. */
+static const char *keep_file(struct graph *graph, const char *file)
+{
+    size_t count = value_count(&graph->files);
+    const char *last = count ? value_text(value_at(&graph->files, count - 1), "") : NULL;
+
+    if (!last || strcmp(last, file) != 0)
+        value_push_string(&graph->files, file);
+    return value_text(value_at(&graph->files, value_count(&graph->files) - 1), "");
 }
 
 int graph_build(const struct value *plan, const char *script, struct graph *out,
@@ -361,17 +367,19 @@ int graph_build(const struct value *plan, const char *script, struct graph *out,
         wrong(&check, script, 1, "size", "", "more than %d stages", GRAPH_STAGES_MAX);
         count = 0;
     }
-    out->stages = mem_alloc((count + 1) * sizeof *out->stages);
+    if (count)
+        out->stages = mem_pages(NULL, 0, count * sizeof *out->stages);
+    value_set_array(&out->files);
     out->stage_count = count;
     value_set_map(&out->stage_index);
     value_set_map(&out->cell_index);
     for (size_t i = 0; i < count; i++) {
         struct stage *stage = &out->stages[i];
         stage->spec = value_at(stages, i);
-        stage->name = value_get_string(stage->spec, "name", "");
-        stage->file = value_get_string(stage->spec, "file", script);
+        stage->name = mem_strdup(value_get_string(stage->spec, "name", ""));
+        stage->file = keep_file(out, value_get_string(stage->spec, "file", script));
         stage->line = (int)value_get_int(stage->spec, "line", 1);
-        if (!find(&out->stage_index, stage->name))
+        if (!value_get(&out->stage_index, stage->name))
             value_put_int(&out->stage_index, stage->name, (int64_t)i);
     }
     cleanup_free size_t *seen = mem_alloc((count + 1) * sizeof *seen);
@@ -384,6 +392,8 @@ int graph_build(const struct value *plan, const char *script, struct graph *out,
     out->timeout_ns =
         duration(value_path(plan, "pipeline.timeout"), NULL, "timeout", script, &check);
     find_cycle(out, &check);
+    value_free(&out->stage_index);
+    value_free(&out->cell_index);
     if (check.errors == 0)
         return 0;
     if (err) {
@@ -397,29 +407,44 @@ int graph_build(const struct value *plan, const char *script, struct graph *out,
 
 void graph_free(struct graph *graph)
 {
-    for (size_t i = 0; i < graph->stage_count; i++)
+    for (size_t i = 0; i < graph->stage_count; i++) {
+        free(graph->stages[i].name);
         free(graph->stages[i].needs);
+    }
     for (size_t i = 0; i < graph->cell_count; i++) {
         free(graph->cells[i].name);
         value_free(&graph->cells[i].matrix);
     }
-    free(graph->stages);
-    free(graph->cells);
+    mem_pages(graph->stages, graph->stage_count * sizeof *graph->stages, 0);
+    mem_pages(graph->cells, graph->cell_count * sizeof *graph->cells, 0);
+    value_free(&graph->files);
     value_free(&graph->stage_index);
     value_free(&graph->cell_index);
     *graph = (struct graph){0};
 }
 
+void graph_unshare(const struct graph *graph)
+{
+    mem_unshare(graph->stages, graph->stage_count * sizeof *graph->stages);
+    mem_unshare(graph->cells, graph->cell_count * sizeof *graph->cells);
+}
+
 struct stage *graph_stage(const struct graph *graph, const char *name)
 {
-    const struct value *at = find(&graph->stage_index, name);
-    return at ? &graph->stages[at->as.integer] : NULL;
+    for (size_t i = 0; i < graph->stage_count; i++) {
+        if (strcmp(graph->stages[i].name, name) == 0)
+            return &graph->stages[i];
+    }
+    return NULL;
 }
 
 struct cell *graph_cell(const struct graph *graph, const char *name)
 {
-    const struct value *at = find(&graph->cell_index, name);
-    return at ? &graph->cells[at->as.integer] : NULL;
+    for (size_t i = 0; i < graph->cell_count; i++) {
+        if (strcmp(graph->cells[i].name, name) == 0)
+            return &graph->cells[i];
+    }
+    return NULL;
 }
 
 const char *graph_near(const struct graph *graph, const char *name)

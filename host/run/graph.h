@@ -14,7 +14,7 @@
 #define GRAPH_CELLS_MAX  20000
 
 struct stage {
-    const char *name;
+    char *name;
     const struct value *spec; /* the stage's entry in the plan */
     size_t *needs;            /* indices of stages */
     size_t need_count;
@@ -24,7 +24,7 @@ struct stage {
     int retries;
     bool always;
     bool allow_failure; /* its failure fails neither the run nor what needs it */
-    const char *file;
+    const char *file;   /* lives with the graph */
     int line;
 };
 
@@ -39,7 +39,8 @@ struct graph {
     size_t stage_count;
     struct cell *cells;
     size_t cell_count;
-    struct value stage_index, cell_index; /* name -> place in the lists */
+    struct value files;                   /* of the stages */
+    struct value stage_index, cell_index; /* name -> place in the tables, while it is built */
     int64_t timeout_ns;                   /* of the whole pipeline; 0: none */
 };
 
@@ -52,6 +53,8 @@ struct graph {
 int graph_build(const struct value *plan, const char *script, struct graph *out,
                 struct value *findings, struct error *err);
 void graph_free(struct graph *graph);
+/* Children forked from now on have none of it, see mem_unshare. */
+void graph_unshare(const struct graph *graph);
 #define cleanup_graph __attribute__((cleanup(graph_free)))
 
 struct stage *graph_stage(const struct graph *graph,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -87,6 +88,22 @@ int plan_load(struct loop *loop, const struct config *config, const char *script
         out->name = slash ? slash + 1 : out->script;
     }
     return 0;
+}
+
+void plan_slim(struct plan *plan)
+{
+    struct value *stages = value_get(&plan->doc, "stages");
+
+    for (size_t i = 0; i < value_count(stages); i++) {
+        struct value *stage = value_at(stages, i), *permissions = value_get(stage, "permissions");
+        struct value rest = {0};
+        if (permissions) {
+            value_set_map(&rest);
+            value_move(value_put(&rest, "permissions"), permissions);
+        }
+        value_move(stage, &rest);
+    }
+    malloc_trim(0); /* every child would get it */
 }
 
 void plan_free(struct plan *plan)

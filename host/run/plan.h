@@ -21,6 +21,8 @@ struct plan {
 int plan_load(struct loop *loop, const struct config *config, const char *script,
               bool allow_degraded, struct plan *out, struct error *err);
 void plan_free(struct plan *plan);
+/* Drops what a graph has taken out of the stages; what they ask for stays. */
+void plan_slim(struct plan *plan);
 uint64_t plan_fingerprint(const char *text, size_t len); /* of a script's text */
 /* Runs the script in mode "check" instead; findings { level, message, file, line, column, rule }
  * are appended. */

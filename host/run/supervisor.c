@@ -111,7 +111,7 @@ static void make_slots(struct run *run)
     struct tally *tally = run->opt->tally;
 
     run->count = graph->cell_count;
-    run->slots = mem_alloc((run->count + 1) * sizeof *run->slots);
+    run->slots = mem_pages(NULL, 0, run->count * sizeof *run->slots);
     for (size_t i = 0; i < run->count; i++) {
         struct slot *slot = &run->slots[i];
         const struct cell *cell = &graph->cells[i];
@@ -311,6 +311,10 @@ int run_supervise(const struct run_options *options, int *status, struct error *
     emit_start(&run);
     make_slots(&run);
     run.schedule = schedule_new(&run);
+    /* A broker gets its part as a broker_spec. */
+    graph_unshare(options->graph);
+    tally_unshare(options->tally);
+    mem_unshare(run.slots, run.count * sizeof *run.slots);
     if (options->warning)
         run_say(&run, "warning", options->warning);
     warn_degraded(&run);
@@ -333,7 +337,7 @@ int run_supervise(const struct run_options *options, int *status, struct error *
         stagelog_close(&run.slots[i].log);
         free(run.slots[i].log.trouble);
     }
-    free(run.slots);
+    mem_pages(run.slots, run.count * sizeof *run.slots, 0);
     schedule_free(run.schedule);
     journal_close(&run.journal);
     return rc;

@@ -39,7 +39,6 @@ bool cell_status_good(enum cell_status status)
 void tally_init(struct tally *tally)
 {
     *tally = (struct tally){0};
-    value_set_map(&tally->index);
     value_set_array(&tally->issues);
     value_set_array(&tally->links);
     value_set_array(&tally->junit);
@@ -60,14 +59,14 @@ void tally_free(struct tally *tally)
         for (size_t k = 0; k < TALLY_TAIL; k++)
             free(cell->tail[k]);
     }
-    free(tally->cells);
+    mem_pages(tally->cells, tally->room * sizeof *tally->cells, 0);
+    mem_pages(tally->index, tally->room * 2 * sizeof *tally->index, 0);
     free(tally->run);
     free(tally->pipeline);
     free(tally->script);
     free(tally->profile);
     free(tally->degraded);
     free(tally->status);
-    value_free(&tally->index);
     value_free(&tally->params);
     value_free(&tally->issues);
     value_free(&tally->links);
@@ -76,22 +75,54 @@ void tally_free(struct tally *tally)
     *tally = (struct tally){0};
 }
 
+void tally_unshare(const struct tally *tally)
+{
+    mem_unshare(tally->cells, tally->room * sizeof *tally->cells);
+    mem_unshare(tally->index, tally->room * 2 * sizeof *tally->index);
+}
+
+/* Where the name stands in the index, or would. */
+static uint32_t *slot_of(const struct tally *tally, const char *name)
+{
+    uint32_t hash = 2166136261u;
+    size_t mask = tally->room * 2 - 1;
+
+    for (const char *s = name; *s; s++)
+        hash = (hash ^ (unsigned char)*s) * 16777619u;
+    size_t at = hash & mask;
+    while (tally->index[at] && strcmp(tally->cells[tally->index[at] - 1].name, name) != 0)
+        at = (at + 1) & mask;
+    return &tally->index[at];
+}
+
 struct tally_cell *tally_find(const struct tally *tally, const char *cell)
 {
-    const struct value *at = cell ? value_get(&tally->index, cell) : NULL;
-    return at ? &tally->cells[at->as.integer] : NULL;
+    uint32_t number = cell && tally->room ? *slot_of(tally, cell) : 0;
+    return number ? &tally->cells[number - 1] : NULL;
+}
+
+static void grow(struct tally *tally)
+{
+    size_t room = tally->room ? tally->room * 2 : 16;
+
+    tally->cells =
+        mem_pages(tally->cells, tally->room * sizeof *tally->cells, room * sizeof *tally->cells);
+    mem_pages(tally->index, tally->room * 2 * sizeof *tally->index, 0);
+    tally->index = mem_pages(NULL, 0, room * 2 * sizeof *tally->index);
+    tally->room = room;
+    for (size_t i = 0; i < tally->count; i++)
+        *slot_of(tally, tally->cells[i].name) = (uint32_t)i + 1;
 }
 
 static struct tally_cell *add(struct tally *tally, const char *name)
 {
-    size_t room = tally->count;
-    if ((room & (room - 1)) == 0) /* 0, 1, 2, 4 ...: twice the room */
-        tally->cells = mem_array(tally->cells, room ? room * 2 : 1, sizeof *tally->cells);
-    struct tally_cell *cell = &tally->cells[tally->count];
+    if (tally->count == tally->room)
+        grow(tally);
+    struct tally_cell *cell = &tally->cells[tally->count++];
 
     *cell = (struct tally_cell){.name = mem_strdup(name)};
     value_set_map(&cell->effects);
-    value_put_int(&tally->index, name, (int64_t)tally->count++);
+    *slot_of(tally, name) = (uint32_t)tally->count;
     return cell;
 }
 

@@ -63,8 +63,9 @@ struct tally {
     char *degraded; /* required layers of the sandbox that it ran without, by name; NULL: none */
     int exit;
     struct tally_cell *cells;
-    size_t count, over;  /* over: how many are neither waiting nor running */
-    struct value index;  /* cell's name -> its place in cells */
+    size_t count, room;
+    size_t over;     /* how many are neither waiting nor running */
+    uint32_t *index; /* of twice the room: by the hash of a cell's name, 1 + its place in cells */
     struct value issues; /* arrays of events */
     struct value links, junit, summaries;
     int warnings, errors;
@@ -73,6 +74,8 @@ struct tally {
 void tally_init(struct tally *tally);
 void tally_free(struct tally *tally);
 #define cleanup_tally __attribute__((cleanup(tally_free)))
+/* Children forked from now on have none of it, see mem_unshare. */
+void tally_unshare(const struct tally *tally);
 void tally_event(struct tally *tally, const struct value *event);
 struct tally_cell *tally_find(const struct tally *tally, const char *cell);
 /* The last lines, oldest first, each ended by a newline. */

@@ -169,7 +169,7 @@ def main():
                                             FAULT_SLAY=f"{what}:{n}"))
             for job in jobs:
                 score.case(*job.result(), quiet=True)
-            score.case(f"{len(slain)} of the kills below the host ended a stage", [] if len(slain) > wanted.events / 2 else slain)
+            score.case(f"{len(slain)} of the kills below the host ended a stage", [] if len(slain) > wanted.events / 4 else slain)
             print(f"     {len(jobs)} kills at events in {time.monotonic() - started:.0f} s", flush=True)
             jobs = [pool.submit(at_instant, parent, wanted, number) for number in range(INSTANTS)]
             for job in jobs:

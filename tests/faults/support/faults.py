@@ -188,9 +188,9 @@ class Work:
         with open(os.path.join(self.folder, "a.lua"), "w", encoding="utf-8") as file:
             file.write((script or PIPELINE).replace("@PORT@", str(server.port if server else 0)))
 
-    def start(self, *words, jobs=2, **env):
+    def start(self, *words, jobs=2, stdout=subprocess.PIPE, **env):
         return subprocess.Popen([PROGRAM, "run", "-o", "plain", "--jobs", str(jobs), *words], cwd=self.folder, env=environment(**env),
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+                                stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.STDOUT, text=True, errors="replace")
 
     def run(self, *words, **more):
         """-> exit status (None: it hung, and was killed), output."""

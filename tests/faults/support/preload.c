@@ -113,8 +113,13 @@ static const char *due; /* to be slain as soon as it is there */
 
 int epoll_wait(int fd, struct epoll_event *events, int room, int timeout)
 {
-    if (due && is_host() && slay(due))
-        due = NULL;
+    /* A process that was forked a moment ago has no name of its own yet. */
+    for (int tries = 0; due && is_host() && tries < 40; tries++) {
+        if (slay(due))
+            due = NULL;
+        else
+            usleep(500);
+    }
     return (int)syscall(SYS_epoll_pwait, fd, events, room, timeout, NULL, 0);
 }
 
