@@ -1,5 +1,6 @@
 #include "broker/policy.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,18 @@ static int normalize_path(const char *workspace, const char *pattern, struct buf
     return 0;
 }
 
+/* What is asked for is looked at without links, so /bin/sh has to be /usr/bin/sh where /bin is one.
+ * Links in the workspace are whoever's who writes there, and grant nothing beyond it. */
+static void follow_links(const char *workspace, struct buf *path)
+{
+    char real[PATH_MAX];
+
+    if (pattern_matches(PERM_READ, workspace, path->data) || !realpath(path->data, real))
+        return;
+    buf_clear(path);
+    buf_puts(path, real);
+}
+
 static int normalize(enum permission kind, const char *workspace, const char *pattern,
                      struct value *out, struct error *err)
 {
@@ -52,10 +65,12 @@ static int normalize(enum permission kind, const char *workspace, const char *pa
             buf_putc(&text, '/');
         else if (normalize_path(workspace, pattern, &text, err) < 0)
             return -1;
+        follow_links(workspace, &text);
     } else if (kind == PERM_EXEC && memchr(pattern, '/', word)) {
         cleanup_free char *command = mem_strndup(pattern, word);
         if (normalize_path(workspace, command, &text, err) < 0)
             return -1;
+        follow_links(workspace, &text);
         buf_puts(&text, pattern + word);
     } else {
         buf_puts(&text, pattern);

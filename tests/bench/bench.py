@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 
+import sandbox
 import serve
 
 MLHOST = os.environ["MLHOST"]
@@ -93,7 +94,12 @@ def serving(_):
     serve.bench(compared)
 
 
-GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory, "serve": serving}
+def sandboxes(_):
+    for name, ours, peer_name, peer in sandbox.rows():
+        row("sandbox: " + name, ours, peer_name, peer, scale=1, invert=ours < peer)
+
+
+GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory, "sandbox": sandboxes, "serve": serving}
 
 
 def main():
