@@ -11,4 +11,8 @@
  */
 const char *environment_get(const char *name, bool *unmapped);
 
+/* Wipes what is not of the machine (paths, language, proxies, the program's own settings): the
+ * credentials of a job among it. For processes that serve and ask nobody for anything. */
+void environment_forget(void);
+
 #endif

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/environment.h"
 #include "base/mem.h"
 #include "base/module.h"
 #include "run/services.h"
@@ -162,11 +163,6 @@ int daemon_listen(const struct config *config, char **path, struct error *err)
 
 /* ---- starting ---- */
 
-/* By these build agents find what a job left behind, in order to end it; the last one is a
- * credential that ends with the job. */
-static const char *const job_variables[] = {"VSTS_PROCESS_LOOKUP_ID", "RUNNER_TRACKING_ID",
-                                            "JENKINS_NODE_COOKIE", "SYSTEM_ACCESSTOKEN"};
-
 static _Noreturn void become(const struct config *config, int port, int ready)
 {
     cleanup_free char *port_text = mem_printf("%d", port);
@@ -187,8 +183,9 @@ static _Noreturn void become(const struct config *config, int port, int ready)
         sigaction(signo, &plain, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    for (size_t i = 0; i < sizeof job_variables / sizeof *job_variables; i++)
-        unsetenv(job_variables[i]);
+    /* Credentials of the job, and that by which build agents find what a job left behind, to end
+     * it. */
+    environment_forget();
     (void)umask(022);
     (void)!chdir("/");
     execv("/proc/self/exe", argv);

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/environment.h"
 #include "base/mem.h"
 #include "base/module.h"
 #include "local/serve.h"
@@ -96,6 +97,7 @@ static _Noreturn void serve(struct services *services, pid_t parent)
     if (getppid() != parent)
         _exit(1);
     prctl(PR_SET_NAME, "mlhost-serve");
+    environment_forget();
     if (null >= 0)
         dup2(null, 0);
     if (log >= 0) {

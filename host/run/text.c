@@ -179,27 +179,19 @@ void text_harmless_lines(const char *text, size_t len, struct buf *out)
 
 void text_azdo(const char *text, bool property, struct buf *out)
 {
-    cleanup_buf struct buf line = BUF_INIT;
-
-    for (;;) {
-        size_t len = strcspn(text, "\r\n");
-        buf_clear(&line);
-        text_harmless(text, len, &line);
-        for (size_t i = 0; i < line.len; i++) {
-            char c = line.data[i];
-            if (c == '%')
-                buf_puts(out, "%AZP25");
-            else if (property && c == ';')
-                buf_puts(out, "%3B");
-            else if (property && c == ']')
-                buf_puts(out, "%5D");
-            else
-                buf_putc(out, c);
-        }
-        if (!text[len])
-            break;
-        buf_puts(out, text[len] == '\r' ? "%0D" : "%0A");
-        text += len + 1;
+    for (const char *s = text; *s; s++) {
+        if (*s == '%')
+            buf_puts(out, "%AZP25");
+        else if (*s == '\r')
+            buf_puts(out, "%0D");
+        else if (*s == '\n')
+            buf_puts(out, "%0A");
+        else if (property && *s == ';')
+            buf_puts(out, "%3B");
+        else if (property && *s == ']')
+            buf_puts(out, "%5D");
+        else
+            buf_putc(out, *s);
     }
 }
 

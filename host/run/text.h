@@ -31,7 +31,8 @@ void text_print(FILE *to, const char *text);
  * shows as \uNNNN is written so. */
 void text_json(const struct value *v, int flags, struct buf *out);
 
-/* As Azure DevOps' agent decodes it: % \r \n in data, also ; ] in the values of properties. */
+/* As Azure DevOps' agent decodes it: % \r \n in data, also ; ] in the values of properties. All
+ * else stays: a variable's value is what it is. */
 void text_azdo(const char *text, bool property, struct buf *out);
 
 /* Escaped for XML text and attributes; what XML 1.0 cannot hold at all becomes U+FFFD. */

@@ -172,8 +172,8 @@ static void events(const char *data, size_t size)
     if (value_from_json(data, size, "events", NULL, &list, &err) < 0 || list.kind != VALUE_ARRAY)
         return;
     for (size_t i = 0; i < value_count(&list); i++) {
-        if (value_at(&list, i)->kind != VALUE_MAP)
-            return;
+        if (value_at(&list, i)->kind != VALUE_MAP || value_get(value_at(&list, i), "commands"))
+            return; /* commands that were granted are none of others */
         redacted(value_at(&list, i));
     }
     show("azdo", &list);

@@ -341,6 +341,7 @@ def lives_on():
     with Workspace() as w:
         job = {name: f"job-{os.getpid()}" for name in TRACKED}
         job["SYSTEM_ACCESSTOKEN"] = "a token of the job"
+        job["AZURE_CLIENT_SECRET"] = "a secret of the job"
         run = w.popen("run", "deploy.lua", "--output", "plain", start_new_session=True, env=job)
         out, err = run.communicate(timeout=5 * PATIENCE)
         if not check("the run deploys", run.returncode == 0, out + err):

@@ -66,7 +66,7 @@ way("text", function(cx)
   report.summary("# " .. text .. "\n\n```\n" .. text, text)
   report.link(text, "https://example.com/" .. text)
   set_variable("TEXT", text)
-  set_variable("KEY_" .. text:gsub("%W", "_"), text, { output = true })
+  set_variable("KEY " .. text, text, { output = true })
   host.event.issue { level = "warning", message = text, file = text, line = 3, rule = text, hint = text }
   host.event.effect { key = "made " .. text, value = { [text] = { text } } }
   if not cx.params.control then set_variable("TOKEN", have(cx)) end

@@ -106,6 +106,16 @@ const LINES = [
   '::set-output name=a::b',
   'Größe 模型 % ; ]',
   '###vso[task.complete result=Failed;]',
+  '\u00a0\u3000::set-env name=a::b',
+  '\ufeff##vso[task.setvariable variable=PATH;]/evil',
+  '#\u200b#vso[task.complete result=Failed;]',
+  '##vso[task.logissue type=error;]] ##vso[task.complete result=Failed;]',
+  '\u0000##vso[task.complete result=Failed;]',
+  'x\r##vso[task.complete result=Failed;]',
+  'x\u0085##vso[task.complete result=Failed;]\u2028##vso[task.complete result=Failed;]',
+  '\u202e##vso[task.complete result=Failed;]',
+  '\u001b]8;;##vso[task.complete result=Failed;]\u001b\\',
+  '##vso['.repeat(2000),
 ];
 
 function values(failure) {
