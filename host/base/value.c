@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "base/mem.h"
 
@@ -233,9 +234,20 @@ size_t value_count(const struct value *v)
 
 /* ---- maps ---- */
 
+/* Another one in each process tree, so that nobody can make up keys that all fall into one slot. */
+static uint32_t hash_start;
+
+__attribute__((constructor)) static void choose_hash_start(void)
+{
+    const void *random = (const void *)getauxval(AT_RANDOM); /* 16 bytes of the kernel's */
+
+    if (random)
+        memcpy(&hash_start, random, sizeof hash_start);
+}
+
 static uint32_t key_hash(const char *key, size_t len)
 {
-    uint32_t hash = 2166136261u;
+    uint32_t hash = 2166136261u ^ hash_start;
 
     for (size_t i = 0; i < len; i++)
         hash = (hash ^ (unsigned char)key[i]) * 16777619u;

@@ -21,7 +21,9 @@ struct k8s_selector {
 
 static struct term *add_term(struct k8s_selector *selector, enum term_kind kind, char *key)
 {
-    selector->terms = mem_array(selector->terms, selector->count + 1, sizeof *selector->terms);
+    if ((selector->count & (selector->count - 1)) == 0)
+        selector->terms = mem_array(selector->terms, selector->count ? 2 * selector->count : 1,
+                                    sizeof *selector->terms);
     struct term *term = &selector->terms[selector->count++];
     *term = (struct term){.kind = kind, .key = key};
     return term;

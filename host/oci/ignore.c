@@ -173,7 +173,9 @@ struct ignore *ignore_parse(const char *text, size_t len, const char *source, st
             ignore_free(ignore);
             return NULL;
         }
-        ignore->rules = mem_array(ignore->rules, ignore->count + 1, sizeof *ignore->rules);
+        if ((ignore->count & (ignore->count - 1)) == 0)
+            ignore->rules = mem_array(ignore->rules, ignore->count ? 2 * ignore->count : 1,
+                                      sizeof *ignore->rules);
         ignore->rules[ignore->count++] = (struct rule){pattern, take_back};
         ignore->any_take_back |= take_back;
         at = next;

@@ -56,10 +56,17 @@ static void absolute(struct value *entry, const char *folder)
 static void merge_list(struct value *to, const struct value *from, const char *inner,
                        const char *folder)
 {
+    cleanup_value struct value seen = {0}; /* map: name -> true */
+
+    value_set_map(&seen);
+    for (size_t i = 0; i < value_count(to); i++)
+        value_put_bool(&seen, value_get_string(value_at(to, i), "name", ""), true);
     for (size_t i = 0; i < value_count(from); i++) {
         const struct value *entry = value_at(from, i);
-        if (named(to, value_get_string(entry, "name", "")))
+        const char *name = value_get_string(entry, "name", "");
+        if (value_get(&seen, name))
             continue;
+        value_put_bool(&seen, name, true);
         struct value *added = value_push(to);
         value_copy(added, entry);
         struct value *body = value_get(added, inner);

@@ -49,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct error err = {0};
 
-    if (size < 1 || size > 16384)
+    if (size < 1 || size > (1u << 20))
         return 0;
     cleanup_free char *text = mem_strndup((const char *)data + 1, size - 1);
     switch (data[0] % 3) {

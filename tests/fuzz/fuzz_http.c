@@ -80,7 +80,7 @@ static void refusal(const char *text, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < 1 || size > 4096)
+    if (size < 1 || size > (1u << 20))
         return 0;
     cleanup_free char *text = mem_strndup((const char *)data + 1, size - 1);
     switch (data[0] % 5) {

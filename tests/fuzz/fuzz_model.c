@@ -70,13 +70,10 @@ static void open_server(struct vm *vm, const char *text)
     value_put_string(context, "image", "echo:1");
     value_put_string(context, "program", "fuzz");
     lua_State *L = vm_state_open(vm, &start);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    lua_getfield(L, -1, "vm");
-    lua_pushcfunction(L, keep_handler);
-    lua_setfield(L, -2, "serve");
+    lua_pushcfunction(L, keep_handler); /* among the internals, below start */
+    lua_setfield(L, -3, "serve");
     lua_pushcfunction(L, keep_answer);
-    lua_setfield(L, -2, "emit");
-    lua_pop(L, 2);
+    lua_setfield(L, -3, "emit");
     must(L, lua_pcall(L, 2, 0, 0));
     lua_settop(L, 0);
 }

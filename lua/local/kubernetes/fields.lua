@@ -55,7 +55,7 @@ function collect(set, parts, value, name, depth)
   for key, item in pairs(value) do
     local skip = depth == 0 and unowned[key]
       or depth == 1 and parts[1] == "f:metadata" and (unowned_metadata[key])
-    if not skip and not (depth == 0 and key == "metadata" and next(item) == nil) then
+    if not skip and not (depth == 0 and key == "metadata" and type(item) == "table" and next(item) == nil) then
       collect(set, with(parts, "f:" .. key), item, key, depth + 1)
     end
   end
@@ -69,6 +69,12 @@ function fields.of(object)
 end
 
 -- ---- looking up ----
+
+--- The keys in 'k:{...}'; managedFields come from clients too, so it may be anything.
+local function keys_of(text)
+  local keys = json.decode(text)
+  return tree.is_map(keys) and keys or {}
+end
 
 local function step(value, part, name)
   local kind, rest = part:sub(1, 2), part:sub(3)
@@ -84,7 +90,7 @@ local function step(value, part, name)
     end
   else
     local names = {}
-    for key in pairs(json.decode(rest)) do
+    for key in pairs(keys_of(rest)) do
       names[#names + 1] = key
     end
     for i, item in ipairs(value) do
@@ -127,7 +133,9 @@ function fields.remove(object, parts)
   end
   for i = #parts, 1, -1 do
     local holder, part = chain[i], parts[i]
-    if part:sub(1, 2) == "f:" then
+    if type(holder) ~= "table" then -- what had fields once is a plain value now
+      return
+    elseif part:sub(1, 2) == "f:" then
       holder[part:sub(3)] = nil
     else
       local _, _, place = step(holder, part)
@@ -152,7 +160,7 @@ function fields.name(parts)
       out[#out + 1] = "[=" .. rest .. "]"
     else
       local keys = {}
-      for key, value in pairs(json.decode(rest)) do
+      for key, value in pairs(keys_of(rest)) do
         keys[#keys + 1] = key .. "=" .. json.encode(value)
       end
       table.sort(keys)

@@ -9,7 +9,8 @@ local managers = {}
 
 local function read(object)
   local list = {}
-  for _, entry in ipairs(tree.get(object, "metadata", "managedFields") or {}) do
+  local entries = tree.get(object, "metadata", "managedFields")
+  for _, entry in ipairs(tree.is_list(entries) and entries or {}) do
     if tree.is_map(entry) then
       local copy = tree.copy(entry)
       copy.set = fields.from_v1(copy.fieldsV1 or {})

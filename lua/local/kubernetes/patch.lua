@@ -204,7 +204,7 @@ local function directive(item)
 end
 
 local function merge_lists(live, change, key)
-  local out, places = json.array({}), {}
+  local out, places, gone = json.array({}), {}, {}
   local function put(item)
     out[#out + 1] = item
     if item[key] == nil then -- null in the patch
@@ -220,11 +220,8 @@ local function merge_lists(live, change, key)
     local what = directive(item)
     if what == "delete" then
       if at then
-        table.remove(out, at)
-        places = {}
-        for i, left in ipairs(out) do
-          places[left[key]] = i
-        end
+        gone[at] = true
+        places[item[key]] = nil
       end
     elseif at and what ~= "replace" then
       out[at] = merge_maps(out[at], item)
@@ -234,7 +231,13 @@ local function merge_lists(live, change, key)
       put(merge_maps({}, item))
     end
   end
-  return out
+  local left = json.array({})
+  for i, item in ipairs(out) do
+    if not gone[i] then
+      left[#left + 1] = item
+    end
+  end
+  return left
 end
 
 --- The key that merges this list, or nil: it is replaced.
