@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/size.h"
 #include "cmd/operator.h"
 #include "run/debug.h"
 #include "run/params.h"
@@ -21,7 +22,8 @@
 struct words {
     struct operator_options operator_;
     struct option_list params, approve;
-    const char *params_file, *jobs, *output, *resume, *stage, *from, *junit, *summary, *timeout;
+    const char *params_file, *jobs, *output, *resume, *stage, *from, *junit, *summary, *timeout,
+        *memory;
     bool dry_run, quiet, verbose, json, keep_going, no_tape, debug;
 };
 
@@ -296,10 +298,13 @@ static int go(struct session *session, struct words *words, const char *script, 
     bool bounded = false;
     int jobs = 0, status = 1;
     int64_t timeout = 0;
+    uint64_t memory = 0;
     const char *warning = NULL;
 
     if (words->timeout && duration_parse(words->timeout, &timeout, err) < 0)
         return error_wrap(err, "--timeout");
+    if (words->memory && size_parse(words->memory, &memory, err) < 0)
+        return error_wrap(err, "--memory");
     if (words->debug && debugger_possible(err) < 0)
         return -1;
     if (words->debug && (words->json || (words->output && strcmp(words->output, "tty") != 0 &&
@@ -340,6 +345,7 @@ static int go(struct session *session, struct words *words, const char *script, 
                                   .only = words->stage,
                                   .jobs = jobs,
                                   .timeout_ns = timeout,
+                                  .memory_limit = memory,
                                   .approve = words->approve.items,
                                   .approve_count = words->approve.count,
                                   .keep_going = words->keep_going,
@@ -411,6 +417,7 @@ const struct command cmd_run = {
         "  --keep-going           after a failure, still start stages that do not depend on it\n"
         "  --timeout DURATION     of the whole run (\"30s\", \"5m\", \"1h30m\"); overrides the "
         "pipeline's\n"
+        "  --memory SIZE          of each script's Lua heap: \"2g\" (default: 512m)\n"
         "  --resume [RUN]         go on with a run (the newest one): what was done stays done\n"
         "  --stage NAME           only this stage (or cell); what it needs comes from --from\n"
         "  --from RUN             the run whose outputs --stage gets (default: the newest that "
@@ -450,6 +457,7 @@ static int run(int argc, char **argv)
                                           {"junit", OPTION_TEXT, &w.junit},
                                           {"summary", OPTION_TEXT, &w.summary},
                                           {"timeout", OPTION_TEXT, &w.timeout},
+                                          {"memory", OPTION_TEXT, &w.memory},
                                           {"quiet,q", OPTION_FLAG, &w.quiet},
                                           {"verbose,v", OPTION_FLAG, &w.verbose},
                                           {"json", OPTION_FLAG, &w.json},

@@ -387,6 +387,7 @@ static int start_worker(struct slot *slot, const char *mode)
                                .bound = opt->bound,
                                .timeout_ns = budget(run, slot, always),
                                .grace_ns = WORKER_GRACE_NS,
+                               .memory_limit = opt->memory_limit,
                                .allow_degraded = opt->allow_degraded,
                                .tape = opt->no_tape ? NULL : tape,
                                .play = always ? NULL : slot->tape,

@@ -27,6 +27,7 @@ struct run_options {
     int64_t seq;              /* of the last event in the journal of a run that goes on */
     const struct tally *from; /* with only: whose outputs the needs get */
     const char *only;         /* a stage or cell, or NULL */
+    uint64_t memory_limit;    /* of each Lua heap, bytes; 0: the default */
     int jobs;
     int64_t timeout_ns;         /* of the whole run; 0: the pipeline's own */
     const char *const *approve; /* names of approvals that are given, or "all" */

@@ -22,8 +22,15 @@
     71 /* the deadline passed inside a C function; the broker reports the timeout */
 #define VM_EXIT_PROTOCOL 72 /* the socket broke */
 
+#define BUDGET_STEP  16u
+#define BUDGET_SMALL 256u
+
 struct budget {
-    size_t used, limit, peak;
+    size_t used;              /* bytes of Lua's objects */
+    size_t held, limit, peak; /* what is charged for them, chunks of small blocks as a whole */
+    void *free[BUDGET_SMALL / BUDGET_STEP];
+    char *at; /* what is left of the newest chunk */
+    size_t left, chunk;
 };
 /* A lua_Alloc that refuses to go beyond the budget. */
 void *budget_alloc(void *ctx, void *block, size_t old_size, size_t new_size);

@@ -62,10 +62,23 @@ def compile_pipeline(state):
     row("compile: as a command", ours, "python3 training.py", sdk, invert=True)
 
 
+def seconds(argv, state):
+    out = subprocess.run(argv, check=True, env=dict(os.environ, MLHOST_STATE=state), stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    return {name: float(took) for name, took in re.findall(r"BENCH (\w+) ([0-9.]+)", out)}
+
+
 def cpu(state):
-    ours, lua = best(lambda: run([MLHOST, "run", SCRIPTS + "cpu.lua"], state),
-                     lambda: run(["lua5.4", SCRIPTS + "cpu.lua"], state), 5)
-    row("cpu: Lua in a stage", ours, "lua5.4", lua)
+    """Processor time inside the interpreter, program by program; the aim is 3 % at most over plain Lua."""
+    mine, theirs = {}, {}
+    for _ in range(7):
+        for best_of, argv in ((mine, [MLHOST, "run", "--output", "plain", SCRIPTS + "cpu.lua"]),
+                              (theirs, ["lua5.4", SCRIPTS + "cpu.lua"])):
+            for name, took in seconds(argv, state).items():
+                best_of[name] = min(took, best_of.get(name, took))
+    for name in theirs:
+        row(f"cpu: {name}, in a stage", mine[name], "lua5.4", theirs[name])
+    row("cpu: all of these", sum(mine.values()), "lua5.4", sum(theirs.values()))
 
 
 def memory(state):
