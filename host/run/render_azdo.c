@@ -13,6 +13,7 @@
 #include "run/text.h"
 
 #define KEEP_MAX (512u * 1024)
+#define OVER_MAX 32 /* stages that have ended and wait for the log */
 
 struct held {
     char *stage;
@@ -23,6 +24,7 @@ struct azdo {
     char *open;        /* the stage whose group is open */
     struct held *held; /* stages that wait, in order of their start */
     size_t count;
+    size_t over; /* of those, how many have ended */
 };
 
 static struct held *held_find(struct azdo *azdo, const char *stage)
@@ -44,10 +46,51 @@ static void open_group(struct renderer *renderer, const char *stage)
     buf_putc(&renderer->out, '\n');
 }
 
+/* What a stage has said while another one had the log. */
+static void put_held(struct renderer *renderer, const struct held *held)
+{
+    if (held->cut)
+        buf_puts(&renderer->out, "(earlier lines are in this stage's log.txt)\n");
+    if (held->lines.len)
+        buf_append(&renderer->out, held->lines.data, held->lines.len);
+}
+
+/* The open stage takes long: what has ended beside it is not kept for ever. Its group is closed,
+ * and goes on behind theirs. */
+static void make_way(struct renderer *renderer)
+{
+    struct azdo *azdo = renderer->state;
+    cleanup_free char *open = steal_ptr(&azdo->open);
+    size_t kept = 0;
+
+    buf_puts(&renderer->out, "##[endgroup]\n");
+    for (size_t i = 0; i < azdo->count; i++) {
+        struct held *held = &azdo->held[i];
+        if (!held->over) {
+            azdo->held[kept++] = *held;
+            continue;
+        }
+        open_group(renderer, held->stage);
+        put_held(renderer, held);
+        buf_puts(&renderer->out, "##[endgroup]\n");
+        mem_cleanup(&azdo->open);
+        azdo->open = NULL;
+        free(held->stage);
+        buf_free(&held->lines);
+    }
+    azdo->count = kept;
+    azdo->over = 0;
+    cleanup_free char *again = mem_printf("%s (continued)", open);
+    open_group(renderer, again);
+    free(azdo->open);
+    azdo->open = steal_ptr(&open);
+}
+
 static void drop_first(struct azdo *azdo)
 {
     free(azdo->held[0].stage);
     buf_free(&azdo->held[0].lines);
+    azdo->over -= azdo->held[0].over;
     azdo->count--;
     memmove(azdo->held, azdo->held + 1, azdo->count * sizeof *azdo->held);
 }
@@ -65,10 +108,7 @@ static void close_group(struct renderer *renderer)
         struct held *next = &azdo->held[i];
         bool over = next->over;
         open_group(renderer, next->stage);
-        if (next->cut)
-            buf_puts(&renderer->out, "(earlier lines are in this stage's log.txt)\n");
-        if (next->lines.len)
-            buf_append(&renderer->out, next->lines.data, next->lines.len);
+        put_held(renderer, next);
         drop_first(azdo);
         if (over) {
             buf_puts(&renderer->out, "##[endgroup]\n");
@@ -183,8 +223,11 @@ static void stage_end(struct renderer *renderer, const struct value *event, cons
         close_group(renderer);
     } else {
         struct held *held = held_find(azdo, stage);
-        if (held)
+        if (held) {
             held->over = true;
+            if (++azdo->over >= OVER_MAX)
+                make_way(renderer);
+        }
     }
     enum cell_status s = cell_status_from_name(status);
     if (!cell_status_good(s) && s != CELL_BLOCKED) {

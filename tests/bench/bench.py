@@ -7,6 +7,7 @@ import tempfile
 import time
 
 import sandbox
+import scheduler
 import serve
 
 MLHOST = os.environ["MLHOST"]
@@ -112,7 +113,8 @@ def sandboxes(_):
         row("sandbox: " + name, ours, peer_name, peer, scale=1, invert=ours < peer)
 
 
-GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory, "sandbox": sandboxes, "serve": serving}
+GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory, "sandbox": sandboxes, "serve": serving,
+          "scheduler": lambda state: scheduler.scheduler(state, row)}
 
 
 def main():

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "run/render.h"
 #include "run/report.h"
 #include "run/text.h"
@@ -216,6 +217,52 @@ static void azdo_speaks_the_agents_language(void **state)
     stop(&s);
 }
 
+/* A stage that takes long has the log; a thousand others end beside it. */
+static void a_long_stage_does_not_keep_the_others_back(void **state)
+{
+    (void)state;
+    struct tally tally;
+    struct error err = {0};
+
+    tally_init(&tally);
+    struct renderer *renderer = renderer_new("azdo", &tally, false, false, &err);
+    assert_non_null(renderer);
+    renderer->fd = -1;
+    for (int i = 0; i <= 1000; i++) {
+        static const char *const kinds[] = {"stage_start", "output", "stage_end"};
+        cleanup_free char *name = mem_printf("s%d", i);
+        for (size_t k = 0; k < (i ? 3 : 1); k++) {
+            struct value event = {0};
+            value_set_map(&event);
+            value_put_string(&event, "t", kinds[k]);
+            value_put_string(&event, "stage", name);
+            value_put_string(&event, "text", "a line");
+            value_put_string(&event, "status", "ok");
+            tally_event(&tally, &event);
+            renderer->kind->event(renderer, &event);
+            value_free(&event);
+        }
+        if (i == 999) {
+            assert_non_null(strstr(renderer->out.data, "##[group]s960\n"));
+            assert_non_null(strstr(renderer->out.data, "##[endgroup]\n##[group]s0 (continued)\n"));
+            assert_null(strstr(renderer->out.data, "##[group]s999\n"));
+        }
+    }
+    renderer->kind->end(renderer);
+    int groups = 0, depth = 0;
+    for (const char *at = renderer->out.data; (at = strstr(at, "##[")); at++) {
+        bool opens = strncmp(at, "##[group]", 9) == 0;
+        groups += opens;
+        depth += opens ? 1 : -1;
+        assert_in_range(depth, 0, 1);
+    }
+    assert_int_equal(depth, 0);
+    assert_int_equal(groups, 1001 + 1000 / 32);
+    buf_clear(&renderer->out);
+    renderer_free(renderer);
+    tally_free(&tally);
+}
+
 static void people_get_what_failed_and_what_to_do(void **state)
 {
     (void)state;
@@ -368,6 +415,7 @@ int main(void)
         cmocka_unit_test(no_command_hides_in_json),
         cmocka_unit_test(the_agents_escapes),
         cmocka_unit_test(azdo_speaks_the_agents_language),
+        cmocka_unit_test(a_long_stage_does_not_keep_the_others_back),
         cmocka_unit_test(people_get_what_failed_and_what_to_do),
         cmocka_unit_test(json_is_one_object_a_line),
         cmocka_unit_test(the_renderer_fits_the_place),
