@@ -8,8 +8,9 @@
 #include "base/mem.h"
 #include "broker/internal.h"
 
-#define INPUTS_MAX 256 /* mounts of single stages' outputs; of more, all stages are shown */
-#define EMPTY_SIZE (64u << 10)
+#define INPUTS_MAX  256 /* mounts of single stages' outputs; of more, all stages are shown */
+#define EMPTY_SIZE  (64u << 10)
+#define SOCKETS_MAX 256
 
 static void add(struct exec_view *view, enum mount_kind kind, const char *source,
                 const char *target)
@@ -42,6 +43,18 @@ static void fix(struct exec_view *view, const char *path)
         add(view, MOUNT_BIND_RO, path, path);
 }
 
+/* The sockets of embedded services and daemons, which a command with network could connect to. */
+static void hide_sockets(const char *one, struct exec_view *view)
+{
+    if (!one)
+        return;
+    cleanup_free char *pattern =
+        mem_printf("%.*s/mlhost-*.sock", (int)(strrchr(one, '/') - one), one);
+    view->globbed = glob(pattern, GLOB_NOSORT, NULL, &view->sockets) == 0;
+    for (size_t i = 0; view->globbed && i < view->sockets.gl_pathc && i < SOCKETS_MAX; i++)
+        hide(view, view->sockets.gl_pathv[i]);
+}
+
 static void show_outputs(struct call *call, struct exec_view *view)
 {
     const struct broker_spec *spec = call->broker->spec;
@@ -67,6 +80,7 @@ void exec_view_make(struct call *call, struct exec_view *view)
         hide(view, call_state_dir(call));
         show_outputs(call, view);
     }
+    hide_sockets(call->broker->spec->local_socket, view);
     for (size_t i = 0; i < value_count(hidden); i++)
         hide(view, value_text(value_at(hidden, i), ""));
 }
@@ -74,4 +88,6 @@ void exec_view_make(struct call *call, struct exec_view *view)
 void exec_view_free(struct exec_view *view)
 {
     free(view->mounts);
+    if (view->globbed)
+        globfree(&view->sockets);
 }

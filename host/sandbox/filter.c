@@ -1,6 +1,7 @@
 #include "sandbox/filter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
@@ -150,6 +151,40 @@ static int fill_arguments(scmp_filter_ctx ctx, bool online)
     return rc;
 }
 
+/* A program that is made setuid here would be one to everybody on the machine. */
+static int fill_host(scmp_filter_ctx ctx)
+{
+    static const uint64_t bits[] = {S_ISUID, S_ISGID};
+    const uint32_t deny = SCMP_ACT_ERRNO(EPERM);
+    int rc = 0;
+
+    for (size_t i = 0; i < 2 && rc == 0; i++) {
+        const uint64_t bit = bits[i];
+        const struct {
+            const char *name;
+            struct scmp_arg_cmp mode;
+        } calls[] = {{"chmod", SCMP_A1(SCMP_CMP_MASKED_EQ, bit, bit)},
+                     {"fchmod", SCMP_A1(SCMP_CMP_MASKED_EQ, bit, bit)},
+                     {"fchmodat", SCMP_A2(SCMP_CMP_MASKED_EQ, bit, bit)},
+                     {"fchmodat2", SCMP_A2(SCMP_CMP_MASKED_EQ, bit, bit)},
+                     {"creat", SCMP_A1(SCMP_CMP_MASKED_EQ, bit, bit)},
+                     {"mknod", SCMP_A1(SCMP_CMP_MASKED_EQ, bit, bit)},
+                     {"mknodat", SCMP_A2(SCMP_CMP_MASKED_EQ, bit, bit)}};
+        for (size_t k = 0; k < sizeof calls / sizeof *calls && rc == 0; k++)
+            rc = add_if(ctx, deny, calls[k].name, calls[k].mode);
+        /* The mode counts only where a file is made. */
+        if (rc == 0)
+            rc = seccomp_rule_add(ctx, deny, SCMP_SYS(open), 2,
+                                  SCMP_A1(SCMP_CMP_MASKED_EQ, O_CREAT, O_CREAT),
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, bit, bit));
+        if (rc == 0)
+            rc = seccomp_rule_add(ctx, deny, SCMP_SYS(openat), 2,
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, O_CREAT, O_CREAT),
+                                  SCMP_A3(SCMP_CMP_MASKED_EQ, bit, bit));
+    }
+    return rc;
+}
+
 static uint32_t otherwise(enum filter filter)
 {
     switch (filter) {
@@ -171,6 +206,8 @@ static int fill(scmp_filter_ctx ctx, enum filter filter)
         return fill_command(ctx);
     case FILTER_COMMAND_ONLINE:
         return fill_arguments(ctx, true);
+    case FILTER_COMMAND_HOST:
+        return fill_host(ctx);
     default:
         return fill_arguments(ctx, false);
     }

@@ -13,6 +13,7 @@ enum filter {
     FILTER_COMMAND,        /* which calls by name; unknown ones are ENOSYS, as on an older kernel */
     FILTER_COMMAND_ONLINE, /* arguments; stacked on FILTER_COMMAND */
     FILTER_COMMAND_OFFLINE, /* the same without network */
+    FILTER_COMMAND_HOST,    /* on the host's own files: no programs that run as somebody else */
     FILTER_COUNT
 };
 

@@ -42,7 +42,7 @@ struct plan {
     size_t candidate_count;
     char uid_map[48], gid_map[48];
     uint64_t process_limit;
-    const struct sock_fprog *filters[2];
+    const struct sock_fprog *filters[3];
     size_t filter_count;
     bool unfiltered;       /* the filter cannot be had, and is not required */
     int stdio[3], keep_fd; /* what becomes 0, 1, 2 and 3 */

@@ -280,6 +280,8 @@ static int plan_filters(struct plan *plan, struct error *err)
         plan->filters[plan->filter_count++] = filter_program(FILTER_COMMAND, err);
         plan->filters[plan->filter_count++] = filter_program(
             policy->net_allowed ? FILTER_COMMAND_ONLINE : FILTER_COMMAND_OFFLINE, err);
+        if (!policy->root)
+            plan->filters[plan->filter_count++] = filter_program(FILTER_COMMAND_HOST, err);
     }
     for (size_t i = 0; i < plan->filter_count; i++) {
         if (plan->filters[i])
