@@ -1,9 +1,11 @@
 #include "sandbox/sandbox.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sandbox/filter.h"
@@ -52,6 +54,16 @@ static int set_limits(uint64_t memory)
     return bound_memory(memory);
 }
 
+/* Of root too: what the filter lets through is nothing that needs one, but a run with
+ * --allow-degraded may have no filter. */
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {0};
+
+    return (int)syscall(SYS_capset, &header, none);
+}
+
 static int refuse(int failed, struct error *err)
 {
     error_hint(err, "scripts run only below a syscall filter, which this kernel or container "
@@ -71,6 +83,8 @@ int sandbox_seal(uint64_t memory_limit, bool degraded, struct error *err)
         return error_errno(err, errno, "sandbox: seal: step 'limits'");
     if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(err, errno, "sandbox: seal: step 'no_new_privs'");
+    if (drop_capabilities() < 0)
+        return error_errno(err, errno, "sandbox: seal: step 'capabilities'");
     /* Second line behind the filter, which refuses every call that Landlock guards: its absence is
      * no error. */
     if (landlock_abi() > 0 && landlock_enter(&nothing, &path) < 0)
