@@ -34,6 +34,9 @@ static _Noreturn void leave(struct broker *broker)
     if (!broker->vm_ended && broker->vm_pid > 0)
         kill(broker->vm_pid, SIGKILL);
     sandbox_kill_descendants(getpid());
+    /* They are dead; nobody else would ask for what is left of them as long as the run lasts. */
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ;
     _exit(0);
 }
 

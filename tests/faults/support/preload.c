@@ -85,8 +85,9 @@ static pid_t parent_of(pid_t pid, char *name, size_t room)
     text[got] = '\0';
     char *open_at = strchr(text, '('), *close_at = strrchr(text, ')');
     snprintf(name, room, "%.*s", (int)(close_at - open_at - 1), open_at + 1);
-    sscanf(close_at + 1, " %*c %d", &parent);
-    return parent;
+    char state = 'Z';
+    sscanf(close_at + 1, " %c %d", &state, &parent);
+    return state == 'Z' ? 0 : parent;
 }
 
 /* Those of a name below us, children and theirs. */
