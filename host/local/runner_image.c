@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,6 +12,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "local/lua_service.h"
 #include "oci/store.h"
@@ -208,6 +210,28 @@ int runner_image(lua_State *L)
 
 /* ---- unpacking: once per manifest, whoever comes first; the others wait ---- */
 
+#define UNPACK_NS (10 * 60 * NS_PER_S)
+#define LOOK_MS   20
+
+/* The kernel tells nobody when a lock becomes free but those who block for it, for ever if need
+ * be: so it is looked at. */
+static int lock_in_time(int fd, const char *name, struct error *err)
+{
+    int64_t until = deadline_in(UNPACK_NS);
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return error_errno(err, errno, "cannot lock %s", name);
+        if (deadline_passed(until)) {
+            error_set(err, ERR_TIMEOUT,
+                      "another task has been unpacking this image for ten minutes");
+            return error_hint(err, "end the process that holds %s", name);
+        }
+        poll(NULL, 0, LOOK_MS);
+    }
+    return 0;
+}
+
 static int unpack(const struct value *spec, const char *folder, struct error *err)
 {
     const char *digest = value_get_string(spec, "digest", "");
@@ -218,8 +242,10 @@ static int unpack(const struct value *spec, const char *folder, struct error *er
     if (stat(folder, &st) == 0)
         return 0;
     cleanup_close int lock = open(lock_name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (lock < 0 || flock(lock, LOCK_EX) < 0)
-        return error_errno(err, errno, "cannot lock %s", lock_name);
+    if (lock < 0)
+        return error_errno(err, errno, "cannot open %s", lock_name);
+    if (lock_in_time(lock, lock_name, err) < 0)
+        return -1;
     if (stat(folder, &st) == 0)
         return 0;
     cleanup_store struct store *store =
