@@ -23,6 +23,9 @@ function tensor.nest(values, shape)
   local total, err = tensor.size(shape)
   if not total then return nil, err end
   if total ~= #values then return nil, ("the shape takes %d values, %d are there"):format(total, #values) end
+  for i = 1, total do
+    if type(values[i]) == "table" then return nil, ("value %d is a list"):format(i - 1) end
+  end
   if #shape <= 1 then return values end
   if #shape == 2 then -- by far the most common
     local rows, columns = {}, shape[2]

@@ -59,7 +59,9 @@ local function from_field(list, as_bytes)
       if not value then return nil, ("stringVal[%d] is not base64"):format(i - 1) end
     elseif type(value) == "string" then
       value = SPECIAL[value] or tonumber(value)
-      if not value then return nil, ("value %d is no number"):format(i - 1) end
+    end
+    if not as_bytes and type(value) ~= "number" and type(value) ~= "boolean" then
+      return nil, ("value %d is no number"):format(i - 1)
     end
     values[i] = value
   end
