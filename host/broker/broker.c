@@ -397,6 +397,7 @@ static int prepare(struct broker *broker, struct error *err)
     if (spec->config->file)
         policy_protect(broker->policy, spec->config->file);
     grant(broker);
+    broker_protect_kubeconfigs(broker);
     if (spec->play && player_open(broker, err) < 0)
         return -1;
     return broker_start_vm(broker, err);

@@ -79,6 +79,11 @@ int open_resolved(const char *path, int flags, unsigned mode, struct error *err)
     return fd < 0 ? error_errno(err, errno, "%s", path) : fd;
 }
 
+int call_open(const char *resolved, int flags, unsigned mode, struct error *err)
+{
+    return open_resolved(resolved, flags, mode, err);
+}
+
 int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err)
 {
     cleanup_close int fd = open_resolved(resolved, O_RDONLY | O_NONBLOCK, 0, NULL);
@@ -95,6 +100,7 @@ int call_read(const char *resolved, size_t limit, struct buf *out, struct error 
         if (n < 0 && errno != EINTR)
             return error_errno(err, errno, "%s", resolved);
         out->len += n > 0 ? (size_t)n : 0;
+        out->data[out->len] = '\0';
     }
     if (out->len > limit)
         return error_set(err, ERR_TOO_LARGE, "%s: larger than %zu bytes", resolved, limit);

@@ -81,6 +81,10 @@ struct broker {
     struct player *player;     /* of an earlier one, or NULL */
 };
 
+/* ---- kubeconfig.c ---- */
+/* Adds the operator's kubeconfigs to what no stage writes. */
+void broker_protect_kubeconfigs(struct broker *broker);
+
 /* ---- events.c ---- */
 /* As broker_event, with a value that is not masked. Takes *event. */
 void broker_secret_variable(struct broker *broker, struct value *event, const char *text,

@@ -314,7 +314,7 @@ static int check_hosts_own(const struct policy *policy, enum permission kind, co
         bool above = strcmp(path, own) != 0;
         error_set(err, ERR_DENIED, "%s may not write '%s'%s%s", policy->who,
                   written(policy, kind, path, &text), above ? ": it holds " : "", above ? own : "");
-        return error_hint(err, "the operator's permissions stand there; no script changes them");
+        return error_hint(err, "the operator's settings stand there; no script changes them");
     }
     return 0;
 }

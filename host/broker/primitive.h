@@ -19,6 +19,8 @@
 struct broker;
 struct primitive;
 struct http;
+struct sandbox_policy;
+struct exec_result;
 
 struct call {
     struct broker *broker;
@@ -55,11 +57,22 @@ enum access { ACCESS_READ, ACCESS_WRITE };
  * allocated string or NULL. */
 char *call_path(struct call *call, const char *path, enum access access, struct error *err);
 /* What is in a file that call_path has allowed, now or earlier: a link that has come into its way
- * since then is refused. At most `limit` bytes. */
+ * since then is refused. At most `limit` bytes; a NUL follows them. */
 int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err);
+/* open(2), close-on-exec, of such a path or one beside it, on the same terms. */
+int call_open(const char *resolved, int flags, unsigned mode, struct error *err);
 int call_allow_net(struct call *call, const char *host, int port, struct error *err);
 int call_allow_exec(struct call *call, const char *const *argv, struct error *err);
 int call_allow_env(struct call *call, const char *name, struct error *err);
+/*
+ * Runs a command with exactly the script's rights: the policy's exec check, variables, files and
+ * net, in namespaces, below Landlock and the syscall filter. `args` are exec.run's: argv, env,
+ * input, cwd, quiet. Of `limits` (SANDBOX_POLICY_INIT, and what is limited) only limits count.
+ * `keep` and the outcome are exec_run's (loop/exec.h).
+ */
+#define COMMAND_PROCESSES 4096 /* for limits.processes: a fork bomb meets it, a build does not */
+int call_command(struct call *call, const struct value *args, const struct sandbox_policy *limits,
+                 int64_t deadline, size_t keep, struct exec_result *ran, struct error *err);
 /* http_allow_fn over call_allow_net, for struct http_request.allow; ctx is the call. */
 int call_http_allow(void *ctx, const char *host, int port, const char *address, struct error *err);
 
@@ -100,6 +113,9 @@ void call_service(struct call *call, const char *service, struct service_target 
 /* The workspace's daemon, which has the services that outlive a run (host/run/daemon.h): its unix
  * socket and http address, allocated. Started when it does not run. */
 int call_daemon(struct call *call, char **socket, char **url, struct error *err);
+/* The operator's kubeconfigs, "a:b"; NULL: there is none. *stages: it is one file that the stage
+ * may write, so that it has no more rights than the stage. Allocated. */
+char *call_kubeconfig(struct call *call, bool *stages);
 struct http *call_http(struct call *call,
                        struct error *err); /* the broker's one client (io module only) */
 const char *call_workspace(struct call *call);

@@ -40,7 +40,7 @@ static int find_module(struct call *call, const char *folder, const char *name, 
         if (access(path, F_OK) < 0)
             continue;
         cleanup_free char *allowed = call_path(call, path, ACCESS_READ, err);
-        if (!allowed || file_read(AT_FDCWD, allowed, MODULE_MAX, &text, err) < 0)
+        if (!allowed || call_read(allowed, MODULE_MAX, &text, err) < 0)
             return -1;
         value_set_map(out);
         bool inside = strncmp(allowed, workspace, len) == 0 && allowed[len] == '/';

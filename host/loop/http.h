@@ -74,10 +74,12 @@ struct http_request {
 
     const char *ca_file; /* PEM bundle besides the system's */
     const char *client_cert, *client_key;
-    const char *tls_name; /* whom the certificate must name, when it is not the URL's host */
-    const char *proxy;    /* NULL: the usual variables; "" : none */
-    bool insecure;        /* no TLS verification: only where the configuration says so */
-    bool follow;          /* follow redirects (at most 10); Authorization never crosses hosts */
+    const char *tls_name;   /* whom the certificate must name, when it is not the URL's host */
+    const char *proxy;      /* NULL: the usual variables; "" : none */
+    const char *proxy_host; /* not NULL: somebody else than the operator named the proxy, and */
+    int proxy_port;         /* `allow` is asked for the address that its name leads to */
+    bool insecure;          /* no TLS verification: only where the configuration says so */
+    bool follow;            /* follow redirects (at most 10); Authorization never crosses hosts */
     enum http_repeat repeat;
     int attempts;       /* 0: 5 in all */
     int64_t deadline;   /* for all attempts together */

@@ -165,7 +165,9 @@ static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sock
     char text[INET6_ADDRSTRLEN] = "";
 
     (void)purpose;
-    if (request->allow && !attempt->proxied && address->family != AF_UNIX) {
+    const char *host = attempt->proxied ? request->proxy_host : attempt->host;
+    int port = attempt->proxied ? request->proxy_port : attempt->port;
+    if (request->allow && host && address->family != AF_UNIX) {
         if (address->family == AF_INET6) {
             struct sockaddr_in6 in;
             memcpy(&in, &address->addr, sizeof(in));
@@ -175,11 +177,10 @@ static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sock
             memcpy(&in, &address->addr, sizeof(in));
             inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
         }
-        if (request->allow(request->allow_ctx, attempt->host, attempt->port, text,
-                           &attempt->failure) != 0) {
+        if (request->allow(request->allow_ctx, host, port, text, &attempt->failure) != 0) {
             if (!attempt->failure.code)
-                error_set(&attempt->failure, ERR_DENIED, "%s:%d (%s) is not allowed", attempt->host,
-                          attempt->port, text);
+                error_set(&attempt->failure, ERR_DENIED, "%s:%d (%s) is not allowed", host, port,
+                          text);
             return CURL_SOCKET_BAD;
         }
     }

@@ -373,7 +373,7 @@ static int load(struct builder *builder, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
 
-    if (file_read(AT_FDCWD, builder->spec->dockerfile, DOCKERFILE_LIMIT, &text, err) != 0)
+    if (context_read(AT_FDCWD, builder->spec->dockerfile, DOCKERFILE_LIMIT, &text, err) != 0)
         return error_hint(
             err,
             "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -118,6 +119,32 @@ static int compare_files(const void *a, const void *b)
     return strcmp(((const struct context_file *)a)->path, ((const struct context_file *)b)->path);
 }
 
+int context_open_checked(int folder, const char *path, int flags, struct error *err)
+{
+    struct open_how how = {.flags =
+                               (uint64_t)(flags | O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK),
+                           .resolve = RESOLVE_NO_MAGICLINKS |
+                                      (folder == AT_FDCWD ? RESOLVE_NO_SYMLINKS : RESOLVE_BENEATH)};
+    int fd = (int)syscall(SYS_openat2, folder, path, &how, sizeof how);
+
+    if (fd < 0 && (errno == ELOOP || errno == EXDEV)) {
+        error_set(err, ERR_DENIED, "%s: a link leads away from it", path);
+        return error_hint(err, "put the file itself there");
+    }
+    return fd < 0 ? error_errno(err, errno, "cannot open %s", path) : fd;
+}
+
+int context_read(int folder, const char *path, size_t limit, struct buf *out, struct error *err)
+{
+    cleanup_close int fd = context_open_checked(folder, path, 0, err);
+    char again[32];
+
+    if (fd < 0)
+        return -1;
+    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
+    return file_read(AT_FDCWD, again, limit, out, err) < 0 ? error_wrap(err, "%s", path) : 0;
+}
+
 static struct ignore *load_ignore(struct context *context, const char *dockerfile,
                                   struct error *err, bool *failed)
 {
@@ -125,9 +152,10 @@ static struct ignore *load_ignore(struct context *context, const char *dockerfil
     struct error problem = {0};
     cleanup_free char *own = dockerfile ? mem_printf("%s.dockerignore", dockerfile) : NULL;
 
-    if (own && file_read(AT_FDCWD, own, IGNORE_LIMIT, &text, &problem) == 0)
+    if (own && context_read(AT_FDCWD, own, IGNORE_LIMIT, &text, &problem) == 0)
         context->ignore_file = steal_ptr(&own);
-    else if (file_read(context->dir, ".dockerignore", IGNORE_LIMIT, &text, &problem) == 0)
+    else if ((!own || problem.code == ERR_NOT_FOUND) &&
+             context_read(context->dir, ".dockerignore", IGNORE_LIMIT, &text, &problem) == 0)
         context->ignore_file = path_join(context->path, ".dockerignore");
     if (!context->ignore_file) {
         *failed = problem.code != ERR_NOT_FOUND;
@@ -147,9 +175,9 @@ struct context *context_list(const char *path, const char *dockerfile, struct er
     bool failed;
 
     context->path = mem_strdup(path);
-    context->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    context->dir = context_open_checked(AT_FDCWD, path, O_DIRECTORY, err);
     if (context->dir < 0) {
-        error_errno(err, errno, "build context %s", path);
+        error_wrap(err, "build context");
         error_hint(err, "context is a folder, relative to the workspace");
         context_free(context);
         return NULL;
@@ -247,9 +275,9 @@ int context_tag(const struct context *context, const char *dockerfile, const str
     static const char version[] = "mlhost-content 1\n";
     struct digest sum;
 
-    cleanup_close int fd = open(dockerfile, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    cleanup_close int fd = context_open_checked(AT_FDCWD, dockerfile, 0, err);
     if (fd < 0 || digest_file(fd, &sum, NULL, err) != 0) {
-        error_errno(err, errno, "Dockerfile %s", dockerfile);
+        error_wrap(err, "Dockerfile");
         return error_hint(
             err,
             "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");

@@ -26,6 +26,10 @@ struct context {
 /* dockerfile: its path (a <Dockerfile>.dockerignore beside it beats the context's), or NULL.
  * Sockets, pipes and devices are left out, and so are folders named .mlhost. Links are listed,
  * never followed. NULL with an error: no such folder, over a million files. */
+/* Opens what a script's path resolved to, on the same terms: no link has come into its way since.
+ * With a folder's descriptor: below that folder, links within it included. */
+int context_open_checked(int folder, const char *path, int flags, struct error *err);
+int context_read(int folder, const char *path, size_t limit, struct buf *out, struct error *err);
 struct context *context_list(const char *path, const char *dockerfile, struct error *err);
 void context_free(struct context *context);
 const struct context_file *context_find(const struct context *context, const char *path);

@@ -276,7 +276,7 @@ int prim_registry_dockerfile(struct call *call, const struct value *args, struct
     cleanup_value struct value problems = {0};
 
     value_set_array(&problems);
-    if (!path || file_read(AT_FDCWD, path, DOCKERFILE_LIMIT, &text, err) != 0 ||
+    if (!path || call_read(path, DOCKERFILE_LIMIT, &text, err) != 0 ||
         dockerfile_parse(text.data ? text.data : "", text.len, shown(call, path), out, &problems,
                          err) != 0)
         return -1;

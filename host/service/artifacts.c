@@ -139,10 +139,8 @@ static int open_part(const char *path, char **part, struct error *err)
     if (dir_make(dirname(copy), err) != 0)
         return -1;
     *part = mem_printf("%s.part", path);
-    int fd = open(*part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0)
-        error_errno(err, errno, "cannot write '%s'", *part);
-    return fd;
+    int fd = call_open(*part, O_RDWR | O_CREAT | O_TRUNC, 0666, err);
+    return fd < 0 ? error_wrap(err, "cannot write the artifact") : fd;
 }
 
 static int place_part(const char *part, const char *path, int result, struct error *err)
@@ -198,7 +196,9 @@ static int upload_file(struct transfer *t, int fd, uint64_t size, const char *pa
 static int upload_tree(struct transfer *t, int dirfd, const char *name, const char *path, int depth,
                        struct error *err)
 {
-    cleanup_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    cleanup_close int fd = depth
+                               ? openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+                               : call_open(name, O_RDONLY | O_NONBLOCK, 0, NULL);
     struct stat st;
 
     if (fd < 0 && errno == ELOOP && depth > 0)

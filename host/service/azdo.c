@@ -108,11 +108,9 @@ int prim_azdo_download(struct call *call, const struct value *args, struct value
     if (dir_make(dirname(folder), err) != 0)
         return error_wrap(err, "azdo.download");
     cleanup_free char *part = mem_printf("%s.part", to);
-    cleanup_close int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0) {
-        error_errno(err, errno, "cannot write '%s'", part);
+    cleanup_close int fd = call_open(part, O_WRONLY | O_CREAT | O_TRUNC, 0644, err);
+    if (fd < 0)
         return error_wrap(err, "azdo.download");
-    }
     int result = fetch(call, client, value_get_string(args, "url", ""), fd, err);
     off_t size = lseek(fd, 0, SEEK_END);
     if (result == 0 && rename(part, to) != 0)

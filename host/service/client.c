@@ -116,6 +116,7 @@ void rest_client_free(void *object)
     free(client->client_cert);
     free(client->client_key);
     free(client->proxy);
+    free(client->proxy_host);
     free(client->tls_name);
     http_headers_free(&client->headers);
     auth_free(&client->auth);
@@ -271,12 +272,13 @@ static int set_address(struct call *call, struct rest_client *client, const stru
 
 /* ---- credentials, TLS, the rest ---- */
 
-static int set_auth(struct call *call, struct rest_client *client, const struct value *args,
-                    const struct service_target *target, struct error *err)
+int rest_client_own_auth(struct call *call, struct rest_client *client, const struct value *args,
+                         bool *given, struct error *err)
 {
     const struct value *asked = value_get(args, "auth");
     const struct value *token = value_get(args, "token");
 
+    *given = true;
     if (asked && asked->kind == VALUE_MAP)
         return auth_from_value(call, asked, true, &client->auth, err);
     if (token && token->kind != VALUE_NIL) {
@@ -288,6 +290,19 @@ static int set_auth(struct call *call, struct rest_client *client, const struct 
             .kind = AUTH_BEARER, .token = mem_strndup(bytes, len), .origin = "the script's token"};
         return 0;
     }
+    *given = false;
+    return 0;
+}
+
+static int set_auth(struct call *call, struct rest_client *client, const struct value *args,
+                    const struct service_target *target, struct error *err)
+{
+    bool given;
+
+    if (rest_client_own_auth(call, client, args, &given, err) != 0)
+        return -1;
+    if (given)
+        return 0;
     if (!client->trusted || client->unix_socket)
         return 0;
     if (auth_from_variables(call, client->service, &client->auth, err) != 0)

@@ -35,6 +35,10 @@ void rest_client_free(void *client);
 /* Frees `text` (may be NULL) and closes `fd` (-1: none) with the client, not before: requests that
  * are under way may still use them. */
 void rest_client_keep(struct rest_client *client, char *text, int fd);
+/* The script's own `auth` or `token`, where the arguments have one: *given says so, and they stand
+ * in client->auth. */
+int rest_client_own_auth(struct call *call, struct rest_client *client, const struct value *args,
+                         bool *given, struct error *err);
 /* Host and port out of the client's URL; host stays NULL when there is none in it. */
 void rest_client_set_host(struct rest_client *client);
 /* What connect returns: names, never credentials, and the handle, which owns the client. */
@@ -77,6 +81,8 @@ struct rest_client {
     char *host;   /* of the URL, with port, for the permission check */
     int port;
     char *ca, *client_cert, *client_key, *proxy;
+    char *proxy_host; /* of a proxy that a script named, whose address needs the permission net */
+    int proxy_port;
     char *tls_name; /* of the server's certificate, when it is not the URL's host */
     bool insecure;
     int64_t timeout_ns;          /* of one call, bodies of files aside */

@@ -59,7 +59,7 @@ static int open_body(struct call *call, const struct value *args, struct http_re
         cleanup_free char *path = call_path(call, from, ACCESS_READ, err);
         if (!path)
             return -1;
-        *fd = open(path, O_RDONLY | O_CLOEXEC);
+        *fd = call_open(path, O_RDONLY | O_NONBLOCK, 0, NULL);
         if (*fd < 0 || fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode))
             return error_errno(err, *fd < 0 ? errno : EINVAL, "cannot send '%s'", from);
         request->body_fd = *fd;
@@ -141,9 +141,9 @@ int prim_http_request(struct call *call, const struct value *args, struct value 
         if (folder[0] && dir_make(folder, err) != 0)
             goto out;
         part = mem_printf("%s.part", to);
-        reply_fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+        reply_fd = call_open(part, O_RDWR | O_CREAT | O_TRUNC, 0666, err);
         if (reply_fd < 0) {
-            error_errno(err, errno, "cannot write '%s'", part);
+            error_wrap(err, "cannot write the reply");
             goto out;
         }
         request.reply_fd = reply_fd;

@@ -272,7 +272,7 @@ static int missing(const char *what, const char *name, const struct value *list,
 }
 
 /* A proxy sees where the requests go, and all of them when there is no TLS. */
-static int allow_proxy(struct call *call, const char *proxy, struct error *err)
+static int allow_proxy(struct call *call, struct rest_client *client, struct error *err)
 {
     CURLU *url = curl_url();
     char *host = NULL, *port = NULL;
@@ -281,13 +281,17 @@ static int allow_proxy(struct call *call, const char *proxy, struct error *err)
     /* Without a port curl takes one by the kind of the proxy: what is checked must be what is
      * used. */
     if (url &&
-        curl_url_set(url, CURLUPART_URL, proxy, CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) ==
-            CURLUE_OK &&
+        curl_url_set(url, CURLUPART_URL, client->proxy,
+                     CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) == CURLUE_OK &&
         curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
         curl_url_get(url, CURLUPART_PORT, &port, 0) == CURLUE_OK)
         rc = call_allow_net(call, host, atoi(port), err);
     else
         error_set(err, ERR_INVALID, "it is not of the form http://host:port");
+    if (rc == 0) {
+        client->proxy_host = mem_strdup(host);
+        client->proxy_port = atoi(port);
+    }
     curl_free(host);
     curl_free(port);
     curl_url_cleanup(url);
@@ -317,7 +321,7 @@ static int use_cluster(const struct use *use, const struct value *cluster, struc
     client->proxy = mem_strdup(value_get_string(cluster, "proxy-url", NULL));
     client->tls_name = mem_strdup(value_get_string(cluster, "tls-server-name", NULL));
     if (use->from_script && (call_allow_net(use->call, client->host, client->port, err) < 0 ||
-                             (client->proxy && allow_proxy(use->call, client->proxy, err) < 0)))
+                             (client->proxy && allow_proxy(use->call, client, err) < 0)))
         return -1;
     return material(use, cluster, "certificate-authority", &client->ca, err);
 }
@@ -355,16 +359,6 @@ static int use_plugin(const struct use *use, const struct value *cluster, const 
 {
     struct auth *auth = &use->client->auth;
 
-    if (use->from_script) {
-        error_set(err, ERR_DENIED,
-                  "the credential plugin %s of a kubeconfig that a script names is not run",
-                  value_get_string(exec, "command", ""));
-        return error_hint(
-            err,
-            "plugins run as the operator, outside of the sandbox: name the kubeconfig "
-            "in profiles.%s.k8s.kubeconfig of mlhost.yaml, or in KUBECONFIG",
-            use->client->profile);
-    }
     auth->kind = AUTH_EXEC;
     auth->exec = mem_alloc(sizeof *auth->exec);
     value_copy(auth->exec, exec);
@@ -412,7 +406,7 @@ static int use_user(const struct use *use, const struct value *cluster, const st
 }
 
 int k8s_config_use(struct call *call, const struct value *config, const char *context,
-                   bool from_script, struct rest_client *client, char **namespace,
+                   bool from_script, bool own_auth, struct rest_client *client, char **namespace,
                    struct error *err)
 {
     const struct use use = {.call = call, .client = client, .from_script = from_script};
@@ -439,7 +433,7 @@ int k8s_config_use(struct call *call, const struct value *config, const char *co
     cluster = value_get(cluster, "cluster");
     if (use_cluster(&use, cluster, err) < 0)
         return -1;
-    if (!user)
+    if (!user || own_auth)
         return 0;
     char *origin = mem_printf("the kubeconfig's user '%s'", user_name);
     rest_client_keep(client, origin, -1);

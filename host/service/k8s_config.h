@@ -14,17 +14,19 @@
 int k8s_config_load(const char *paths, bool from_script, struct value *out, struct error *err);
 /* Fills address, TLS, credentials and namespace of the context (NULL: the current one) into the
  * client; *namespace: allocated, or NULL. from_script: the script has named the kubeconfig, so its
- * hosts need the permission net, its files read, and it runs no plugin. */
+ * hosts need the permission net, its files read, and its plugin is a command of the script's.
+ * own_auth: the client's auth is in place of the context's user. */
 int k8s_config_use(struct call *call, const struct value *config, const char *context,
-                   bool from_script, struct rest_client *client, char **namespace,
+                   bool from_script, bool own_auth, struct rest_client *client, char **namespace,
                    struct error *err);
 /* The account that a pod has; false when this is no pod. */
 bool k8s_in_cluster(struct rest_client *client, char **namespace);
 
 /*
  * A credential plugin (client.authentication.k8s.io v1, v1beta1): what `user.exec` of a kubeconfig
- * names. The command needs the script's permission `exec`; it runs with the operator's
- * environment. Fills auth->cached, its end, and the client's certificate where the plugin gives
+ * names. The command needs the script's permission `exec`. That of a script's kubeconfig runs as
+ * exec.run would run it; the operator's has the operator's environment, and no sandbox but the
+ * syscall filter. Fills auth->cached, its end, and the client's certificate where the plugin gives
  * one.
  */
 int k8s_exec_credential(struct call *call, struct rest_client *client, struct error *err);

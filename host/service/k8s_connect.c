@@ -7,20 +7,6 @@
 
 #include "base/mem.h"
 
-/* Where the operator's kubeconfig is: the profile's, KUBECONFIG, ~/.kube/config. Allocated. */
-static char *operators_paths(struct call *call, const struct service_target *target)
-{
-    const char *profile = value_get_string(target->config, "kubeconfig", NULL);
-    const char *home = getenv("HOME");
-
-    if (profile)
-        return path_join(call_workspace(call), profile);
-    if (variable("KUBECONFIG"))
-        return mem_strdup(variable("KUBECONFIG"));
-    cleanup_free char *usual = home ? path_join(home, ".kube/config") : NULL;
-    return usual && access(usual, R_OK) == 0 ? steal_ptr(&usual) : NULL;
-}
-
 static int from_kubeconfig(struct call *call, const struct value *args, const char *paths,
                            const struct service_target *target, bool from_script, struct value *out,
                            struct error *err)
@@ -30,11 +16,14 @@ static int from_kubeconfig(struct call *call, const struct value *args, const ch
     cleanup_free char *namespace = NULL;
     const char *context =
         value_get_string(args, "context", value_get_string(target->config, "context", NULL));
+    bool own_auth;
 
     client->trusted = !from_script;
     client->url_origin = mem_printf("the kubeconfig %s", paths);
-    if (k8s_config_load(paths, from_script, &config, err) < 0 ||
-        k8s_config_use(call, &config, context, from_script, client, &namespace, err) < 0) {
+    if (rest_client_own_auth(call, client, args, &own_auth, err) < 0 ||
+        k8s_config_load(paths, from_script, &config, err) < 0 ||
+        k8s_config_use(call, &config, context, from_script, own_auth, client, &namespace, err) <
+            0) {
         rest_client_free(client);
         return -1;
     }
@@ -44,11 +33,13 @@ static int from_kubeconfig(struct call *call, const struct value *args, const ch
     return 0;
 }
 
-static int from_pod(struct call *call, const struct service_target *target, struct value *out,
-                    struct error *err)
+static int from_pod(struct call *call, const struct value *args,
+                    const struct service_target *target, struct value *out, struct error *err)
 {
     struct rest_client *client = rest_client_new(service_find("k8s"), target->profile);
     cleanup_free char *namespace = NULL;
+    struct auth account;
+    bool own_auth;
 
     if (!k8s_in_cluster(client, &namespace)) {
         rest_client_free(client);
@@ -59,6 +50,17 @@ static int from_pod(struct call *call, const struct service_target *target, stru
                           "mlhost.yaml; the profile local has one in the program",
                           target->profile);
     }
+    account = client->auth;
+    client->auth = (struct auth){0};
+    if (rest_client_own_auth(call, client, args, &own_auth, err) < 0) {
+        auth_free(&account);
+        rest_client_free(client);
+        return -1;
+    }
+    if (own_auth)
+        auth_free(&account);
+    else
+        client->auth = account;
     client->trusted = true;
     client->url_origin = mem_strdup("the pod's service account");
     rest_client_set_host(client);
@@ -71,9 +73,11 @@ static int from_pod(struct call *call, const struct service_target *target, stru
 /*
  * k8s.connect(endpoint?, kubeconfig?, context?, auth?, token?) -> { client, url, namespace, ... }
  *
- *   endpoint    string  base URL of the API; with auth and token as for other services
+ *   endpoint    string  base URL of the API
  *   kubeconfig  path    another kubeconfig (permission read); its host needs the permission net,
- *                       the files that it names read, and it runs no credential plugin
+ *                       the files that it names read, and its credential plugin runs as exec.run
+ *                       would run it
+ *   auth, token         as for other services; in place of the kubeconfig's user
  *   context     string  of the kubeconfig; default: the profile's, else its current-context
  * returns  map  see <service>.connect; namespace: the profile's, else the context's
  * errors   not_found (no such context ...), invalid, denied (a credential plugin without the
@@ -97,18 +101,18 @@ int prim_k8s_connect(struct call *call, const struct value *args, struct value *
         cleanup_free char *path = call_path(call, given, ACCESS_READ, err);
         if (!path)
             return error_wrap(err, "k8s.connect");
-        if (value_get(args, "auth") || value_get(args, "token"))
-            rc = error_set(&problem, ERR_USAGE,
-                           "auth and token go with endpoint; a kubeconfig says who it is for");
-        else
-            rc = from_kubeconfig(call, args, path, &target, true, out, &problem);
+        rc = from_kubeconfig(call, args, path, &target, true, out, &problem);
     } else if (value_get_string(args, "endpoint", NULL) ||
                value_get_string(target.config, "url", NULL) || local) {
         return prim_service_connect(call, args, out, err);
     } else {
-        cleanup_free char *paths = operators_paths(call, &target);
-        rc = paths ? from_kubeconfig(call, args, paths, &target, false, out, &problem)
-                   : from_pod(call, &target, out, &problem);
+        bool stages;
+        cleanup_free char *paths = call_kubeconfig(call, &stages);
+        rc = paths ? from_kubeconfig(call, args, paths, &target, stages, out, &problem)
+                   : from_pod(call, args, &target, out, &problem);
+        if (rc < 0 && stages)
+            error_wrap(&problem, "%s, which this stage may write, has only the stage's rights",
+                       paths);
     }
     if (rc < 0) {
         error_wrap(&problem, "k8s.connect");

@@ -89,36 +89,22 @@ static int take_reply(const struct exec_result *ran, const char *version, struct
     return 0;
 }
 
-static int run(struct call *call, const struct rest_client *client, struct value *out,
-               struct error *err)
+/* As the operator, who named the plugin: with his environment, and the net to sign in. The script
+ * needs the permission exec to have it run. */
+static int run_for_operator(struct call *call, const struct value *exec, const char *info,
+                            int64_t deadline, struct exec_result *ran, struct error *err)
 {
-    const struct value *exec = client->auth.exec;
-    const char *command = value_get_string(exec, "command", "");
-    const char *version = value_get_string(exec, "apiVersion", "client.authentication.k8s.io/v1");
     cleanup_strings struct strings argv = {0}, env = {0};
     struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result ran = {0};
-    struct exec_spec spec = {.policy = &policy,
-                             .deadline = deadline_min(call->deadline, deadline_in(TIMEOUT)),
-                             .cancel = call->cancel,
-                             .keep = REPLY_MAX};
+    struct exec_spec spec = {
+        .policy = &policy, .deadline = deadline, .cancel = call->cancel, .keep = REPLY_MAX};
+    const struct value *args = value_get(exec, "args"), *given = value_get(exec, "env");
 
-    if (strcmp(version, "client.authentication.k8s.io/v1") != 0 &&
-        strcmp(version, "client.authentication.k8s.io/v1beta1") != 0) {
-        error_set(err, ERR_UNSUPPORTED, "credential plugin %s: apiVersion '%s'", command, version);
-        return error_hint(err, "known: client.authentication.k8s.io/v1 and v1beta1");
-    }
-    if (strcmp(value_get_string(exec, "interactiveMode", ""), "Always") == 0)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "credential plugin %s wants to ask somebody (interactiveMode: Always)",
-                         command);
-    add(&argv, mem_strdup(command));
-    const struct value *args = value_get(exec, "args");
+    add(&argv, mem_strdup(value_get_string(exec, "command", "")));
     for (size_t i = 0; i < value_count(args); i++)
         add(&argv, mem_strdup(value_text(value_at(args, i), "")));
     if (call_allow_exec(call, (const char *const *)argv.items, err) < 0)
-        return error_wrap(err, "the kubeconfig's credential plugin");
-    const struct value *given = value_get(exec, "env");
+        return -1;
     for (char **entry = environ; *entry; entry++) {
         if (!gives(given, *entry))
             add(&env, mem_strdup(*entry));
@@ -126,29 +112,104 @@ static int run(struct call *call, const struct rest_client *client, struct value
     for (size_t i = 0; i < value_count(given); i++)
         add(&env, mem_printf("%s=%s", value_get_string(value_at(given, i), "name", "_"),
                              value_get_string(value_at(given, i), "value", "")));
-    cleanup_free char *info = exec_info(client, version);
     add(&env, mem_printf(INFO "=%s", info));
     policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.net_allowed = true; /* it signs in somewhere, for the operator */
+    policy.net_allowed = true;
     policy.argv = argv.items;
     policy.env = env.items;
     policy.cwd = call_workspace(call);
-    int rc = exec_run(&spec, &ran, err);
-    if (rc == 0 && (ran.timed_out || ran.cancelled)) {
-        rc = error_set(err, ran.cancelled ? ERR_CANCELLED : ERR_TIMEOUT, "%s",
-                       ran.cancelled ? "cancelled" : "it did not end in time");
-    } else if (rc == 0 && ran.status != 0) {
-        size_t shown = ran.err.len < 500 ? ran.err.len : 500;
-        rc = error_set(err, ERR_UNAUTHORIZED, "it ended with status %d: %.*s", ran.status,
-                       (int)shown, ran.err.data ? ran.err.data + ran.err.len - shown : "");
+    return exec_run(&spec, ran, err);
+}
+
+/* A plugin of a script's kubeconfig is a command of the script's. */
+static int run_for_script(struct call *call, const struct value *exec, const char *info,
+                          int64_t deadline, struct exec_result *ran, struct error *err)
+{
+    cleanup_value struct value command = {0};
+    struct sandbox_policy limits = SANDBOX_POLICY_INIT;
+    const struct value *args = value_get(exec, "args"), *given = value_get(exec, "env");
+
+    value_set_map(&command);
+    struct value *argv = value_put(&command, "argv");
+    value_set_array(argv);
+    value_push_string(argv, value_get_string(exec, "command", ""));
+    for (size_t i = 0; i < value_count(args); i++)
+        value_push_string(argv, value_text(value_at(args, i), ""));
+    struct value *env = value_put(&command, "env");
+    value_set_map(env);
+    for (size_t i = 0; i < value_count(given); i++)
+        value_put_string(env, value_get_string(value_at(given, i), "name", "_"),
+                         value_get_string(value_at(given, i), "value", ""));
+    value_put_string(env, INFO, info);
+    value_put_bool(&command, "quiet", true); /* what it prints is a credential */
+    limits.processes = COMMAND_PROCESSES;
+    return call_command(call, &command, &limits, deadline, REPLY_MAX, ran, err);
+}
+
+/* A program that the script may replace is the script's, whoever names it. */
+static bool is_scripts(struct call *call, const struct rest_client *client, const char *command)
+{
+    struct error unused;
+
+    if (client->auth.from_script || !strchr(command, '/'))
+        return client->auth.from_script;
+    cleanup_free char *writable = call_path(call, command, ACCESS_WRITE, &unused);
+    if (writable)
+        call_log(call, "warning",
+                 "the credential plugin %s runs with the stage's rights: the stage may write it",
+                 command);
+    return writable != NULL;
+}
+
+static int check_plugin(const struct value *exec, const char *version, struct error *err)
+{
+    if (strcmp(version, "client.authentication.k8s.io/v1") != 0 &&
+        strcmp(version, "client.authentication.k8s.io/v1beta1") != 0) {
+        error_set(err, ERR_UNSUPPORTED, "apiVersion '%s'", version);
+        return error_hint(err, "known: client.authentication.k8s.io/v1 and v1beta1");
     }
+    if (strcmp(value_get_string(exec, "interactiveMode", ""), "Always") == 0)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "it wants to ask somebody (interactiveMode: Always)");
+    return 0;
+}
+
+static int judge(const struct exec_result *ran, const char *version, struct value *out,
+                 struct error *err)
+{
+    if (ran->timed_out || ran->cancelled)
+        return error_set(err, ran->cancelled ? ERR_CANCELLED : ERR_TIMEOUT, "%s",
+                         ran->cancelled ? "cancelled" : "it did not end in time");
+    if (ran->status != 0) {
+        size_t shown = ran->err.len < 500 ? ran->err.len : 500;
+        return error_set(err, ERR_UNAUTHORIZED, "it ended with status %d: %.*s", ran->status,
+                         (int)shown, ran->err.data ? ran->err.data + ran->err.len - shown : "");
+    }
+    return take_reply(ran, version, out, err);
+}
+
+static int run(struct call *call, const struct rest_client *client, struct value *out,
+               struct error *err)
+{
+    const struct value *exec = client->auth.exec;
+    const char *command = value_get_string(exec, "command", "");
+    const char *version = value_get_string(exec, "apiVersion", "client.authentication.k8s.io/v1");
+    int64_t deadline = deadline_min(call->deadline, deadline_in(TIMEOUT));
+    cleanup_free char *info = exec_info(client, version);
+    struct exec_result ran = {0};
+
+    int rc = check_plugin(exec, version, err);
+    if (rc == 0)
+        rc = is_scripts(call, client, command)
+                 ? run_for_script(call, exec, info, deadline, &ran, err)
+                 : run_for_operator(call, exec, info, deadline, &ran, err);
     if (rc < 0 && err->code == ERR_NOT_FOUND)
         error_hint(err, "%s", value_get_string(exec, "installHint", "is it installed?"));
     if (rc == 0)
-        rc = take_reply(&ran, version, out, err);
+        rc = judge(&ran, version, out, err);
     explicit_bzero(ran.out.data ? ran.out.data : (char *)"", ran.out.len);
     exec_result_free(&ran);
-    return rc < 0 ? error_wrap(err, "credential plugin %s", command) : 0;
+    return rc < 0 ? error_wrap(err, "the kubeconfig's credential plugin %s", command) : 0;
 }
 
 int64_t k8s_time_ms(const char *text)

@@ -245,6 +245,8 @@ int rest_target_open(struct call *call, struct rest_client *client, bool fresh,
     pthread_mutex_unlock(&client->lock);
     request->tls_name = client->tls_name;
     request->proxy = client->proxy;
+    request->proxy_host = client->proxy_host;
+    request->proxy_port = client->proxy_port;
     request->insecure = client->insecure;
     request->cancel = call->cancel;
     request->allow = allow;

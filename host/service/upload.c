@@ -32,7 +32,7 @@ static int content_of(struct call *call, const struct value *args, size_t limit,
     if (!path)
         return error_set(err, ERR_USAGE, "give `content` or `path`");
     cleanup_free char *file = call_path(call, path, ACCESS_READ, err);
-    return file ? file_read(AT_FDCWD, file, limit, out, err) : -1;
+    return file ? call_read(file, limit, out, err) : -1;
 }
 
 static void put_query(struct buf *url, const char *name, const char *value)
@@ -173,9 +173,9 @@ int prim_content_hash(struct call *call, const struct value *args, struct value 
         cleanup_free char *file = call_path(call, path, ACCESS_READ, err);
         if (!file)
             return -1;
-        cleanup_close int fd = open(file, O_RDONLY | O_CLOEXEC);
+        cleanup_close int fd = call_open(file, O_RDONLY | O_NONBLOCK, 0, err);
         if (fd < 0)
-            return error_errno(err, errno, "cannot read '%s'", path);
+            return error_wrap(err, "cannot read '%s'", path);
         if (digest_file(fd, &digest, &size, err) != 0)
             return error_wrap(err, "%s", path);
     } else {

@@ -27,7 +27,10 @@ local PAGE = 500
 ---   context     string  of the kubeconfig; default: its current one
 ---   kubeconfig  string  path (permission read); default: the profile's, KUBECONFIG, ~/.kube/config
 ---   namespace   string  default: the profile's, the context's, or "default"
----   endpoint    string  base URL of the API; auth, token: as for any service
+---   endpoint    string  base URL of the API
+---   auth, token         as for any service; in place of the kubeconfig's user
+--- A kubeconfig that a script names has the script's rights: its server needs the permission net, each file it names read, and
+--- its credential plugin exec, in the sandbox of any command.
 --- Fields: cluster.namespace, cluster.url, cluster.embedded.
 function k8s.connect(options)
   options = options or {}

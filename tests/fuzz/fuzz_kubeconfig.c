@@ -45,7 +45,8 @@ static void used(struct broker *broker, const struct value *config, const char *
     cleanup_free char *namespace = NULL;
     struct rest_client *client = rest_client_new(service_find("k8s"), "fuzz");
 
-    int status = k8s_config_use(&call, config, context, from_script, client, &namespace, &err);
+    int status =
+        k8s_config_use(&call, config, context, from_script, false, client, &namespace, &err);
     check_result(status, &err);
     check(status < 0 || !from_script); /* it may go nowhere here */
     if (status == 0) {

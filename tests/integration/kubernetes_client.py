@@ -270,7 +270,7 @@ def scripts_own(work, path, server):
     check("a script's own kubeconfig, with net granted", asked == ["Bearer inline"] and out["connected"], told)
     work.write("own.txt", "in-the-workspace")
     out, asked, told = ask("own.yaml", {"tokenFile": "own.txt"})
-    check("with a token file that it may read", asked == ["Bearer in-the-workspace"], told)
+    check("with a token file that it may read", asked == ["Bearer in-the-workspace"], (asked, told))
     with tempfile.TemporaryDirectory() as outside:
         secret = os.path.join(outside, "operators.txt")
         with open(secret, "w", encoding="utf-8") as file:
@@ -294,17 +294,24 @@ def scripts_own(work, path, server):
             file.write(kubeconfig(server, trusted, {"token": "operators-inline"}))
         out, err, told = work.run(SCRIPTS_OWN % ("none.yaml:" + operators, "", ""))
         check("a list of paths is one path", out and out["code"] == "not_found" and "operators" not in str(server.asked), err or told)
-    work.write("login", "#!/bin/sh\ntouch ran; cat /etc/shadow; env\n", 0o755)
-    for command in ("./login", "sh"):
-        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": ["-c", "touch ran"],
-                         "interactiveMode": "Never"}}
-        out, asked, told = ask("own.yaml", user)
-        check(f"its credential plugin {command} is not run", out.get("code") == "denied" and not asked
-              and not os.path.exists(os.path.join(work.folder, "ran")), told)
+    reply = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s-$TOKEN-$MINE"}}'
+    work.write("login", "#!/bin/sh\ncat <<END\n" + reply % "plugin" + "\nEND\n", 0o755)
+
+    def plugin(command):
+        return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "interactiveMode": "Never",
+                         "env": [{"name": "MINE", "value": "own"}]}}
+    out, asked, told = ask("own.yaml", plugin("./login"))
+    check("its credential plugin runs, without the operator's variables", asked == ["Bearer plugin--own"], (asked, told))
+    out, asked, told = ask("own.yaml", plugin("sh"))
+    check("a plugin that is not granted does not run", out.get("code") == "denied" and "sh" in out.get("message", "") and not asked, told)
     out, asked, told = ask("own.yaml", {"token": "t"}, cluster={"proxy-url": "http://127.0.0.2:1"})
     check("its proxy needs the permission net", out.get("code") == "denied" and not asked, told)
     out, asked, told = ask("own.yaml", {"token": "t"}, more=', token = "mine"')
-    check("a token beside a kubeconfig is refused, not forgotten", out.get("code") == "usage" and not asked, (out, told))
+    check("the script's token is in place of its kubeconfig's user", asked == ["Bearer mine"], (asked, told))
+    config = work.write("operators.yaml", kubeconfig(server, trusted, {"token": "operators-user"}))
+    for given, header in (('token = "mine"', "Bearer mine"), ('auth = { type = "none" }', "")):
+        out, err, told = work.ask({"KUBECONFIG": config}, given)
+        check(f"{given} beside the operator's kubeconfig", server.asked[-1][1] == header and out, err or told)
 
 
 def replies(work, path, server):

@@ -6,6 +6,7 @@
 #ifndef MLHOST_TESTS_FAKE_CALL_H
 #define MLHOST_TESTS_FAKE_CALL_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,32 @@ int call_allow_net(struct call *call, const char *host, int port, struct error *
 {
     (void)call;
     return error_set(err, ERR_DENIED, "a unit test may not connect to %s:%d", host, port);
+}
+
+void call_log(struct call *call, const char *level, const char *format, ...)
+{
+    (void)call;
+    (void)level;
+    (void)format;
+}
+
+char *call_kubeconfig(struct call *call, bool *stages)
+{
+    (void)call;
+    *stages = false;
+    return mem_strdup(getenv("KUBECONFIG"));
+}
+
+int call_command(struct call *call, const struct value *args, const struct sandbox_policy *limits,
+                 int64_t deadline, size_t keep, struct exec_result *ran, struct error *err)
+{
+    (void)call;
+    (void)args;
+    (void)limits;
+    (void)deadline;
+    (void)keep;
+    (void)ran;
+    return error_set(err, ERR_DENIED, "a unit test may not run commands");
 }
 
 int call_allow_exec(struct call *call, const char *const *argv, struct error *err)
@@ -139,6 +166,13 @@ char *call_path(struct call *call, const char *path, enum access access, struct 
     (void)access;
     (void)err;
     return mem_strdup(path);
+}
+
+int call_open(const char *resolved, int flags, unsigned mode, struct error *err)
+{
+    int fd = open(resolved, flags | O_CLOEXEC, mode);
+
+    return fd < 0 ? error_errno(err, errno, "%s", resolved) : fd;
 }
 
 int call_read(const char *resolved, size_t limit, struct buf *out, struct error *err)
