@@ -209,6 +209,7 @@ int call_command(struct call *call, const struct value *args, const struct sandb
     policy.mounts = view.mounts;
     policy.mount_count = view.count;
     policy.mounts_hide = true;
+    policy.root_read_only = true; /* Landlock does not see chmod, chown and times */
     policy.landlock = true;
     policy.read_paths = (const char *const *)reads.items;
     policy.read_count = reads.count;

@@ -43,6 +43,16 @@ static void fix(struct exec_view *view, const char *path)
         add(view, MOUNT_BIND_RO, path, path);
 }
 
+/* Of another run, which may end meanwhile. */
+static void hide_until_gone(struct exec_view *view, const char *path)
+{
+    size_t before = view->count;
+
+    hide(view, path);
+    if (view->count > before)
+        view->mounts[before].may_go = true;
+}
+
 /* The sockets of embedded services and daemons, which a command with network could connect to. */
 static void hide_sockets(const char *one, struct exec_view *view)
 {
@@ -52,7 +62,7 @@ static void hide_sockets(const char *one, struct exec_view *view)
         mem_printf("%.*s/mlhost-*.sock", (int)(strrchr(one, '/') - one), one);
     view->globbed = glob(pattern, GLOB_NOSORT, NULL, &view->sockets) == 0;
     for (size_t i = 0; view->globbed && i < view->sockets.gl_pathc && i < SOCKETS_MAX; i++)
-        hide(view, view->sockets.gl_pathv[i]);
+        hide_until_gone(view, view->sockets.gl_pathv[i]);
 }
 
 static void show_outputs(struct call *call, struct exec_view *view)

@@ -22,6 +22,7 @@ struct tree {
     char *options; /* overlay */
     char size[24]; /* tmpfs */
     bool optional; /* left out where the kernel refuses: a proc that nobody asked for */
+    bool may_go;   /* left out when its target is no longer there */
     int fd;        /* in the child; -1: left out */
     bool directory;
 };

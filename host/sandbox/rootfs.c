@@ -237,9 +237,11 @@ int rootfs_attach(struct plan *plan)
         if (tree->fd < 0)
             continue;
         plan->detail = tree->target;
+        if (tree->may_go && access(tree->target, F_OK) < 0)
+            continue;
         if (make_place(tree->target, tree->directory) < 0 ||
             move_mount(tree->fd, "", AT_FDCWD, tree->target, MOVE_MOUNT_F_EMPTY_PATH) < 0) {
-            if (!tree->optional)
+            if (!tree->optional && !(tree->may_go && errno == ENOENT))
                 return -1;
         } else if (tree->kind == MOUNT_DEV && attach_devices(plan) < 0) {
             return -1;

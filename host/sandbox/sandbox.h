@@ -55,6 +55,7 @@ struct sandbox_mount {
      * mounted instead. */
     const char *upper, *work;
     uint64_t size; /* tmpfs bytes */
+    bool may_go;   /* left out when its target is no longer there */
 };
 
 struct sandbox_policy {

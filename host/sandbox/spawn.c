@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -189,7 +190,8 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
         return error_set(err, ERR_INVALID, "sandbox: devices go to /dev, not to %s", mount->target);
     bool in_place_of_root = mount->kind == MOUNT_OVERLAY && strcmp(mount->target, "/") == 0;
     struct tree *tree = in_place_of_root ? &plan->root : &plan->trees[plan->tree_count++];
-    *tree = (struct tree){.kind = mount->kind, .source = mount->source, .fd = -1};
+    *tree = (struct tree){
+        .kind = mount->kind, .source = mount->source, .may_go = mount->may_go, .fd = -1};
     if (!in_place_of_root)
         tree->target = mem_strdup(mount->target);
     if (mount->kind == MOUNT_OVERLAY && plan->overlays_copied) {
@@ -201,6 +203,15 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
     if (mount->size)
         snprintf(tree->size, sizeof tree->size, "%llu", (unsigned long long)mount->size);
     return 0;
+}
+
+/* Devices can be written to where they are, and could not be opened in a mount of ours. */
+static bool can_lie_over(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) &&
+           (strncmp(path, "/dev/", 5) != 0 || strcmp(path, "/dev/shm") == 0);
 }
 
 static int plan_mounts(struct plan *plan, struct error *err)
@@ -217,7 +228,7 @@ static int plan_mounts(struct plan *plan, struct error *err)
         const struct sandbox_mount itself = {.kind = MOUNT_BIND_RW,
                                              .source = policy->write_paths[i],
                                              .target = policy->write_paths[i]};
-        if (access(policy->write_paths[i], F_OK) == 0 && plan_mount(plan, &itself, err) < 0)
+        if (can_lie_over(policy->write_paths[i]) && plan_mount(plan, &itself, err) < 0)
             return -1;
     }
     if (own_proc) {
