@@ -33,22 +33,22 @@ static int read_range(const char *header, uint64_t size, uint64_t *from, uint64_
     }
     if (!isdigit((unsigned char)*header))
         return 0;
-    *from = strtoull(header, &end, 10);
+    uint64_t first = strtoull(header, &end, 10), to = UINT64_MAX;
     if (*end != '-')
         return 0;
-    uint64_t to = UINT64_MAX;
     if (end[1]) {
         if (!isdigit((unsigned char)end[1]))
             return 0;
         to = strtoull(end + 1, &end, 10);
-        if (*end || to < *from)
+        if (*end || to < first)
             return 0;
     }
-    if (*from >= size)
+    if (first >= size)
         return -1;
     if (to >= size)
         to = size - 1;
-    *len = to - *from + 1;
+    *from = first;
+    *len = to - first + 1;
     return 1;
 }
 

@@ -51,8 +51,15 @@ static void policy(char *lines[4])
     if (by_script && kind <= PERM_WRITE && lines[1][0] == '/' && !strstr(lines[1], "/.") &&
         !strstr(lines[1], "//") && lines[1][strlen(lines[1]) - 1] != '/')
         check(strncmp(what, lines[1], strlen(lines[1])) == 0);
-    if (by_script && kind == PERM_EXEC)
-        check(strcmp(lines[1], "*") == 0 || strcmp(lines[1], what) == 0);
+    /* A command's pattern begins with its name (paths are made clean first). */
+    size_t name = strcspn(lines[1], " ");
+    if (by_script && kind == PERM_EXEC && strcmp(lines[1], "*") != 0 &&
+        !memchr(lines[1], '/', name))
+        check(strcspn(what, "\x1f") == name && strncmp(lines[1], what, name) == 0);
+    /* What the wide one allows holds all that the narrow one does. */
+    if (kind > PERM_WRITE && pattern_covers(kind, lines[2], lines[1]) &&
+        pattern_matches(kind, lines[1], what))
+        check(pattern_matches(kind, lines[2], what));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -117,6 +117,8 @@ status "last bytes" 206 -H 'Range: bytes=-7' "$base/blobs/$layer1"
 ok "their bytes" cmp "$work/body" <(tail -c 7 "$work/one.tar.gz")
 status "open range" 206 -H 'Range: bytes=8388000-' "$base/blobs/$layer1"
 ok "its bytes" cmp "$work/body" <(tail -c +8388001 "$work/one.tar.gz")
+status "a range that is none" 200 -H 'Range: bytes=100-199&x' "$base/blobs/$layer1"
+ok "the whole" cmp "$work/body" "$work/one.tar.gz"
 status "range beyond the end" 416 -H 'Range: bytes=99999999-' "$base/blobs/$layer1"
 
 printf 'a blob of some bytes' >"$work/blob"
