@@ -3,9 +3,8 @@
  * archive and a .dockerignore. Every FROM of an image is answered with the same small one.
  *
  * What is built can be loaded and unpacked, below its folder; the same input gives the same config
- * and content;
- * nothing from outside of the context is in it; what the reader of Dockerfiles refuses is not
- * built.
+ * and content; nothing from outside of the context is in it; what the reader of Dockerfiles refuses
+ * is not built.
  */
 #include "fuzz.h"
 
