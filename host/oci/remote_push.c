@@ -93,9 +93,12 @@ static int begin(struct push *push, const char *digest, const char *from, char *
     const char *where = http_header_get(&response.headers, "Location");
     if (response.status != 202)
         return remote_refused(push->remote, &request, &response, what, err);
-    if (!where || !*where)
-        return error_set(err, ERR_INVALID, "%s: the registry began an upload without saying where",
-                         what);
+    if (!where || !*where) {
+        error_set(err, ERR_INVALID, "%s: the registry began an upload without saying where", what);
+        if (err)
+            err->retryable = true; /* the connection may have ended within the reply's head */
+        return -1;
+    }
     *location = mem_strdup(where);
     return 0;
 }
@@ -126,8 +129,14 @@ static int send_blob(struct push *push, const char *digest, const char *location
         return 0;
     }
     atomic_fetch_sub(&push->done, meter.seen);
-    return status != 0 ? error_wrap(err, "%s", what)
-                       : remote_refused(push->remote, &request, &response, what, err);
+    if (status != 0)
+        return error_wrap(err, "%s", what);
+    remote_refused(push->remote, &request, &response, what, err);
+    /* A connection that broke may have left a session that is over, or half of the bytes; another
+     * session mends both. */
+    if (err && (response.status == 400 || response.status == 404 || response.status == 416))
+        err->retryable = true;
+    return -1;
 }
 
 static int push_once(struct push *push, const struct value *descriptor, struct error *err)
