@@ -3,33 +3,12 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/strings.h"
 #include "broker/exec_view.h"
 #include "broker/internal.h"
 #include "loop/exec.h"
 
 extern char **environ;
-
-struct strings {
-    char **items;
-    size_t count;
-};
-
-static void strings_add(struct strings *list, char *owned)
-{
-    list->items = mem_array(list->items, list->count + 2, sizeof *list->items);
-    list->items[list->count++] = owned;
-    list->items[list->count] = NULL;
-}
-
-static void strings_free(struct strings *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        explicit_bzero(list->items[i], strlen(list->items[i])); /* a variable may be a secret */
-        free(list->items[i]);
-    }
-    free(list->items);
-}
-#define cleanup_strings __attribute__((cleanup(strings_free)))
 
 /* Shorter ones are words, too: a user's name, a host. */
 #define SECRET_WORD 8
@@ -145,7 +124,7 @@ static const char *const system_writes[] = {"/dev/null", "/dev/tty", "/dev/ptmx"
                                             "/dev/shm"};
 
 static void take_paths(struct call *call, const char *tmp, struct strings *reads,
-                       struct strings *writes, bool *net)
+                       struct strings *writes)
 {
     cleanup_value struct value lists = {0};
     const char *workspace = call_workspace(call);
@@ -163,7 +142,14 @@ static void take_paths(struct call *call, const char *tmp, struct strings *reads
         strings_add(writes, path_join(workspace, value_text(value_at(granted, i), "")));
     if (tmp)
         strings_add(writes, mem_strdup(tmp));
-    *net = value_count(value_get(&lists, "net")) > 0;
+}
+
+bool call_has_net(struct call *call)
+{
+    cleanup_value struct value lists = {0};
+
+    policy_to_value(call->broker->policy, &lists);
+    return value_count(value_get(&lists, "net")) > 0;
 }
 
 static void output(void *ctx, int stream, const char *data, size_t len)
@@ -183,7 +169,7 @@ int call_command(struct call *call, const struct value *args, const struct sandb
     cleanup_free char *cwd = NULL;
     struct exec_spec spec = {
         .policy = &policy, .deadline = deadline, .cancel = call->cancel, .keep = keep};
-    bool net;
+    bool net = call_has_net(call);
 
     if (take_argv(call, args, &argv, err) < 0 ||
         call_allow_exec(call, (const char *const *)argv.items, err) < 0)
@@ -200,7 +186,7 @@ int call_command(struct call *call, const struct value *args, const struct sandb
         if (!spec.input)
             return error_wrap(err, "exec: input");
     }
-    take_paths(call, tmp, &reads, &writes, &net);
+    take_paths(call, tmp, &reads, &writes);
     policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
     policy.namespaces = SANDBOX_NS_USER | SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC |
                         (net ? 0u : SANDBOX_NS_NET);

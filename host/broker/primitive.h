@@ -64,6 +64,8 @@ int call_open(const char *resolved, int flags, unsigned mode, struct error *err)
 int call_allow_net(struct call *call, const char *host, int port, struct error *err);
 int call_allow_exec(struct call *call, const char *const *argv, struct error *err);
 int call_allow_env(struct call *call, const char *name, struct error *err);
+/* Has the stage any of the network? Commands get all of it then, or none. */
+bool call_has_net(struct call *call);
 /*
  * Runs a command with exactly the script's rights: the policy's exec check, variables, files and
  * net, in namespaces, below Landlock and the syscall filter. `args` are exec.run's: argv, env,

@@ -241,6 +241,17 @@ void stage_history(struct builder *builder, struct stage *stage, const struct va
         value_put_bool(item, "empty_layer", true);
 }
 
+void stage_add_layer(struct stage *stage, const struct layer_result *layer)
+{
+    struct value *descriptor = value_push(&stage->layers);
+
+    value_set_map(descriptor);
+    value_put_string(descriptor, "mediaType", OCI_LAYER_GZIP);
+    value_put_string(descriptor, "digest", layer->digest.text);
+    value_put_int(descriptor, "size", (int64_t)layer->size);
+    value_push_string(&stage->diff_ids, layer->diff_id.text);
+}
+
 int stage_tree(struct builder *builder, struct stage *stage, struct error *err)
 {
     for (size_t i = (size_t)stage->tree.layers; i < value_count(&stage->layers); i++) {
@@ -332,12 +343,8 @@ static int build_instruction(struct builder *builder, struct stage *stage,
         return build_copy(builder, stage, instruction, err);
     if (strcmp(keyword, "WORKDIR") == 0)
         return build_workdir(builder, stage, instruction, err);
-    if (strcmp(keyword, "RUN") == 0) {
-        error_set(err, ERR_UNSUPPORTED, "RUN is not supported yet: %s",
-                  value_get_string(instruction, "text", ""));
-        return error_hint(err, "start FROM an image that has the result, or COPY it in; RUN needs "
-                               "another builder for now");
-    }
+    if (strcmp(keyword, "RUN") == 0)
+        return build_run(builder, stage, instruction, err);
     int done = build_config(builder, stage, instruction, err);
     if (done == 0)
         return error_set(err, ERR_UNSUPPORTED, "%s is not supported", keyword);

@@ -4,7 +4,7 @@
  * Done here: FROM (scratch, an earlier stage, whatever `resolve` knows), several stages (those not
  * needed are skipped), ARG, ENV, LABEL, WORKDIR, COPY, ADD of local files (archives are unpacked),
  * USER, ENTRYPOINT, CMD, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK, MAINTAINER, ONBUILD (kept
- * in the config). RUN and ADD of URLs are errors that say so.
+ * in the config), RUN (build_run.h). ADD of URLs is an error that says so.
  *
  * The same input gives the same digest: entries are sorted, all times are `epoch`, what comes from
  * the context belongs to 0:0 and has mode 0755 (folders, executables) or 0644, unless --chown and
@@ -22,6 +22,8 @@ typedef int build_resolve_fn(void *ctx, const char *reference, struct digest *ma
                              struct error *err);
 typedef void build_log_fn(void *ctx, const char *level, const char *text);
 
+typedef void build_output_fn(void *ctx, int stream, const char *data, size_t len);
+
 struct build_spec {
     struct store *store;
     const char *context;        /* folder */
@@ -36,6 +38,10 @@ struct build_spec {
     void *ctx;
     int64_t deadline; /* 0: none */
     const struct cancel *cancel;
+    /* RUN: may its commands use the network, and what they print (stream 1 or 2). May be NULL. */
+    bool network;
+    build_output_fn *output;
+    int64_t clamp; /* RUN: files newer than this get this time; < 0: all keep theirs */
 };
 
 struct build_result {

@@ -8,7 +8,6 @@
 #include "oci/build_internal.h"
 #include "oci/ignore.h"
 #include "oci/layer.h"
-#include "oci/manifest.h"
 #include "oci/tar_read.h"
 
 /* One entry of the layer to be. */
@@ -425,12 +424,7 @@ static int write_layer(struct copy *copy, const struct value *instruction, struc
     if (layer_finish(layer, &result, err) != 0)
         return -1;
     copy->stage->tree.layers++;
-    struct value *descriptor = value_push(&copy->stage->layers);
-    value_set_map(descriptor);
-    value_put_string(descriptor, "mediaType", OCI_LAYER_GZIP);
-    value_put_string(descriptor, "digest", result.digest.text);
-    value_put_int(descriptor, "size", (int64_t)result.size);
-    value_push_string(&copy->stage->diff_ids, result.diff_id.text);
+    stage_add_layer(copy->stage, &result);
     stage_history(copy->builder, copy->stage, instruction, false);
     return 0;
 }

@@ -5,6 +5,7 @@
 
 #include "oci/build.h"
 #include "oci/context.h"
+#include "oci/layer.h"
 #include "oci/tree.h"
 
 struct stage {
@@ -46,6 +47,8 @@ int stage_tree(struct builder *builder, struct stage *stage,
                struct error *err); /* tree is complete after it */
 void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction,
                    bool empty);
+/* A layer of this build, on top of the stage. Its tree is not touched. */
+void stage_add_layer(struct stage *stage, const struct layer_result *layer);
 /* One word with variables expanded and quotes removed. Allocated. */
 char *stage_expand(struct builder *builder, struct stage *stage, const char *word,
                    struct error *err);
@@ -64,6 +67,12 @@ int build_copy(struct builder *builder, struct stage *stage, const struct value 
                struct error *err);
 int build_workdir(struct builder *builder, struct stage *stage, const struct value *instruction,
                   struct error *err);
+
+/* build_run.c */
+/* The command runs in a sandbox whose root is the stage's files; what it changes becomes a layer.
+ */
+int build_run(struct builder *builder, struct stage *stage, const struct value *instruction,
+              struct error *err);
 
 /* build_owner.c */
 /* "user", "user:group", "1000:1000" by the stage's /etc/passwd and /etc/group. */

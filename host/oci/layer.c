@@ -141,14 +141,21 @@ static bool split_name(struct header *header, const char *name)
 }
 
 /* "<length> key=value\n", the length counting itself. */
-static void pax_record(struct buf *out, const char *key, const char *text)
+static void pax_bytes(struct buf *out, const char *key, const void *data, size_t len)
 {
-    size_t body = strlen(key) + strlen(text) + 3, total = body + 1;
+    size_t body = strlen(key) + len + 3, total = body + 1;
     char digits[24];
 
     while ((size_t)snprintf(digits, sizeof digits, "%zu", total) + body != total)
         total++;
-    buf_printf(out, "%zu %s=%s\n", total, key, text);
+    buf_printf(out, "%zu %s=", total, key);
+    buf_append(out, data, len);
+    buf_putc(out, '\n');
+}
+
+static void pax_record(struct buf *out, const char *key, const char *text)
+{
+    pax_bytes(out, key, text, strlen(text));
 }
 
 static int put_header(struct layer *layer, struct header *header, struct error *err)
@@ -260,13 +267,20 @@ int layer_add(struct layer *layer, const struct layer_entry *entry, struct error
         snprintf(number, sizeof number, "%u", entry->gid);
         pax_record(&pax, "gid", number);
     }
+    for (size_t i = 0; i < entry->attribute_count; i++) {
+        cleanup_free char *key = mem_printf("SCHILY.xattr.%s", entry->attributes[i].name);
+        pax_bytes(&pax, key, entry->attributes[i].data, entry->attributes[i].len);
+    }
     if (pax.len && put_pax(layer, &pax, err) != 0)
         return -1;
     octal(header.mode, sizeof header.mode, entry->mode & 07777);
     octal(header.uid, sizeof header.uid, entry->uid > OCTAL_ID_MAX ? 0 : entry->uid);
     octal(header.gid, sizeof header.gid, entry->gid > OCTAL_ID_MAX ? 0 : entry->gid);
     octal(header.size, sizeof header.size, size > OCTAL_SIZE_MAX ? 0 : size);
-    octal(header.mtime, sizeof header.mtime, (uint64_t)layer->mtime);
+    octal(header.mtime, sizeof header.mtime,
+          (uint64_t)(!entry->own_time   ? layer->mtime
+                     : entry->mtime > 0 ? entry->mtime
+                                        : 0));
     header.type = type_of(entry);
     layer->entries++;
     if (put_header(layer, &header, err) != 0)

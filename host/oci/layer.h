@@ -12,6 +12,12 @@
 
 #include "oci/store.h"
 
+struct layer_attribute {
+    char *name;
+    void *data;
+    size_t len;
+};
+
 struct layer_entry {
     const char *path; /* relative, without "./" and trailing slash */
     mode_t mode;      /* type and permissions: S_IFREG S_IFDIR S_IFLNK S_IFCHR S_IFBLK S_IFIFO */
@@ -22,7 +28,11 @@ struct layer_entry {
     int fd; /* S_IFREG: read from `offset` on, when data is NULL */
     uint64_t offset;
     const void *data;
-    uint64_t size; /* S_IFREG */
+    uint64_t size;                            /* S_IFREG */
+    bool own_time;                            /* mtime counts, not the layer's */
+    int64_t mtime;                            /* Unix seconds */
+    const struct layer_attribute *attributes; /* extended ones, sorted by name */
+    size_t attribute_count;
 };
 
 struct layer_result {

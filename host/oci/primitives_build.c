@@ -84,6 +84,11 @@ static void on_log(void *ctx, const char *level, const char *text)
     call_log(((struct resolving *)ctx)->call, level, "%s", text);
 }
 
+static void on_output(void *ctx, int stream, const char *data, size_t len)
+{
+    call_output(((struct resolving *)ctx)->call, stream, data, len);
+}
+
 /* Context and Dockerfile of a call: allowed, absolute. */
 static int places(struct call *call, const struct value *args, char **context, char **dockerfile,
                   struct error *err)
@@ -220,7 +225,10 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .log = on_log,
                               .ctx = &resolving,
                               .deadline = call->deadline,
-                              .cancel = call->cancel};
+                              .cancel = call->cancel,
+                              .network = call_has_net(call),
+                              .output = on_output,
+                              .clamp = getenv("SOURCE_DATE_EPOCH") ? build_epoch() : -1};
     if (oci_build(&spec, &result, err) != 0)
         return -1;
     if (name) {

@@ -31,6 +31,7 @@ struct unpacker {
     int root;
     bool whiteouts;
     bool as_root;
+    bool overlay;
     uint64_t bytes_left, entries_left;
     int64_t deadline;
     const struct cancel *cancel;
@@ -76,6 +77,11 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
     if (!unpacker->whiteouts || strncmp(leaf, WHITEOUT, strlen(WHITEOUT)) != 0)
         return 0;
     cleanup_free char *folder = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
+    if (unpacker->overlay)
+        return unpack_overlay_whiteout(unpacker->root, folder, leaf + strlen(WHITEOUT),
+                                       strcmp(leaf, OPAQUE) == 0) == 0
+                   ? 1
+                   : error_errno(err, errno, "cannot mark %s as removed", path);
     if (strcmp(leaf, OPAQUE) == 0) {
         if (unpack_clear(unpacker->root, folder, made_keep, &unpacker->made) != 0)
             return error_errno(err, errno, "cannot empty %s", folder);
@@ -151,7 +157,10 @@ static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry
     mode_t type = archive_entry_filetype(entry);
     /* What runs from an unpacked image runs without the means to gain privileges; others on this
      * machine shall not either. */
-    mode_t mode = archive_entry_perm(entry) & ~(mode_t)(S_ISUID | S_ISGID);
+    mode_t mode = archive_entry_perm(entry);
+
+    if (!unpacker->overlay)
+        mode &= ~(mode_t)(S_ISUID | S_ISGID);
 
     if (unpacker->as_root &&
         fchownat(parent, leaf, (uid_t)archive_entry_uid(entry), (gid_t)archive_entry_gid(entry),
@@ -164,6 +173,8 @@ static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry
         mode |= type == AE_IFDIR ? 0700 : 0400;
     if (fchmodat(parent, leaf, mode, 0) < 0)
         return error_errno(err, errno, "cannot set the mode of %s", path);
+    if (unpacker->overlay && unpack_attributes(entry, parent, leaf) != 0)
+        return error_errno(err, errno, "cannot set the extended attributes of %s", path);
     if (type == AE_IFREG) {
         struct timespec times[2] = {{0, UTIME_OMIT},
                                     {archive_entry_mtime(entry), archive_entry_mtime_nsec(entry)}};
@@ -322,6 +333,7 @@ static void unpacker_init(struct unpacker *unpacker, const struct unpack_options
         .entries_left = options->max_entries ? options->max_entries : DEFAULT_ENTRIES,
         .deadline = options->deadline,
         .cancel = options->cancel,
+        .overlay = options->overlay,
     };
 }
 

@@ -10,6 +10,9 @@ struct unpack_options {
     uint64_t max_entries; /* 0: 4 million */
     int64_t deadline;     /* 0: none */
     const struct cancel *cancel;
+    /* A folder for an overlay: whiteouts become what the kernel takes for one, modes keep their
+     * setuid bits, and files their extended attributes. Nobody but the caller may look into it. */
+    bool overlay;
 };
 
 /*

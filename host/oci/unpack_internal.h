@@ -22,4 +22,12 @@ int unpack_remove(int parent, const char *leaf);
  * leads to it). */
 int unpack_clear(int root, const char *path, bool (*keep)(void *ctx, const char *path), void *ctx);
 
+/* In an overlay's folder: parent/leaf removes what lies below it, or, `opaque`, the whole folder
+ * hides it. */
+int unpack_overlay_whiteout(int root, const char *folder, const char *leaf, bool opaque);
+/* The extended attributes of an entry that belong to an image: user.* and file capabilities. What
+ * means something to an overlay is left out, for it would lead elsewhere. */
+struct archive_entry;
+int unpack_attributes(struct archive_entry *entry, int parent, const char *leaf);
+
 #endif

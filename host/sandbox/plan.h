@@ -20,6 +20,7 @@ struct tree {
     const char *source;
     char *target;  /* changed in place and back while folders are made */
     char *options; /* overlay */
+    bool several;  /* overlay: its lower folders are named relative to source */
     char size[24]; /* tmpfs */
     bool optional; /* left out where the kernel refuses: a proc that nobody asked for */
     bool may_go;   /* left out when its target is no longer there */

@@ -59,6 +59,8 @@ static int clone_tree(const char *source, uint64_t attributes)
  * laid over the lower folder itself, which in this namespace nobody else sees. */
 static int overlay_tree(const struct tree *tree)
 {
+    if (tree->several && chdir(tree->source) < 0)
+        return -1;
     if (mount("overlay", tree->source, "overlay", MS_NOSUID | MS_NODEV, tree->options) < 0)
         return -1;
     int fd = open_tree(AT_FDCWD, tree->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);

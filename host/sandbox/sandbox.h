@@ -54,6 +54,9 @@ struct sandbox_mount {
      * policy->root). Where no overlay can be had, an empty upper gets a copy of the source and is
      * mounted instead. */
     const char *upper, *work;
+    /* overlay of several folders: their names in `source`, the topmost first, ended by NULL. There
+     * is no copy in its place then. */
+    const char *const *lowers;
     uint64_t size; /* tmpfs bytes */
     bool may_go;   /* left out when its target is no longer there */
 };
@@ -83,6 +86,7 @@ struct sandbox_policy {
     uid_t uid;
     gid_t gid; /* inside; with a user namespace mapped to the caller */
     bool set_user;
+    uint32_t more_capabilities; /* bits of 1u << CAP_...: kept by root besides the usual ones */
     /* what runs: argv for exec, or fn in a forked child (fork mode needs a
      * single-threaded caller) */
     const char *file; /* resolved path; NULL: argv[0] is looked up in env's PATH inside the root */

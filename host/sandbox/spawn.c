@@ -149,6 +149,8 @@ static void plan_maps(struct plan *plan)
     snprintf(plan->gid_map, sizeof plan->gid_map, "%u %u 1\n", gid, getegid());
 }
 
+#define OPTIONS_LIMIT 4096 /* of mount(2): a page */
+
 /* Colons and commas mean something in an overlay's options. */
 static void append_path(struct buf *out, const char *key, const char *path)
 {
@@ -164,11 +166,16 @@ static char *overlay_options(const struct plan *plan, const struct sandbox_mount
 {
     cleanup_buf struct buf options = BUF_INIT;
 
-    append_path(&options, "lowerdir=", mount->source);
+    if (!mount->lowers)
+        append_path(&options, "lowerdir=", mount->source);
+    for (size_t i = 0; mount->lowers && mount->lowers[i]; i++)
+        append_path(&options, i ? ":" : "lowerdir=", mount->lowers[i]);
     append_path(&options, ",upperdir=", mount->upper);
     append_path(&options, ",workdir=", mount->work);
     if (plan->namespaces & SANDBOX_NS_USER)
         buf_puts(&options, ",userxattr");
+    if (mount->lowers) /* its upper folder is read by others than this kernel */
+        buf_puts(&options, ",redirect_dir=off,metacopy=off");
     return buf_steal(&options);
 }
 
@@ -188,6 +195,11 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
                          mount->target);
     if (mount->kind == MOUNT_DEV && strcmp(mount->target, "/dev") != 0)
         return error_set(err, ERR_INVALID, "sandbox: devices go to /dev, not to %s", mount->target);
+    if (mount->lowers && plan->overlays_copied) {
+        error_set(err, ERR_UNSUPPORTED, "sandbox: no overlay of %s can be had here", mount->source);
+        return error_hint(err, "put the state folder on a file system that can hold one: ext4, "
+                               "xfs, btrfs or tmpfs, not another overlay");
+    }
     bool in_place_of_root = mount->kind == MOUNT_OVERLAY && strcmp(mount->target, "/") == 0;
     struct tree *tree = in_place_of_root ? &plan->root : &plan->trees[plan->tree_count++];
     *tree = (struct tree){
@@ -199,6 +211,10 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
         tree->source = mount->upper;
     } else if (mount->kind == MOUNT_OVERLAY) {
         tree->options = overlay_options(plan, mount);
+        tree->several = mount->lowers != NULL;
+        if (strlen(tree->options) >= OPTIONS_LIMIT)
+            return error_set(err, ERR_TOO_LARGE, "sandbox: too many folders in the overlay %s",
+                             mount->target);
     }
     if (mount->size)
         snprintf(tree->size, sizeof tree->size, "%llu", (unsigned long long)mount->size);
@@ -517,7 +533,8 @@ int sandbox_spawn(const struct sandbox_policy *policy, struct sandbox_child *chi
      * containers), or an old kernel. */
     for (size_t i = 0; i < policy->mount_count; i++) {
         const struct sandbox_mount *mount = &policy->mounts[i];
-        if (mount->kind == MOUNT_OVERLAY && folder_copy(mount->source, mount->upper, err) < 0)
+        if (mount->kind == MOUNT_OVERLAY && !mount->lowers &&
+            folder_copy(mount->source, mount->upper, err) < 0)
             return -1;
     }
     return spawn(policy, child, true, &no_overlay, err);

@@ -206,10 +206,10 @@ static int step_limits(struct plan *plan)
     (1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID |              \
      1u << CAP_KILL | 1u << CAP_SETGID | 1u << CAP_SETUID | 1u << CAP_NET_BIND_SERVICE)
 
-static int drop_bounding(void)
+static int drop_bounding(uint32_t kept)
 {
     for (unsigned cap = 0; cap < 64; cap++) {
-        if (cap < 32 && (KEPT_CAPABILITIES >> cap & 1))
+        if (cap < 32 && (kept >> cap & 1))
             continue;
         /* EINVAL: past the kernel's last. EPERM: we have none to lose. */
         if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL && errno != EPERM)
@@ -237,7 +237,9 @@ static int step_user(struct plan *plan)
 {
     const struct sandbox_policy *policy = plan->policy;
 
-    if (confined(plan) && drop_bounding() < 0)
+    const uint32_t kept = KEPT_CAPABILITIES | policy->more_capabilities;
+
+    if (confined(plan) && drop_bounding(kept) < 0)
         return -1;
     if (policy->set_user && !(plan->namespaces & SANDBOX_NS_USER) &&
         (geteuid() != policy->uid || getegid() != policy->gid || getuid() != policy->uid)) {
@@ -249,7 +251,7 @@ static int step_user(struct plan *plan)
     }
     if (!confined(plan))
         return 0;
-    return keep_capabilities(geteuid() == 0 ? KEPT_CAPABILITIES : 0);
+    return keep_capabilities(geteuid() == 0 ? kept : 0);
 }
 
 /* Changing the user has cleared it; and the keeper, where there is one, is the parent now. */

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/strings.h"
 #include "loop/exec.h"
 
 #define TIMEOUT      (60 * NS_PER_S)
@@ -18,26 +19,6 @@
 #define LONG_LIFE_MS (INT64_C(365) * 24 * 3600 * 1000)
 
 extern char **environ;
-
-struct strings {
-    char **items;
-    size_t count;
-};
-
-static void add(struct strings *list, char *owned)
-{
-    list->items = mem_array(list->items, list->count + 2, sizeof *list->items);
-    list->items[list->count++] = owned;
-    list->items[list->count] = NULL;
-}
-
-static void strings_free(struct strings *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        free(list->items[i]);
-    free(list->items);
-}
-#define cleanup_strings __attribute__((cleanup(strings_free)))
 
 /* What the plugin is told: its own version, that nobody can be asked, and the cluster where the
  * kubeconfig says so. */
@@ -100,19 +81,19 @@ static int run_for_operator(struct call *call, const struct value *exec, const c
         .policy = &policy, .deadline = deadline, .cancel = call->cancel, .keep = REPLY_MAX};
     const struct value *args = value_get(exec, "args"), *given = value_get(exec, "env");
 
-    add(&argv, mem_strdup(value_get_string(exec, "command", "")));
+    strings_add(&argv, mem_strdup(value_get_string(exec, "command", "")));
     for (size_t i = 0; i < value_count(args); i++)
-        add(&argv, mem_strdup(value_text(value_at(args, i), "")));
+        strings_add(&argv, mem_strdup(value_text(value_at(args, i), "")));
     if (call_allow_exec(call, (const char *const *)argv.items, err) < 0)
         return -1;
     for (char **entry = environ; *entry; entry++) {
         if (!gives(given, *entry))
-            add(&env, mem_strdup(*entry));
+            strings_add(&env, mem_strdup(*entry));
     }
     for (size_t i = 0; i < value_count(given); i++)
-        add(&env, mem_printf("%s=%s", value_get_string(value_at(given, i), "name", "_"),
-                             value_get_string(value_at(given, i), "value", "")));
-    add(&env, mem_printf(INFO "=%s", info));
+        strings_add(&env, mem_printf("%s=%s", value_get_string(value_at(given, i), "name", "_"),
+                                     value_get_string(value_at(given, i), "value", "")));
+    strings_add(&env, mem_printf(INFO "=%s", info));
     policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
     policy.net_allowed = true;
     policy.argv = argv.items;

@@ -298,8 +298,8 @@ static void messages(void **state)
         const char *says, *hints;
     } cases[] = {
         {"", ERR_INVALID, "there is no FROM", "FROM scratch"},
-        {"FROM scratch\n\nRUN echo \\\n  hi\n", ERR_UNSUPPORTED,
-         "Dockerfile:3: RUN is not supported yet", "COPY it in"},
+        {"FROM scratch\n\nRUN echo \\\n  hi\n", ERR_INVALID,
+         "Dockerfile:3: RUN: the stage has no files yet", "begin FROM an image with a shell"},
         {"FROM scratch\nCOPPY a b\n", ERR_INVALID, "Dockerfile:2: unknown instruction 'COPPY'",
          "did you mean COPY?"},
         {"COPY a b\nFROM scratch\n", ERR_INVALID, "Dockerfile:1: COPY stands before the first FROM",

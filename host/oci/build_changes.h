@@ -1,0 +1,20 @@
+/* The upper folder of an overlay -> a layer: what was made and changed, and whiteouts for what was
+ * removed (image-spec, layer.md). */
+#ifndef MLHOST_OCI_BUILD_CHANGES_H
+#define MLHOST_OCI_BUILD_CHANGES_H
+
+#include "oci/layer.h"
+
+struct changes_spec {
+    struct store *store;
+    const char *upper;
+    int64_t epoch; /* of the layer, for what has no time of its own */
+    int64_t clamp; /* files made after it get it (SOURCE_DATE_EPOCH); < 0: none do */
+};
+
+/* out->entries 0: nothing changed, and no layer was made. Device nodes are errors (ERR_INVALID);
+ * sockets are left out, for no tar can hold one. Times, owners, hard links, file capabilities and
+ * user.* attributes are kept. */
+int build_changes(const struct changes_spec *spec, struct layer_result *out, struct error *err);
+
+#endif
