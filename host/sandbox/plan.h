@@ -24,7 +24,8 @@ struct tree {
     char size[24]; /* tmpfs */
     bool optional; /* left out where the kernel refuses: a proc that nobody asked for */
     bool may_go;   /* left out when its target is no longer there */
-    int fd;        /* in the child; -1: left out */
+    const struct sandbox_mount *file;
+    int fd; /* in the child; -1: left out */
     bool directory;
 };
 
@@ -49,6 +50,7 @@ struct plan {
     bool unfiltered;       /* the filter cannot be had, and is not required */
     int stdio[3], keep_fd; /* what becomes 0, 1, 2 and 3 */
     int status_fd, parent_fd;
+    int map_fd;         /* where the child hears that its ids are mapped; -1: it maps them itself */
     const char *detail; /* the path that a failing step was at */
     int keeper_pid;
 };

@@ -55,13 +55,58 @@ static int clone_tree(const char *source, uint64_t attributes)
     return fd;
 }
 
+static int write_all(int fd, const char *data, size_t len)
+{
+    while (len) {
+        ssize_t n = write(fd, data, len);
+        if (n < 0 && errno != EINTR)
+            return -1;
+        data += n > 0 ? n : 0;
+        len -= n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+/* One file of a file system of its own. Only of what is attached can a part be cloned, before Linux
+ * 6.15: for that moment it lies over the root-to-be, which in this namespace nobody else sees. */
+static int file_tree(const struct plan *plan, const struct sandbox_mount *file)
+{
+    static const char *const options[] = {"mode", "0755", NULL};
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+    const char *place = plan->policy->root;
+    int fs = new_mount("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+
+    if (fs < 0)
+        return -1;
+    int fd = openat(fs, "file", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return close_keeping_errno(fs);
+    int status = write_all(fd, file->data, file->len) < 0 || fchown(fd, file->uid, file->gid) < 0 ||
+                         fchmod(fd, file->mode) < 0
+                     ? -1
+                     : 0;
+    close_keeping_errno(fd);
+    if (status < 0 || move_mount(fs, "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return close_keeping_errno(fs);
+    int tree = open_tree(fs, "file", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    close_keeping_errno(fs);
+    int saved = errno;
+    umount2(place, MNT_DETACH);
+    errno = saved;
+    if (tree >= 0 && mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+        return close_keeping_errno(tree);
+    return tree;
+}
+
 /* The old mount call, since overlays take several lower folders by fsconfig only from 6.5 on. It is
  * laid over the lower folder itself, which in this namespace nobody else sees. */
-static int overlay_tree(const struct tree *tree)
+static int overlay_tree(const struct plan *plan, const struct tree *tree)
 {
+    unsigned long flags = MS_NODEV | (plan->policy->gain_privileges ? 0 : MS_NOSUID);
+
     if (tree->several && chdir(tree->source) < 0)
         return -1;
-    if (mount("overlay", tree->source, "overlay", MS_NOSUID | MS_NODEV, tree->options) < 0)
+    if (mount("overlay", tree->source, "overlay", flags, tree->options) < 0)
         return -1;
     int fd = open_tree(AT_FDCWD, tree->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     int saved = errno;
@@ -102,7 +147,9 @@ static int open_one(struct plan *plan, struct tree *tree)
                    ? -1
                    : new_mount("tmpfs", dev, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
     case MOUNT_OVERLAY:
-        return overlay_tree(tree);
+        return overlay_tree(plan, tree);
+    case MOUNT_FILE:
+        return file_tree(plan, tree->file);
     }
     errno = EINVAL;
     return -1;

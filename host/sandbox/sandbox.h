@@ -21,6 +21,7 @@
 #include "base/value.h"
 
 struct cgroup; /* sandbox/cgroup.h */
+struct subids; /* sandbox/subids.h */
 
 enum sandbox_syscalls { SANDBOX_SYSCALLS_NONE, SANDBOX_SYSCALLS_VM, SANDBOX_SYSCALLS_COMMAND };
 
@@ -45,7 +46,15 @@ enum sandbox_syscalls { SANDBOX_SYSCALLS_NONE, SANDBOX_SYSCALLS_VM, SANDBOX_SYSC
 #define SANDBOX_REQUIRED         (SANDBOX_LAYER_SECCOMP | SANDBOX_LAYER_RLIMITS)
 #define SANDBOX_REQUIRED_COMMAND (SANDBOX_REQUIRED | SANDBOX_LAYER_LANDLOCK)
 
-enum mount_kind { MOUNT_BIND_RO, MOUNT_BIND_RW, MOUNT_TMPFS, MOUNT_PROC, MOUNT_DEV, MOUNT_OVERLAY };
+enum mount_kind {
+    MOUNT_BIND_RO,
+    MOUNT_BIND_RW,
+    MOUNT_TMPFS,
+    MOUNT_PROC,
+    MOUNT_DEV,
+    MOUNT_OVERLAY,
+    MOUNT_FILE, /* these bytes, read-only, in memory and nowhere else; needs a root */
+};
 struct sandbox_mount {
     enum mount_kind kind;
     const char *source; /* host path (lower dir for an overlay) */
@@ -57,8 +66,13 @@ struct sandbox_mount {
     /* overlay of several folders: their names in `source`, the topmost first, ended by NULL. There
      * is no copy in its place then. */
     const char *const *lowers;
-    uint64_t size; /* tmpfs bytes */
-    bool may_go;   /* left out when its target is no longer there */
+    uint64_t size;    /* tmpfs bytes */
+    bool may_go;      /* left out when its target is no longer there */
+    const void *data; /* file: read in the child, so they need not stay */
+    size_t len;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
 };
 
 struct sandbox_policy {
@@ -87,6 +101,14 @@ struct sandbox_policy {
     gid_t gid; /* inside; with a user namespace mapped to the caller */
     bool set_user;
     uint32_t more_capabilities; /* bits of 1u << CAP_...: kept by root besides the usual ones */
+
+    /* With a user namespace: root inside is the caller, and the ids from 1 on are those that
+     * /etc/subuid and /etc/subgid give it (newuidmap). NULL: one id, that of the caller. */
+    const struct subids *subids;
+    /* Programs with setuid bits or capabilities in the root's files gain them, as far as the kept
+     * capabilities go. Without it none does (no_new_privs). Needs a root of its own, and that the
+     * caller has CAP_SYS_ADMIN or gets a user namespace. */
+    bool gain_privileges;
     /* what runs: argv for exec, or fn in a forked child (fork mode needs a
      * single-threaded caller) */
     const char *file; /* resolved path; NULL: argv[0] is looked up in env's PATH inside the root */

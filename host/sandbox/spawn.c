@@ -9,12 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "sandbox/subids.h"
 
 /* ---- clone ---- */
 
@@ -74,6 +76,8 @@ static void plan_free(struct plan *plan)
     free(plan->candidates);
     if (plan->parent_fd >= 0)
         close(plan->parent_fd);
+    if (plan->map_fd >= 0)
+        close(plan->map_fd);
 }
 #define cleanup_plan __attribute__((cleanup(plan_free)))
 
@@ -119,7 +123,8 @@ static int plan_namespaces(struct plan *plan, struct error *err)
         return 0;
     for (size_t i = 0; i < policy->mount_count; i++) {
         enum mount_kind kind = policy->mounts[i].kind;
-        if (policy->root && kind != MOUNT_BIND_RO && kind != MOUNT_BIND_RW && kind != MOUNT_OVERLAY)
+        if (policy->root && kind != MOUNT_BIND_RO && kind != MOUNT_BIND_RW &&
+            kind != MOUNT_OVERLAY && kind != MOUNT_FILE)
             continue;
         error_set(err, ERR_UNSUPPORTED,
                   "sandbox: cannot mount %s: this user has no mount namespace",
@@ -193,6 +198,8 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
     if (mount->kind == MOUNT_OVERLAY && (!mount->upper || !mount->work))
         return error_set(err, ERR_INVALID, "sandbox: overlay %s needs an upper and a work folder",
                          mount->target);
+    if (mount->kind == MOUNT_FILE && !plan->policy->root)
+        return error_set(err, ERR_INVALID, "sandbox: file %s needs a root", mount->target);
     if (mount->kind == MOUNT_DEV && strcmp(mount->target, "/dev") != 0)
         return error_set(err, ERR_INVALID, "sandbox: devices go to /dev, not to %s", mount->target);
     if (mount->lowers && plan->overlays_copied) {
@@ -202,8 +209,11 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
     }
     bool in_place_of_root = mount->kind == MOUNT_OVERLAY && strcmp(mount->target, "/") == 0;
     struct tree *tree = in_place_of_root ? &plan->root : &plan->trees[plan->tree_count++];
-    *tree = (struct tree){
-        .kind = mount->kind, .source = mount->source, .may_go = mount->may_go, .fd = -1};
+    *tree = (struct tree){.kind = mount->kind,
+                          .source = mount->source,
+                          .may_go = mount->may_go,
+                          .file = mount,
+                          .fd = -1};
     if (!in_place_of_root)
         tree->target = mem_strdup(mount->target);
     if (mount->kind == MOUNT_OVERLAY && plan->overlays_copied) {
@@ -469,14 +479,31 @@ static unsigned layers(const struct plan *plan)
     return layers;
 }
 
+/* The child waits in its step `user map`, or has failed before and says so on the status pipe. */
+static int map_ids(const struct plan *plan, pid_t pid, int fd, struct error *err)
+{
+    char ready;
+    ssize_t n;
+
+    while ((n = read(fd, &ready, 1)) < 0 && errno == EINTR)
+        continue;
+    if (n != 1)
+        return 0;
+    if (subids_map(plan->policy->subids, pid, err) < 0)
+        return -1;
+    n = send(fd, "d", 1, MSG_NOSIGNAL);
+    return 0;
+}
+
 static int spawn(const struct sandbox_policy *policy, struct sandbox_child *child, bool copied,
                  bool *no_overlay, struct error *err)
 {
-    cleanup_plan struct plan plan = {.policy = policy, .parent_fd = -1, .overlays_copied = copied};
-    cleanup_close int null_fd = -1, status = -1;
+    cleanup_plan struct plan plan = {
+        .policy = policy, .parent_fd = -1, .map_fd = -1, .overlays_copied = copied};
+    cleanup_close int null_fd = -1, status = -1, mapper = -1;
     const int given[3] = {policy->stdin_fd, policy->stdout_fd, policy->stderr_fd};
     unsigned left_out = 0;
-    int ends[2];
+    int ends[2], map_ends[2];
 
     *child = (struct sandbox_child){.pid = -1, .pidfd = -1};
     if (plan_make(&plan, err) < 0)
@@ -489,6 +516,12 @@ static int spawn(const struct sandbox_policy *policy, struct sandbox_child *chil
     for (int i = 0; i < 3; i++)
         plan.stdio[i] = given[i] < 0 ? null_fd : given[i];
     plan.keep_fd = policy->keep_fd;
+    if (policy->subids && plan.namespaces & SANDBOX_NS_USER) {
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, map_ends) < 0)
+            return error_errno(err, errno, "sandbox: cannot make a pair of sockets");
+        mapper = map_ends[0];
+        plan.map_fd = map_ends[1];
+    }
     if (pipe2(ends, O_CLOEXEC) < 0)
         return error_errno(err, errno, "sandbox: cannot make a pipe");
     status = ends[0];
@@ -496,11 +529,15 @@ static int spawn(const struct sandbox_policy *policy, struct sandbox_child *chil
     child->pid = start(&plan, &child->pidfd);
     int saved = errno;
     close(ends[1]);
+    if (plan.map_fd >= 0)
+        close(plan.map_fd);
+    plan.map_fd = -1;
     if (child->pid < 0) {
         error_errno(err, saved, "sandbox: cannot start a process");
         return error_hint(err, "the limit of processes (ulimit -u) or of memory may be reached");
     }
-    if (child->pidfd < 0 || follow(&plan, status, &left_out, no_overlay, err) < 0) {
+    if (child->pidfd < 0 || (mapper >= 0 && map_ids(&plan, child->pid, mapper, err) < 0) ||
+        follow(&plan, status, &left_out, no_overlay, err) < 0) {
         if (child->pidfd < 0)
             error_errno(err, saved, "sandbox: no pidfd for the child");
         kill(child->pid, SIGKILL);

@@ -97,6 +97,22 @@ static void forget_environment(const struct plan *plan)
     }
 }
 
+/* Tells the parent that it may; hears that it has. */
+static int wait_for_map(int fd)
+{
+    char done = 0;
+    ssize_t n;
+
+    if (write(fd, "m", 1) != 1)
+        return -1;
+    while ((n = read(fd, &done, 1)) < 0 && errno == EINTR)
+        continue;
+    if (n == 1)
+        return 0;
+    errno = EPERM; /* the parent has the reason */
+    return -1;
+}
+
 static int step_user_map(struct plan *plan)
 {
     if (!(plan->namespaces & SANDBOX_NS_USER))
@@ -105,6 +121,8 @@ static int step_user_map(struct plan *plan)
     /* The files belong to root in a process that cannot be dumped, as the caller may be. */
     if (prctl(PR_SET_DUMPABLE, 1) < 0)
         return -1;
+    if (plan->map_fd >= 0)
+        return wait_for_map(plan->map_fd) < 0 ? -1 : prctl(PR_SET_DUMPABLE, 0);
     if (write_file(plan, "/proc/self/setgroups", "deny") < 0 && errno != ENOENT)
         return -1;
     if (write_file(plan, "/proc/self/uid_map", plan->uid_map) < 0 ||
@@ -241,6 +259,9 @@ static int step_user(struct plan *plan)
 
     if (confined(plan) && drop_bounding(kept) < 0)
         return -1;
+    /* The caller's other groups are nobody's inside. */
+    if (policy->subids && plan->namespaces & SANDBOX_NS_USER && syscall(SYS_setgroups, 0, NULL) < 0)
+        return -1;
     if (policy->set_user && !(plan->namespaces & SANDBOX_NS_USER) &&
         (geteuid() != policy->uid || getegid() != policy->gid || getuid() != policy->uid)) {
         /* Raw calls: the library's wrappers would talk to threads that do not exist here. */
@@ -286,12 +307,12 @@ static int step_directory(struct plan *plan)
 
 static int step_no_new_privs(struct plan *plan)
 {
-    if (!confined(plan) || plan->seal_self)
+    if (!confined(plan) || plan->seal_self || plan->policy->gain_privileges)
         return 0;
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-static int step_landlock(struct plan *plan)
+static int enter_landlock(struct plan *plan)
 {
     const struct sandbox_policy *policy = plan->policy;
     const struct landlock_rules rules = {
@@ -304,22 +325,50 @@ static int step_landlock(struct plan *plan)
         .write_count = policy->write_count,
     };
 
-    if (!confined(plan) || plan->seal_self)
-        return 0;
     if (landlock_enter(&rules, &plan->detail) < 0)
         return -1;
     return 0;
 }
 
-static int step_seccomp(struct plan *plan)
+static int install_filters(struct plan *plan)
 {
-    if (plan->seal_self)
-        return 0;
     for (size_t i = 0; i < plan->filter_count; i++) {
         if (filter_install(plan->filters[i]) < 0)
             return -1;
     }
     return 0;
+}
+
+/* Without no_new_privs the kernel takes rules and filters only from who has CAP_SYS_ADMIN: before
+ * the step `user`, whose calls the filter of commands allows. */
+static bool early(const struct plan *plan)
+{
+    return confined(plan) && plan->policy->gain_privileges;
+}
+
+static bool late(const struct plan *plan)
+{
+    return confined(plan) && !plan->seal_self && !plan->policy->gain_privileges;
+}
+
+static int step_landlock_early(struct plan *plan)
+{
+    return early(plan) ? enter_landlock(plan) : 0;
+}
+
+static int step_seccomp_early(struct plan *plan)
+{
+    return early(plan) ? install_filters(plan) : 0;
+}
+
+static int step_landlock(struct plan *plan)
+{
+    return late(plan) ? enter_landlock(plan) : 0;
+}
+
+static int step_seccomp(struct plan *plan)
+{
+    return late(plan) ? install_filters(plan) : 0;
 }
 
 static int step_exec(struct plan *plan)
@@ -366,6 +415,8 @@ const struct step sandbox_steps[] = {
     {"session", step_session, 0, NULL},
     {"descriptors", step_descriptors, 0, "the limit of open files may be reached: ulimit -n"},
     {"limits", step_limits, SANDBOX_LAYER_RLIMITS, NULL},
+    {"landlock first", step_landlock_early, SANDBOX_LAYER_LANDLOCK, NULL},
+    {"seccomp first", step_seccomp_early, SANDBOX_LAYER_SECCOMP, NULL},
     {"user", step_user, 0, "only root, or a user namespace, can change to another user"},
     {"directory", step_directory, 0, "the working folder must exist inside the sandbox"},
     {"parent again", step_parent_again, 0, NULL},

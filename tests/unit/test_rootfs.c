@@ -233,6 +233,99 @@ static void users_inside(void **state)
     exec_result_free(&result);
 }
 
+static void files_from_memory(void **state)
+{
+    (void)state;
+    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
+    struct exec_result result;
+    if (!have_namespaces())
+        return;
+    char *root = new_root(), path[320];
+    char *large = mem_alloc(300000);
+    memset(large, 'x', 300000);
+    const struct sandbox_mount mounts[] = {
+        {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
+        {.kind = MOUNT_FILE,
+         .target = "/run/secrets/key",
+         .data = "hidden",
+         .len = 6,
+         .mode = 0400},
+        {.kind = MOUNT_FILE, .target = "/large", .data = large, .len = 300000, .mode = 0444},
+        {.kind = MOUNT_FILE, .target = "/empty", .data = "", .mode = 0},
+    };
+    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
+    policy.namespaces = ALL_NAMESPACES;
+    policy.root = root;
+    policy.mounts = mounts;
+    policy.mount_count = sizeof mounts / sizeof *mounts;
+    shell(&policy,
+          "cat /run/secrets/key; echo; stat -c %a:%s /run/secrets/key /large /empty; (echo x > "
+          "/large) 2>/dev/null || echo ro; rm -f /large 2>/dev/null || echo busy",
+          &result);
+    assert_string_equal(result.out.data, "hidden\n400:6\n444:300000\n0:0\nro\nbusy\n");
+    exec_result_free(&result);
+    snprintf(path, sizeof path, "%s/run/secrets/key", root);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0); /* the place, without what was in it */
+    assert_int_equal(st.st_size, 0);
+    char *argv[] = {(char *)"true", NULL};
+    policy.root = NULL;
+    policy.argv = argv;
+    struct sandbox_child child;
+    struct error err = {0};
+    fails(sandbox_spawn(&policy, &child, &err), err, ERR_INVALID, "needs a root");
+    free(large);
+    remove_folder(root);
+}
+
+/* A copy of the host's id, owned by root and setuid: what it says about who it is. */
+static void setuid_programs(void **state)
+{
+    (void)state;
+    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
+    struct exec_result result;
+    char *root, *space, upper[300], work[300], path[320], script[400];
+    if (!have_namespaces() || geteuid() != 0)
+        return;
+    root = new_root();
+    space = new_folder();
+    snprintf(upper, sizeof upper, "%s/up", space);
+    snprintf(work, sizeof work, "%s/work", space);
+    assert_int_equal(mkdir(upper, 0755) | mkdir(work, 0755) | chmod(root, 0755), 0);
+    snprintf(path, sizeof path, "%s/id", root);
+    snprintf(script, sizeof script, "cp /usr/bin/id %s && chmod 4755 %s", path, path);
+    struct sandbox_policy plain = SANDBOX_POLICY_INIT;
+    shell(&plain, script, &result);
+    assert_int_equal(result.status, 0);
+    exec_result_free(&result);
+    const struct sandbox_mount mounts[] = {
+        {.kind = MOUNT_OVERLAY, .source = root, .target = "/", .upper = upper, .work = work},
+        {.kind = MOUNT_BIND_RO, .source = "/usr", .target = "/usr"},
+        {.kind = MOUNT_PROC, .target = "/proc"},
+    };
+    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
+    policy.required = SANDBOX_LAYER_SECCOMP;
+    policy.namespaces = ALL_NAMESPACES;
+    policy.root = root;
+    policy.mounts = mounts;
+    policy.mount_count = 3;
+    policy.set_user = true;
+    policy.uid = policy.gid = 1234;
+    shell(&policy, "/id -u; grep NoNew /proc/self/status", &result);
+    assert_string_equal(result.out.data, "1234\nNoNewPrivs:\t1\n");
+    exec_result_free(&result);
+    policy.gain_privileges = true;
+    shell(&policy,
+          "/id -u; grep -E 'CapEff|CapBnd|NoNew|Seccomp:' /proc/self/status; mount -t tmpfs t /tmp "
+          "2>/dev/null || echo no",
+          &result);
+    assert_string_equal(result.out.data, "0\nCapEff:\t0000000000000000\nCapBnd:\t00000000000004fb\n"
+                                         "NoNewPrivs:\t0\nSeccomp:\t2\nno\n");
+    exec_result_free(&result);
+    remove_folder(space);
+    remove_folder(root);
+}
+
 #define T(name) cmocka_unit_test(name)
 
 static int run_all(const char *user)
@@ -244,6 +337,8 @@ static int run_all(const char *user)
         T(an_overlay_leaves_the_image_alone),
         T(without_overlays_there_are_copies),
         T(users_inside),
+        T(files_from_memory),
+        T(setuid_programs),
     };
     return cmocka_run_group_tests_name(user, tests, NULL, NULL);
 }
