@@ -204,6 +204,7 @@ int builder_image(struct builder *builder, const char *reference, struct stage *
         value_put_string(to, "digest", value_get_string(from, "digest", ""));
         value_put_int(to, "size", value_get_int(from, "size", 0));
     }
+    out->base_layers = value_count(&out->layers);
     value_free(&out->diff_ids);
     value_copy(&out->diff_ids, value_path(&config, "rootfs.diff_ids"));
     const struct value *history = value_get(&config, "history");
@@ -225,6 +226,7 @@ static void copy_stage(struct stage *to, const struct stage *from)
     value_copy(&to->diff_ids, &from->diff_ids);
     value_free(&to->history);
     value_copy(&to->history, &from->history);
+    to->base_layers = from->base_layers;
 }
 
 void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction,
@@ -241,17 +243,6 @@ void stage_history(struct builder *builder, struct stage *stage, const struct va
         value_put_bool(item, "empty_layer", true);
 }
 
-void stage_add_layer(struct stage *stage, const struct layer_result *layer)
-{
-    struct value *descriptor = value_push(&stage->layers);
-
-    value_set_map(descriptor);
-    value_put_string(descriptor, "mediaType", OCI_LAYER_GZIP);
-    value_put_string(descriptor, "digest", layer->digest.text);
-    value_put_int(descriptor, "size", (int64_t)layer->size);
-    value_push_string(&stage->diff_ids, layer->diff_id.text);
-}
-
 int stage_tree(struct builder *builder, struct stage *stage, struct error *err)
 {
     for (size_t i = (size_t)stage->tree.layers; i < value_count(&stage->layers); i++) {
@@ -265,8 +256,11 @@ int stage_tree(struct builder *builder, struct stage *stage, struct error *err)
 
 struct context *builder_context(struct builder *builder, struct error *err)
 {
-    if (!builder->context)
-        builder->context = context_list(builder->spec->context, builder->spec->dockerfile, err);
+    if (builder->context)
+        return builder->context;
+    builder->context = context_list(builder->spec->context, builder->spec->dockerfile, err);
+    if (builder->context && builder->spec->caching != BUILD_CACHE_OFF)
+        context_remember(builder->context, builder->spec->store);
     return builder->context;
 }
 
@@ -514,6 +508,10 @@ int oci_build(const struct build_spec *spec, struct build_result *out, struct er
             status = write_stage(&builder, stage, out, err);
         if (status == 0)
             warn_unused(&builder);
+        if (build_cache_writes(spec)) {
+            context_known_save(builder.context);
+            build_cache_tidy(spec->store);
+        }
     }
     builder_end(&builder);
     return status;

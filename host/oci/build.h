@@ -24,6 +24,12 @@ typedef void build_log_fn(void *ctx, const char *level, const char *text);
 
 typedef void build_output_fn(void *ctx, int stream, const char *data, size_t len);
 
+enum build_caching {
+    BUILD_CACHE_USE,   /* layers that were made before are taken, new ones kept */
+    BUILD_CACHE_RENEW, /* all layers are made, and kept */
+    BUILD_CACHE_OFF,   /* neither taken nor kept */
+};
+
 struct build_spec {
     struct store *store;
     const char *context;        /* folder */
@@ -42,6 +48,7 @@ struct build_spec {
     bool network;
     build_output_fn *output;
     int64_t clamp; /* RUN: files newer than this get this time; < 0: all keep theirs */
+    enum build_caching caching;
 };
 
 struct build_result {

@@ -5,43 +5,10 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "oci/build_internal.h"
+#include "oci/build_copy.h"
 #include "oci/ignore.h"
 #include "oci/layer.h"
 #include "oci/tar_read.h"
-
-/* One entry of the layer to be. */
-struct item {
-    char *to;
-    mode_t mode;
-    uint32_t uid, gid;
-    char *link;
-    char *from; /* a file of the context, or of a stage's layer; NULL: in the spool */
-    int layer;
-    uint64_t offset, size;
-    size_t order; /* of two for the same path the later one counts */
-};
-
-struct copy {
-    struct builder *builder;
-    struct stage *stage;
-    const char *keyword;
-    bool add;
-    struct stage *from_stage; /* NULL: the context */
-    struct stage image;       /* of COPY --from=image */
-    struct tree context_tree;
-    const struct tree *source;
-    const struct tree_node **nodes;
-    size_t node_count;
-    bool owned, moded; /* --chown, --chmod */
-    uint32_t uid, gid;
-    mode_t mode;
-    char *to; /* destination, links followed; "" is the root */
-    bool to_folder;
-    int spool;
-    struct item *items;
-    size_t count, room;
-};
 
 static void copy_end(struct copy *copy)
 {
@@ -367,6 +334,19 @@ static int spool_contents(struct copy *copy, struct error *err)
     return 0;
 }
 
+static bool still_same(const struct copy *copy, const struct item *item, int fd)
+{
+    const struct context_file *file = context_find(copy->builder->context, item->from);
+    struct context_file now = {0};
+    struct stat st;
+
+    if (!file || fstat(fd, &st) < 0)
+        return false;
+    context_file_stat(&now, &st);
+    return now.size == file->size && now.inode == file->inode &&
+           now.modified_ns == file->modified_ns && now.changed_ns == file->changed_ns;
+}
+
 static int write_item(struct copy *copy, struct layer *layer, const struct item *item,
                       struct error *err)
 {
@@ -393,39 +373,78 @@ static int write_item(struct copy *copy, struct layer *layer, const struct item 
         entry.offset = 0;
         entry.size = (uint64_t)st.st_size;
     }
-    tree_put(&copy->stage->tree, item->to, item->mode, item->uid, item->gid, item->link, NULL,
-             entry.size);
-    return layer_add(layer, &entry, err);
+    if (layer_add(layer, &entry, err) != 0)
+        return -1;
+    copy->unsettled = copy->unsettled || (fd >= 0 && !still_same(copy, item, fd));
+    return 0;
+}
+
+/* Sorted; of two for one path the later one stays. */
+static void sort_items(struct copy *copy)
+{
+    size_t count = 0;
+
+    qsort(copy->items, copy->count, sizeof *copy->items, compare_items);
+    for (size_t i = 0; i < copy->count; i++) {
+        struct item *item = &copy->items[i];
+        if (i + 1 < copy->count && strcmp(item->to, copy->items[i + 1].to) == 0) {
+            free(item->to);
+            free(item->link);
+            free(item->from);
+        } else {
+            copy->items[count++] = *item;
+        }
+    }
+    copy->count = count;
+}
+
+static int pack_items(struct copy *copy, struct cached_layer *out, struct error *err)
+{
+    struct layer_result result;
+
+    if (spool_contents(copy, err) != 0)
+        return -1;
+    struct layer *layer = layer_new(copy->builder->spec->store, copy->builder->spec->epoch, err);
+    if (!layer)
+        return -1;
+    for (size_t i = 0; i < copy->count; i++)
+        if (write_item(copy, layer, &copy->items[i], err) != 0) {
+            layer_drop(layer);
+            return -1;
+        }
+    if (layer_finish(layer, &result, err) != 0)
+        return -1;
+    *out = cached_layer_of(&result);
+    return 0;
 }
 
 static int write_layer(struct copy *copy, const struct value *instruction, struct error *err)
 {
-    struct layer_result result;
+    bool caching =
+        build_cache_reads(copy->builder->spec) || build_cache_writes(copy->builder->spec);
+    struct cached_layer layer;
+    struct copy_keys keys = {0};
 
     if (!copy->count) {
         stage_history(copy->builder, copy->stage, instruction, true);
         return 0;
     }
-    if (spool_contents(copy, err) != 0)
-        return -1;
     add_parents(copy);
-    qsort(copy->items, copy->count, sizeof *copy->items, compare_items);
-    struct layer *layer = layer_new(copy->builder->spec->store, copy->builder->spec->epoch, err);
-    if (!layer)
+    sort_items(copy);
+    int found = caching ? copy_cached(copy, &keys, &layer, err) : 0;
+    if (found < 0)
+        return -1;
+    if (!found && pack_items(copy, &layer, err) != 0)
+        return -1;
+    if (build_cache_writes(copy->builder->spec) && copy_keep(copy, &keys, &layer, err) != 0)
         return -1;
     for (size_t i = 0; i < copy->count; i++) {
-        if (i + 1 < copy->count && strcmp(copy->items[i].to, copy->items[i + 1].to) == 0)
-            continue;
-        if (write_item(copy, layer, &copy->items[i], err) != 0) {
-            layer_drop(layer);
-            return -1;
-        }
+        const struct item *item = &copy->items[i];
+        tree_put(&copy->stage->tree, item->to, item->mode, item->uid, item->gid, item->link, NULL,
+                 item->size);
     }
-    if (layer_finish(layer, &result, err) != 0)
-        return -1;
     copy->stage->tree.layers++;
-    stage_add_layer(copy->stage, &result);
-    stage_history(copy->builder, copy->stage, instruction, false);
+    stage_add_layer(copy->builder, copy->stage, instruction, &layer, found);
     return 0;
 }
 

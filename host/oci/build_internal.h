@@ -4,6 +4,7 @@
 #define MLHOST_OCI_BUILD_INTERNAL_H
 
 #include "oci/build.h"
+#include "oci/build_cache.h"
 #include "oci/context.h"
 #include "oci/layer.h"
 #include "oci/tree.h"
@@ -16,9 +17,10 @@ struct stage {
     struct value layers; /* descriptors */
     struct value diff_ids;
     struct value history;
-    struct value args; /* ARGs in scope: texts; nil: declared without a value */
-    bool cmd_set;      /* by this stage, not by its base */
-    struct tree tree;  /* of the first `tree.layers` layers: loaded when somebody asks */
+    size_t base_layers; /* of `layers`, from 0: those of the image that the stage builds on */
+    struct value args;  /* ARGs in scope: texts; nil: declared without a value */
+    bool cmd_set;       /* by this stage, not by its base */
+    struct tree tree;   /* of the first `tree.layers` layers: loaded when somebody asks */
 };
 
 struct builder {
@@ -47,8 +49,6 @@ int stage_tree(struct builder *builder, struct stage *stage,
                struct error *err); /* tree is complete after it */
 void stage_history(struct builder *builder, struct stage *stage, const struct value *instruction,
                    bool empty);
-/* A layer of this build, on top of the stage. Its tree is not touched. */
-void stage_add_layer(struct stage *stage, const struct layer_result *layer);
 /* One word with variables expanded and quotes removed. Allocated. */
 char *stage_expand(struct builder *builder, struct stage *stage, const char *word,
                    struct error *err);
@@ -73,6 +73,23 @@ int build_workdir(struct builder *builder, struct stage *stage, const struct val
  */
 int build_run(struct builder *builder, struct stage *stage, const struct value *instruction,
               struct error *err);
+
+/* build_cache_stage.c */
+bool build_cache_reads(const struct build_spec *spec);
+bool build_cache_writes(const struct build_spec *spec);
+/* The instruction's layer (or that it has none) -> layers, diff ids and history; `cached` is said
+ * in the log. stage->tree is the caller's affair. */
+void stage_add_layer(struct builder *builder, struct stage *stage, const struct value *instruction,
+                     const struct cached_layer *layer, bool cached);
+/* The files that the stage has so far: base layers by digest, for their diff ids are only what the
+ * base's config says, our own by diff id. */
+void stage_mix(const struct stage *stage, struct cache_key *key);
+/* What was made just now, for stage_add_layer and build_cache_put. */
+struct cached_layer cached_layer_of(const struct layer_result *result);
+/* Of RUN: the files below, the command, what it sees of variables, its user and folder. Proxies do
+ * not count, and neither do secrets and the folders of --mount=type=cache. */
+int build_run_key(struct builder *builder, struct stage *stage, const struct value *instruction,
+                  struct digest *out, struct error *err);
 
 /* build_owner.c */
 /* "user", "user:group", "1000:1000" by the stage's /etc/passwd and /etc/group. */

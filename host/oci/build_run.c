@@ -132,20 +132,25 @@ static bool env_has(const struct strings *env, const char *name)
 }
 
 /* Without an ARG: what BuildKit lets through too, and keeps out of the history. */
+static const char *const proxies[] = {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy",
+                                      "FTP_PROXY",  "ftp_proxy",  "NO_PROXY",    "no_proxy",
+                                      "ALL_PROXY",  "all_proxy"};
+
 static void add_proxies(struct run *run)
 {
-    static const char *const names[] = {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy",
-                                        "FTP_PROXY",  "ftp_proxy",  "NO_PROXY",    "no_proxy",
-                                        "ALL_PROXY",  "all_proxy"};
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *text = value_get_string(run->builder->spec->args, names[i], NULL);
-        if (!text)
-            continue;
-        value_put_bool(&run->builder->used_args, names[i], true);
-        if (!env_has(&run->env, names[i]))
-            strings_add(&run->env, mem_printf("%s=%s", names[i], text));
+    for (size_t i = 0; i < sizeof proxies / sizeof *proxies; i++) {
+        const char *text = value_get_string(run->builder->spec->args, proxies[i], NULL);
+        if (text && !env_has(&run->env, proxies[i]))
+            strings_add(&run->env, mem_printf("%s=%s", proxies[i], text));
     }
+}
+
+/* Nobody is to be told that they are of no use, whether the command runs or not. */
+static void note_proxies(struct builder *builder)
+{
+    for (size_t i = 0; i < sizeof proxies / sizeof *proxies; i++)
+        if (value_get(builder->spec->args, proxies[i]))
+            value_put_bool(&builder->used_args, proxies[i], true);
 }
 
 /* ENV beats ARG; PATH and HOME are always there. */
@@ -373,7 +378,7 @@ static void remove_stubs(struct run *run)
     }
 }
 
-static int keep_changes(struct run *run, struct error *err)
+static int keep_changes(struct run *run, const struct digest *key, struct error *err)
 {
     const struct build_spec *spec = run->builder->spec;
     const struct changes_spec changes = {
@@ -383,34 +388,47 @@ static int keep_changes(struct run *run, struct error *err)
     remove_stubs(run);
     if (build_changes(&changes, &result, err) != 0)
         return -1;
-    stage_history(run->builder, run->stage, run->instruction, result.entries == 0);
-    if (!result.entries)
-        return 0;
-    stage_add_layer(run->stage, &result);
-    if (spec->clamp < 0) /* else the folder's times are not the layer's */
+    struct cached_layer layer = cached_layer_of(&result);
+    if (build_cache_writes(spec) && build_cache_put(spec->store, key, &layer, err) != 0)
+        return -1;
+    stage_add_layer(run->builder, run->stage, run->instruction, &layer, false);
+    if (result.entries && spec->clamp < 0) /* else the folder's times are not the layer's */
         layer_dir_adopt(run->root, result.diff_id.text, run->upper);
     return 0;
+}
+
+static int run_anew(struct run *run, const struct digest *key, struct error *err)
+{
+    cleanup_free char *home = NULL;
+
+    if (geteuid() != 0) {
+        error_set(err, ERR_UNSUPPORTED, "RUN needs root on this machine");
+        return error_hint(err, "run mlhost as root, or start FROM an image that has the result");
+    }
+    if (take_argv(run, err) != 0 || stage_tree(run->builder, run->stage, err) != 0 ||
+        take_user(run, &home, err) != 0 || take_lowers(run, err) != 0 ||
+        take_scratch(run, err) != 0 || take_mounts(run, err) != 0)
+        return -1;
+    take_env(run, home);
+    return execute(run, err) == 0 ? keep_changes(run, key, err) : -1;
 }
 
 int build_run(struct builder *builder, struct stage *stage, const struct value *instruction,
               struct error *err)
 {
     struct run run = {.builder = builder, .stage = stage, .instruction = instruction};
-    cleanup_free char *home = NULL;
+    struct cached_layer layer;
+    struct digest key = {""};
+    int status = 0;
 
-    int status = geteuid() == 0 ? 0 : -1;
-    if (status != 0) {
-        error_set(err, ERR_UNSUPPORTED, "RUN needs root on this machine");
-        error_hint(err, "run mlhost as root, or start FROM an image that has the result");
-    }
-    if (status == 0 && (take_argv(&run, err) != 0 || stage_tree(builder, stage, err) != 0 ||
-                        take_user(&run, &home, err) != 0 || take_lowers(&run, err) != 0 ||
-                        take_scratch(&run, err) != 0 || take_mounts(&run, err) != 0))
-        status = -1;
-    if (status == 0) {
-        take_env(&run, home);
-        status = execute(&run, err) == 0 ? keep_changes(&run, err) : -1;
-    }
+    note_proxies(builder);
+    if (builder->spec->caching != BUILD_CACHE_OFF)
+        status = build_run_key(builder, stage, instruction, &key, err);
+    if (status == 0 && build_cache_reads(builder->spec) &&
+        build_cache_get(builder->spec->store, &key, &layer))
+        stage_add_layer(builder, stage, instruction, &layer, true);
+    else if (status == 0)
+        status = run_anew(&run, &key, err);
     run_end(&run);
     return status == 0 ? 0 : error_wrap(err, "RUN");
 }

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "oci/ignore.h"
 
@@ -30,9 +31,24 @@ void context_free(struct context *context)
     free(context->files);
     free(context->path);
     free(context->ignore_file);
+    context_known_free(context->known);
     if (context->dir >= 0)
         close(context->dir);
     free(context);
+}
+
+static int64_t ns_of(const struct timespec *time)
+{
+    return (int64_t)((uint64_t)time->tv_sec * (uint64_t)NS_PER_S + (uint64_t)time->tv_nsec);
+}
+
+void context_file_stat(struct context_file *file, const struct stat *st)
+{
+    file->mode = st->st_mode;
+    file->size = (uint64_t)st->st_size;
+    file->inode = st->st_ino;
+    file->modified_ns = ns_of(&st->st_mtim);
+    file->changed_ns = ns_of(&st->st_ctim);
 }
 
 static void keep(struct context *context, const char *path, const struct stat *st, const char *link)
@@ -41,10 +57,9 @@ static void keep(struct context *context, const char *path, const struct stat *s
         context->room = context->room ? context->room * 2 : 64;
         context->files = mem_array(context->files, context->room, sizeof *context->files);
     }
-    context->files[context->count++] = (struct context_file){.path = mem_strdup(path),
-                                                             .mode = st->st_mode,
-                                                             .size = (uint64_t)st->st_size,
-                                                             .link = mem_strdup(link)};
+    struct context_file *file = &context->files[context->count++];
+    *file = (struct context_file){.path = mem_strdup(path), .link = mem_strdup(link)};
+    context_file_stat(file, st);
 }
 
 static int walk(struct context *context, int parent, const char *name, const char *path,
@@ -175,6 +190,7 @@ struct context *context_list(const char *path, const char *dockerfile, struct er
     bool failed;
 
     context->path = mem_strdup(path);
+    context->listed_ns = clock_wall_ms() * NS_PER_MS;
     context->dir = context_open_checked(AT_FDCWD, path, O_DIRECTORY, err);
     if (context->dir < 0) {
         error_wrap(err, "build context");
@@ -249,8 +265,8 @@ static void mix_args(struct hasher *hasher, const struct value *args)
     }
 }
 
-static int mix_file(struct hasher *hasher, const struct context *context,
-                    const struct context_file *file, struct error *err)
+static int mix_file(struct hasher *hasher, struct context *context, const struct context_file *file,
+                    struct error *err)
 {
     struct digest sum = {""};
     char kind = 'd';
@@ -260,8 +276,7 @@ static int mix_file(struct hasher *hasher, const struct context *context,
         digest_bytes(file->link, strlen(file->link), &sum);
     } else if (S_ISREG(file->mode)) {
         kind = file->mode & 0111 ? 'x' : 'f';
-        cleanup_close int fd = context_open(context, file->path, err);
-        if (fd < 0 || digest_file(fd, &sum, NULL, err) != 0)
+        if (context_digest(context, file, &sum, err) != 0)
             return -1;
     }
     cleanup_free char *line = mem_printf("%c %s %s", kind, sum.text, file->path);
@@ -269,7 +284,19 @@ static int mix_file(struct hasher *hasher, const struct context *context,
     return 0;
 }
 
-int context_tag(const struct context *context, const char *dockerfile, const struct value *args,
+static int digest_files(struct context *context, struct error *err)
+{
+    cleanup_free const struct context_file **files =
+        mem_alloc((context->count + 1) * sizeof(struct context_file *));
+    size_t count = 0;
+
+    for (size_t i = 0; i < context->count; i++)
+        if (S_ISREG(context->files[i].mode))
+            files[count++] = &context->files[i];
+    return context_digest_all(context, files, count, err);
+}
+
+int context_tag(struct context *context, const char *dockerfile, const struct value *args,
                 const char *salt, char out[17], struct error *err)
 {
     static const char version[] = "mlhost-content 1\n";
@@ -282,6 +309,8 @@ int context_tag(const struct context *context, const char *dockerfile, const str
             err,
             "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
     }
+    if (digest_files(context, err) != 0)
+        return -1;
     struct hasher *hasher = hasher_new();
     hasher_update(hasher, version, sizeof version - 1);
     for (size_t i = 0; i < context->count; i++)

@@ -8,17 +8,24 @@
 #include "base/digest.h"
 #include "base/value.h"
 
+struct store;
+struct context_known;
+
 struct context_file {
     char *path;  /* relative to the context */
     mode_t mode; /* type and permissions */
     uint64_t size;
     char *link; /* symbolic link: where to */
+    uint64_t inode;
+    int64_t modified_ns, changed_ns; /* mtime and ctime, Unix nanoseconds */
 };
 
 struct context {
     int dir;
-    char *path;                 /* of the folder, for messages */
-    struct context_file *files; /* sorted by path, bytewise */
+    int64_t listed_ns;           /* Unix nanoseconds: when listing began */
+    struct context_known *known; /* digests of files, or NULL */
+    char *path;                  /* of the folder, for messages */
+    struct context_file *files;  /* sorted by path, bytewise */
     size_t count, room;
     char *ignore_file; /* the one that counted, or NULL */
 };
@@ -35,6 +42,28 @@ void context_free(struct context *context);
 const struct context_file *context_find(const struct context *context, const char *path);
 /* A regular file of the list; no component may be a link (somebody might swap one in). */
 int context_open(const struct context *context, const char *path, struct error *err);
+/* Kind, permissions, size, inode and times. */
+void context_file_stat(struct context_file *file, const struct stat *st);
+
+/*
+ * Digests of files, remembered from build to build: <store>/build/files/<digest of the context's
+ * path> has them with path, inode, mtime, ctime and size, and while these stay a file is not read
+ * again. A file that changed the moment before it was listed may change once more within the same
+ * tick of the clock, without any of them showing it: it is not settled, and its digest is not kept.
+ */
+bool context_settled(const struct context *context, const struct context_file *file);
+/* Without it context_digest works, too, and nothing is remembered. */
+void context_remember(struct context *context, struct store *store);
+bool context_digest_known(const struct context *context, const struct context_file *file);
+/* Reads what has to be read of these files (of the context), several at a time. */
+int context_digest_all(struct context *context, const struct context_file *const *files,
+                       size_t count, struct error *err);
+/* Of a regular file's content. */
+int context_digest(struct context *context, const struct context_file *file, struct digest *out,
+                   struct error *err);
+/* Writes down what became known. That it cannot be written only costs the next build time. */
+void context_known_save(struct context *context);
+void context_known_free(struct context_known *known); /* for context_free */
 
 /*
  * 16 hexadecimal digits: the start of the SHA-256 over
@@ -46,7 +75,7 @@ int context_open(const struct context *context, const char *path, struct error *
  * owners and the other permissions do not count, and neither do they in the images that we build of
  * a context.
  */
-int context_tag(const struct context *context, const char *dockerfile, const struct value *args,
+int context_tag(struct context *context, const char *dockerfile, const struct value *args,
                 const char *salt, char out[17], struct error *err);
 
 #endif

@@ -177,21 +177,33 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
         buf_printf(&salt, " %s", tag);
     }
     struct context *context = context_list(path, dockerfile, err);
+    cleanup_store struct store *known = context ? cache_store(call, NULL) : NULL;
+    if (known)
+        context_remember(context, known);
     int status = context ? context_tag(context, dockerfile, &build_args,
                                        salt.len ? salt.data : NULL, tag, err)
                          : -1;
+    context_known_save(context);
     context_free(context);
     if (status == 0)
         value_set_string(out, tag);
     return status;
 }
 
+static enum build_caching caching_of(const struct value *args)
+{
+    if (!value_get_bool(args, "cache", true))
+        return BUILD_CACHE_OFF;
+    return value_get_bool(args, "no_cache", false) ? BUILD_CACHE_RENEW : BUILD_CACHE_USE;
+}
+
 /*
- * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?) -> { digest, config,
- * name, tag, layers, size }
+ * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?) ->
+ * { digest, config, name, tag, layers, size }
  *
  * Builds into the cache (.mlhost/cache/oci); nothing is pushed. name and tag: under which the cache
- * keeps it too.
+ * keeps it too. Layers that were made before of the same things are taken and logged as CACHED;
+ * no_cache makes them all anew, cache = false keeps none of them for later either.
  */
 int prim_registry_build(struct call *call, const struct value *args, struct value *out,
                         struct error *err)
@@ -228,7 +240,8 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .cancel = call->cancel,
                               .network = call_has_net(call),
                               .output = on_output,
-                              .clamp = getenv("SOURCE_DATE_EPOCH") ? build_epoch() : -1};
+                              .clamp = getenv("SOURCE_DATE_EPOCH") ? build_epoch() : -1,
+                              .caching = caching_of(args)};
     if (oci_build(&spec, &result, err) != 0)
         return -1;
     if (name) {

@@ -18,7 +18,7 @@ local Image, Pushed = {}, {}
 Image.__index, Pushed.__index = Image, Pushed
 
 -- What registry.build takes.
-local BUILD_OPTIONS = { "context", "dockerfile", "name", "tag", "args", "labels", "target" }
+local BUILD_OPTIONS = { "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache" }
 
 --- Only these keys, so that a mistyped one does not pass for an absent one.
 local function check_keys(what, options, allowed)
@@ -68,10 +68,14 @@ function registry.content_tag(context, options)
   }
 end
 
---- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target? } -> image
+--- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache? } -> image
 ---
 --- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
 --- image.layers.
+---
+--- A layer that was made before of the same things (paths, modes, owners and contents of what is copied; for RUN the
+--- files below, words, variables, user) is taken and logged as CACHED. no_cache = true makes all of them anew,
+--- cache = false keeps none of them for later either.
 function registry.build(options)
   check_keys("registry.build", options, BUILD_OPTIONS)
   need("registry.build", options, "context", '"components/training"')

@@ -1207,9 +1207,11 @@ function host.registry.base_image() end
 ---@param args? table # map
 ---@param labels? table # map
 ---@param target? string
+---@param cache? boolean # bool
+---@param no_cache? boolean # bool
 ---@return table image
----@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string }): table
-function host.registry.build(context, dockerfile, name, tag, args, labels, target) end
+---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean }): table
+function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache) end
 
 ---a tag that names the content of a build context
 ---@param context string # path
