@@ -1,30 +1,29 @@
 #include "oci/layer.h"
 
 #include <errno.h>
-#include <isa-l/igzip_lib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "oci/pack.h"
 
-#define BLOCK 512u
-#define PIECE                                                                                      \
-    (1u << 20) /* what the compressor gets at once: part of what makes the output reproducible */
+#define BLOCK          512u
 #define OCTAL_SIZE_MAX UINT64_C(077777777777)
 #define OCTAL_ID_MAX   07777777u
 
 struct layer {
     struct upload *upload;
-    struct hasher *tar_hasher;
+    struct pack *pack;
     int64_t mtime;
-    uint64_t tar_size;
     size_t entries;
-    size_t filled; /* of piece */
-    uint8_t *piece, *packed, *level;
-    struct isal_zstream stream;
 };
+
+static int keep(void *ctx, const void *data, size_t len, struct error *err)
+{
+    return store_blob_write(ctx, data, len, err);
+}
 
 struct layer *layer_new(struct store *store, int64_t mtime, struct error *err)
 {
@@ -34,17 +33,8 @@ struct layer *layer_new(struct store *store, int64_t mtime, struct error *err)
         return NULL;
     struct layer *layer = mem_alloc(sizeof *layer);
     layer->upload = upload;
-    layer->tar_hasher = hasher_new();
+    layer->pack = pack_new(keep, upload);
     layer->mtime = mtime < 0 ? 0 : mtime;
-    layer->piece = mem_alloc(PIECE);
-    layer->packed = mem_alloc(PIECE);
-    layer->level = mem_alloc(ISAL_DEF_LVL1_DEFAULT);
-    isal_deflate_init(&layer->stream);
-    layer->stream.level = 1;
-    layer->stream.level_buf = layer->level;
-    layer->stream.level_buf_size = ISAL_DEF_LVL1_DEFAULT;
-    layer->stream.gzip_flag = IGZIP_GZIP;
-    layer->stream.flush = NO_FLUSH;
     return layer;
 }
 
@@ -53,42 +43,9 @@ size_t layer_entries(const struct layer *layer)
     return layer->entries;
 }
 
-static int pack(struct layer *layer, bool end, struct error *err)
-{
-    struct isal_zstream *stream = &layer->stream;
-
-    hasher_update(layer->tar_hasher, layer->piece, layer->filled);
-    layer->tar_size += layer->filled;
-    stream->next_in = layer->piece;
-    stream->avail_in = (uint32_t)layer->filled;
-    stream->end_of_stream = end;
-    do {
-        stream->next_out = layer->packed;
-        stream->avail_out = PIECE;
-        int status = isal_deflate(stream);
-        if (status != COMP_OK)
-            return error_set(err, ERR_INTERNAL, "cannot compress the layer (%d)", status);
-        if (store_blob_write(layer->upload, layer->packed, PIECE - stream->avail_out, err) != 0)
-            return -1;
-    } while (stream->avail_out == 0 || (end && stream->internal_state.state != ZSTATE_END));
-    layer->filled = 0;
-    return 0;
-}
-
 static int put(struct layer *layer, const void *data, size_t len, struct error *err)
 {
-    const uint8_t *from = data;
-
-    while (len) {
-        size_t n = PIECE - layer->filled < len ? PIECE - layer->filled : len;
-        memcpy(layer->piece + layer->filled, from, n);
-        layer->filled += n;
-        from += n;
-        len -= n;
-        if (layer->filled == PIECE && pack(layer, false, err) != 0)
-            return -1;
-    }
-    return 0;
+    return pack_write(layer->pack, data, len, err);
 }
 
 static int pad(struct layer *layer, uint64_t size, struct error *err)
@@ -195,11 +152,11 @@ static int put_content(struct layer *layer, const struct layer_entry *entry, str
                                                                       : -1;
     uint64_t at = 0;
     while (at < entry->size) {
-        size_t room = PIECE - layer->filled;
+        size_t room;
+        uint8_t *to = pack_space(layer->pack, &room);
         if (room > entry->size - at)
             room = (size_t)(entry->size - at);
-        ssize_t n =
-            pread(entry->fd, layer->piece + layer->filled, room, (off_t)(entry->offset + at));
+        ssize_t n = pread(entry->fd, to, room, (off_t)(entry->offset + at));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -209,8 +166,7 @@ static int put_content(struct layer *layer, const struct layer_entry *entry, str
             return error_hint(err, "do not change files of the context during a build");
         }
         at += (uint64_t)n;
-        layer->filled += (size_t)n;
-        if (layer->filled == PIECE && pack(layer, false, err) != 0)
+        if (pack_filled(layer->pack, (size_t)n, err) != 0)
             return -1;
     }
     return pad(layer, entry->size, err);
@@ -292,11 +248,8 @@ void layer_drop(struct layer *layer)
 {
     if (!layer)
         return;
+    pack_free(layer->pack); /* first: its threads write to the upload */
     store_blob_abort(layer->upload);
-    hasher_drop(layer->tar_hasher);
-    free(layer->piece);
-    free(layer->packed);
-    free(layer->level);
     free(layer);
 }
 
@@ -305,11 +258,9 @@ int layer_finish(struct layer *layer, struct layer_result *out, struct error *er
     static const uint8_t end[2 * BLOCK];
     int status = -1;
 
-    if (put(layer, end, sizeof end, err) == 0 && pack(layer, true, err) == 0) {
-        hasher_finish(layer->tar_hasher, &out->diff_id);
-        layer->tar_hasher = NULL;
+    if (put(layer, end, sizeof end, err) == 0 &&
+        pack_finish(layer->pack, &out->tar_size, &out->diff_id, err) == 0) {
         out->size = store_upload_size(layer->upload);
-        out->tar_size = layer->tar_size;
         out->entries = layer->entries;
         status = store_blob_commit(layer->upload, NULL, &out->digest, err);
         layer->upload = NULL;
