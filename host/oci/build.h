@@ -14,6 +14,7 @@
 #define MLHOST_OCI_BUILD_H
 
 #include "loop/cancel.h"
+#include "oci/build_cache.h"
 #include "oci/store.h"
 
 /* An image reference of FROM or COPY --from -> the digest of its manifest, config and layers being
@@ -23,6 +24,9 @@ typedef int build_resolve_fn(void *ctx, const char *reference, struct digest *ma
 typedef void build_log_fn(void *ctx, const char *level, const char *text);
 
 typedef void build_output_fn(void *ctx, int stream, const char *data, size_t len);
+
+/* 1 found, and the layer is in the store; 0 not. */
+typedef int build_find_fn(void *ctx, const struct digest *key, struct cached_layer *out);
 
 enum build_caching {
     BUILD_CACHE_USE,   /* layers that were made before are taken, new ones kept */
@@ -49,6 +53,10 @@ struct build_spec {
     build_output_fn *output;
     int64_t clamp; /* RUN: files newer than this get this time; < 0: all keep theirs */
     enum build_caching caching;
+    build_find_fn *find; /* layers of RUN that are not in the store's own cache; may be NULL */
+    void *find_ctx;
+    struct value *used; /* NULL, or an array: gets { key, layer?, diffId, size, mediaType } of each
+                           RUN, for build_cache_push */
 };
 
 struct build_result {

@@ -15,8 +15,6 @@
 #include "oci/manifest.h"
 #include "oci/store_internal.h"
 
-/* Another rule for keys or for layers makes all entries before it strangers. */
-#define VERSION     "mlhost-build-cache 1"
 #define FOLDER      "build"
 #define TIDIED      FOLDER "/.tidied"
 #define ENTRY_LIMIT 512u
@@ -44,7 +42,7 @@ struct cache_key *cache_key_new(const char *kind)
     struct cache_key *key = mem_alloc(sizeof *key);
 
     key->hasher = hasher_new();
-    cache_key_text(key, VERSION, kind);
+    cache_key_text(key, BUILD_CACHE_VERSION, kind);
     return key;
 }
 
@@ -94,6 +92,13 @@ static bool key_path(const char *digest, char out[KEY_PATH])
     return true;
 }
 
+const char *build_cache_layer_type(const char *type)
+{
+    return strcmp(type, OCI_LAYER_GZIP) == 0 ? OCI_LAYER_GZIP
+           : strcmp(type, zstd_layer) == 0   ? zstd_layer
+                                             : NULL;
+}
+
 /* One word up to the next space or the end of the line; NULL where there is none. */
 static char *take_word(char **at)
 {
@@ -124,9 +129,7 @@ static bool parse(char *line, struct cached_layer *out)
     if (strcmp(kind, "layer") != 0 || !diff_id || *line || !digest_valid(digest) ||
         !digest_valid(diff_id))
         return false;
-    out->media_type = strcmp(type, OCI_LAYER_GZIP) == 0 ? OCI_LAYER_GZIP
-                      : strcmp(type, zstd_layer) == 0   ? zstd_layer
-                                                        : NULL;
+    out->media_type = build_cache_layer_type(type);
     errno = 0;
     out->size = strtoull(size, &end, 10);
     memcpy(out->digest.text, digest, strlen(digest) + 1);

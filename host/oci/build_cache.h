@@ -11,9 +11,9 @@
  * and comes out the same, all that builds on it is still there.
  *
  * How an instruction uses it:
- *   build_cache_reads(spec) and build_cache_get(store, &key, &layer) == 1: nothing is to be done,
- *   stage_add_cached() takes it over and logs it as CACHED;
- *   else it is done, and build_cache_writes(spec) -> build_cache_put().
+ *   stage_find(builder, &key, &layer) == 1: nothing is to be done, stage_add_layer(..., true) takes
+ *   it over and logs it as CACHED; else it is done, and stage_keep(builder, &key, &layer) remembers
+ *   it (build_internal.h). Below these are build_cache_get and build_cache_put.
  *
  * Entries appear by rename. One whose blob is gone, or has another size, is no hit. Whoever can
  * write into the folder decides what images contain: it is as private as the store that it is in.
@@ -22,6 +22,9 @@
 #define MLHOST_OCI_BUILD_CACHE_H
 
 #include "oci/store.h"
+
+/* Another rule for keys or for layers makes all entries before it strangers. */
+#define BUILD_CACHE_VERSION "mlhost-build-cache 1"
 
 /* ---- keys ---- */
 
@@ -50,6 +53,8 @@ struct cached_layer {
     uint64_t size; /* compressed */
 };
 
+/* The type of a layer that may be kept, as a constant; NULL: none of them. */
+const char *build_cache_layer_type(const char *type);
 /* 1 found (and its blob is there), 0 not. What is wrong with an entry makes it none. */
 int build_cache_get(struct store *store, const struct digest *key, struct cached_layer *out);
 int build_cache_put(struct store *store, const struct digest *key, const struct cached_layer *layer,

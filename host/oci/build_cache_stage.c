@@ -55,6 +55,49 @@ struct cached_layer cached_layer_of(const struct layer_result *result)
                                  .size = result->size};
 }
 
+static void note_used(struct builder *builder, const struct digest *key,
+                      const struct cached_layer *layer)
+{
+    struct value *used = builder->spec->used;
+
+    if (!used)
+        return;
+    struct value *entry = value_push(used);
+    value_set_map(entry);
+    value_put_string(entry, "key", key->text);
+    if (layer->kind != CACHED_LAYER)
+        return;
+    value_put_string(entry, "layer", layer->digest.text);
+    value_put_string(entry, "diffId", layer->diff_id.text);
+    value_put_int(entry, "size", (int64_t)layer->size);
+    value_put_string(entry, "mediaType", layer->media_type ? layer->media_type : OCI_LAYER_GZIP);
+}
+
+int stage_find(struct builder *builder, const struct digest *key, struct cached_layer *out)
+{
+    const struct build_spec *spec = builder->spec;
+
+    if (!build_cache_reads(spec))
+        return 0;
+    int found = build_cache_get(spec->store, key, out);
+    if (!found && spec->find && spec->find(spec->find_ctx, key, out) == 1) {
+        found = 1;
+        build_cache_put(spec->store, key, out, NULL); /* else it is asked for again */
+    }
+    if (found)
+        note_used(builder, key, out);
+    return found;
+}
+
+int stage_keep(struct builder *builder, const struct digest *key, const struct cached_layer *layer,
+               struct error *err)
+{
+    if (!build_cache_writes(builder->spec))
+        return 0;
+    note_used(builder, key, layer);
+    return build_cache_put(builder->spec->store, key, layer, err);
+}
+
 /* ---- RUN ---- */
 
 /* Not where it stands. */

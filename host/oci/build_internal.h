@@ -4,7 +4,6 @@
 #define MLHOST_OCI_BUILD_INTERNAL_H
 
 #include "oci/build.h"
-#include "oci/build_cache.h"
 #include "oci/context.h"
 #include "oci/layer.h"
 #include "oci/tree.h"
@@ -86,6 +85,10 @@ void stage_add_layer(struct builder *builder, struct stage *stage, const struct 
 void stage_mix(const struct stage *stage, struct cache_key *key);
 /* What was made just now, for stage_add_layer and build_cache_put. */
 struct cached_layer cached_layer_of(const struct layer_result *result);
+/* A layer that was made before, here or elsewhere (spec->find). 1 found, 0 not. */
+int stage_find(struct builder *builder, const struct digest *key, struct cached_layer *out);
+int stage_keep(struct builder *builder, const struct digest *key, const struct cached_layer *layer,
+               struct error *err);
 /* Of RUN: the files below, the command, what it sees of variables, its user and folder. Proxies do
  * not count, and neither do secrets and the folders of --mount=type=cache. */
 int build_run_key(struct builder *builder, struct stage *stage, const struct value *instruction,

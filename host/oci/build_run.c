@@ -389,7 +389,7 @@ static int keep_changes(struct run *run, const struct digest *key, struct error 
     if (build_changes(&changes, &result, err) != 0)
         return -1;
     struct cached_layer layer = cached_layer_of(&result);
-    if (build_cache_writes(spec) && build_cache_put(spec->store, key, &layer, err) != 0)
+    if (stage_keep(run->builder, key, &layer, err) != 0)
         return -1;
     stage_add_layer(run->builder, run->stage, run->instruction, &layer, false);
     if (result.entries && spec->clamp < 0) /* else the folder's times are not the layer's */
@@ -424,8 +424,7 @@ int build_run(struct builder *builder, struct stage *stage, const struct value *
     note_proxies(builder);
     if (builder->spec->caching != BUILD_CACHE_OFF)
         status = build_run_key(builder, stage, instruction, &key, err);
-    if (status == 0 && build_cache_reads(builder->spec) &&
-        build_cache_get(builder->spec->store, &key, &layer))
+    if (status == 0 && stage_find(builder, &key, &layer))
         stage_add_layer(builder, stage, instruction, &layer, true);
     else if (status == 0)
         status = run_anew(&run, &key, err);

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "oci/base_image.h"
 #include "oci/build.h"
+#include "oci/build_cache_remote.h"
 #include "oci/context.h"
 #include "oci/dockerfile.h"
 #include "oci/manifest.h"
@@ -190,6 +191,24 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
     return status;
 }
 
+/* cache = false has no use for the other two. */
+static int check_caching(const struct value *args, struct error *err)
+{
+    const struct value *from = value_get(args, "cache_from");
+
+    if (!value_get_bool(args, "cache", true) && (from || value_get(args, "cache_to"))) {
+        error_set(err, ERR_USAGE, "cache = false, and %s is given",
+                  from ? "cache_from" : "cache_to");
+        return error_hint(err, "no_cache = true makes all layers anew and still keeps them");
+    }
+    return 0;
+}
+
+static int find_layer(void *ctx, const struct digest *key, struct cached_layer *out)
+{
+    return cache_sources_find(ctx, key, out);
+}
+
 static enum build_caching caching_of(const struct value *args)
 {
     if (!value_get_bool(args, "cache", true))
@@ -198,12 +217,14 @@ static enum build_caching caching_of(const struct value *args)
 }
 
 /*
- * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?) ->
- * { digest, config, name, tag, layers, size }
+ * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?,
+ *                cache_from?, cache_to?) -> { digest, config, name, tag, layers, size }
  *
  * Builds into the cache (.mlhost/cache/oci); nothing is pushed. name and tag: under which the cache
  * keeps it too. Layers that were made before of the same things are taken and logged as CACHED;
- * no_cache makes them all anew, cache = false keeps none of them for later either.
+ * no_cache makes them all anew, cache = false keeps none of them for later either. cache_from:
+ * references that layers of RUN may be taken from, which other machines wrote with cache_to; what
+ * they must be trusted with stands in host/oci/build_cache_remote.h.
  */
 int prim_registry_build(struct call *call, const struct value *args, struct value *out,
                         struct error *err)
@@ -214,15 +235,22 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
     cleanup_free char *dockerfile = NULL;
     cleanup_value struct value build_args = {0};
     cleanup_value struct value labels = {0};
+    cleanup_value struct value used = {0};
     cleanup_store struct store *store = cache_store(call, err);
     struct build_result result;
 
+    value_set_array(&used);
     if (value_get(args, "args"))
         value_copy(&build_args, value_get(args, "args"));
     if (value_get(args, "labels"))
         value_copy(&labels, value_get(args, "labels"));
     if (!store || places(call, args, &context, &dockerfile, err) != 0 ||
-        check_texts(&build_args, "args", err) != 0 || check_texts(&labels, "labels", err) != 0)
+        check_texts(&build_args, "args", err) != 0 || check_texts(&labels, "labels", err) != 0 ||
+        check_caching(args, err) != 0)
+        return -1;
+    cleanup_cache_sources struct cache_sources *sources =
+        cache_sources_new(call, store, value_get(args, "cache_from"), err);
+    if (!sources)
         return -1;
     struct resolving resolving = {call, store};
     struct build_spec spec = {.store = store,
@@ -241,8 +269,14 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .network = call_has_net(call),
                               .output = on_output,
                               .clamp = getenv("SOURCE_DATE_EPOCH") ? build_epoch() : -1,
-                              .caching = caching_of(args)};
-    if (oci_build(&spec, &result, err) != 0)
+                              .caching = caching_of(args),
+                              .find = find_layer,
+                              .find_ctx = sources,
+                              .used = &used};
+    struct push_result pushed;
+    const char *cache_to = value_get_string(args, "cache_to", NULL);
+    if (oci_build(&spec, &result, err) != 0 ||
+        (cache_to && build_cache_push(call, store, &used, cache_to, &pushed, err) != 0))
         return -1;
     if (name) {
         cleanup_image_reference struct image_reference reference = {0};

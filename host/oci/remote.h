@@ -98,6 +98,9 @@ struct push_result {
 int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name,
                 const char *tag, const struct value *from, struct push_result *out,
                 struct error *err);
+/* One blob -> the store, unless it is there. Digest and size are checked. */
+int remote_fetch(struct remote *remote, struct store *store, const char *name,
+                 const struct value *descriptor, struct error *err);
 /* Manifest, config and layers -> the store, under store_name (tagged when ref is a tag). *digest:
  * of the image for this machine. */
 int remote_pull(struct remote *remote, struct store *store, const char *name, const char *ref,

@@ -263,6 +263,23 @@ static int fetch_blobs(struct remote *remote, struct store *store, const char *n
     return status;
 }
 
+int remote_fetch(struct remote *remote, struct store *store, const char *name,
+                 const struct value *descriptor, struct error *err)
+{
+    struct pull pull = {.remote = remote,
+                        .store = store,
+                        .name = name,
+                        .blobs = &descriptor,
+                        .total = value_get_int(descriptor, "size", 0),
+                        .scope = pull_scope(name),
+                        .label = mem_printf("pull %s", name)};
+    int status = fetch_blob(&pull, 0, err);
+
+    free(pull.scope);
+    free(pull.label);
+    return status;
+}
+
 int remote_pull(struct remote *remote, struct store *store, const char *name, const char *ref,
                 const char *store_name, struct digest *digest, struct error *err)
 {

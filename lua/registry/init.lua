@@ -18,7 +18,9 @@ local Image, Pushed = {}, {}
 Image.__index, Pushed.__index = Image, Pushed
 
 -- What registry.build takes.
-local BUILD_OPTIONS = { "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache" }
+local BUILD_OPTIONS = {
+  "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache", "cache_from", "cache_to",
+}
 
 --- Only these keys, so that a mistyped one does not pass for an absent one.
 local function check_keys(what, options, allowed)
@@ -68,7 +70,8 @@ function registry.content_tag(context, options)
   }
 end
 
---- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache? } -> image
+--- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?, cache_from?, cache_to? }
+--- -> image
 ---
 --- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
 --- image.layers.
@@ -76,9 +79,19 @@ end
 --- A layer that was made before of the same things (paths, modes, owners and contents of what is copied; for RUN the
 --- files below, words, variables, user) is taken and logged as CACHED. no_cache = true makes all of them anew,
 --- cache = false keeps none of them for later either.
+---
+---   cache_to    reference (with a tag) in a registry under which the layers of RUN are kept for other machines
+---   cache_from  reference, or array of references, written so, that layers of RUN may be taken from. Whoever can push
+---               to them decides what is in the image, as with a base image; all else is checked (digests, diff ids)
 function registry.build(options)
   check_keys("registry.build", options, BUILD_OPTIONS)
   need("registry.build", options, "context", '"components/training"')
+  if type(options.cache_from) == "string" then
+    local copy = {}
+    for key, value in pairs(options) do copy[key] = value end
+    copy.cache_from = { options.cache_from }
+    options = copy
+  end
   return setmetatable(api.build(options), Image)
 end
 

@@ -1209,9 +1209,11 @@ function host.registry.base_image() end
 ---@param target? string
 ---@param cache? boolean # bool
 ---@param no_cache? boolean # bool
+---@param cache_from? any[] # array
+---@param cache_to? string
 ---@return table image
----@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean }): table
-function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache) end
+---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string }): table
+function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to) end
 
 ---a tag that names the content of a build context
 ---@param context string # path
