@@ -106,7 +106,15 @@ char *stage_expand(struct builder *builder, struct stage *stage, const char *wor
 {
     struct scope scope = {builder, stage};
 
-    return dockerfile_expand(word, builder->escape, lookup, &scope, err);
+    return dockerfile_expand(word, builder->escape, 0, lookup, &scope, err);
+}
+
+char *stage_expand_text(struct builder *builder, struct stage *stage, const char *text,
+                        struct error *err)
+{
+    struct scope scope = {builder, stage};
+
+    return dockerfile_expand(text, builder->escape, DOCKERFILE_RAW_QUOTES, lookup, &scope, err);
 }
 
 int build_arg(struct builder *builder, struct stage *stage, const struct value *instruction,

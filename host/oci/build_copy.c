@@ -255,6 +255,45 @@ static int add_word(struct copy *copy, const char *word, struct error *err)
     return matches ? 0 : missing(copy, word, err);
 }
 
+/* The heredoc that a source names, or NULL. */
+static const struct value *heredoc_of(const struct value *instruction, const char *word)
+{
+    const struct value *list = value_get(instruction, "heredocs");
+
+    for (size_t i = 0; i < value_count(list); i++)
+        if (strcmp(value_get_string(value_at(list, i), "word", ""), word) == 0)
+            return value_at(list, i);
+    return NULL;
+}
+
+/* Its text as a file, named like the heredoc when the destination is a folder. */
+static int add_heredoc(struct copy *copy, const struct value *heredoc, struct error *err)
+{
+    const char *name = value_get_string(heredoc, "name", ""),
+               *text = value_get_string(heredoc, "text", "");
+    cleanup_free char *expanded = value_get_bool(heredoc, "expand", false)
+                                      ? stage_expand_text(copy->builder, copy->stage, text, err)
+                                      : mem_strdup(text);
+    cleanup_free char *to = copy->to_folder ? join(copy->to, name) : mem_strdup(copy->to);
+
+    if (!expanded)
+        return error_wrap(err, "<<%s", name);
+    const struct tree_node node = {
+        .path = mem_strdup(name), .mode = S_IFREG | 0644, .size = strlen(expanded)};
+    int64_t offset = lseek(copy->spool, 0, SEEK_CUR);
+    int status = strchr(name, '/') || strcmp(name, "..") == 0
+                     ? error_set(err, ERR_INVALID, "<<%s: that is no name of a file", name)
+                     : add_node(copy, &node, to, err);
+    free(node.path);
+    if (status != 0 || fd_write_all(copy->spool, expanded, strlen(expanded), err) != 0)
+        return -1;
+    struct item *item = &copy->items[copy->count - 1];
+    free(item->from);
+    item->from = NULL;
+    item->offset = (uint64_t)offset;
+    return 0;
+}
+
 /* How many files a wildcard names must be known before the first is given its place. */
 static size_t count_matches(const struct copy *copy, const char *word)
 {
@@ -526,8 +565,14 @@ static int run_copy(struct copy *copy, const struct value *instruction, struct e
             copy->to_folder = !*copy->to || names_folder(to) || sources > 1 || matches > 1 ||
                               (there && S_ISDIR(there->mode));
         for (size_t i = 0; i < sources; i++) {
-            cleanup_free char *word =
-                stage_expand(copy->builder, copy->stage, value_text(value_at(words, i), ""), err);
+            const char *written = value_text(value_at(words, i), "");
+            const struct value *heredoc = heredoc_of(instruction, written);
+            if (heredoc) {
+                if (pass == 1 && add_heredoc(copy, heredoc, err) != 0)
+                    return -1;
+                continue;
+            }
+            cleanup_free char *word = stage_expand(copy->builder, copy->stage, written, err);
             if (!word || (pass == 1 && add_word(copy, word, err) != 0))
                 return -1;
             matches += pass == 0 ? count_matches(copy, word) : 0;

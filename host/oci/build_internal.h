@@ -51,6 +51,9 @@ void stage_history(struct builder *builder, struct stage *stage, const struct va
 /* One word with variables expanded and quotes removed. Allocated. */
 char *stage_expand(struct builder *builder, struct stage *stage, const char *word,
                    struct error *err);
+/* The text of a heredoc: quotes are characters like others. */
+char *stage_expand_text(struct builder *builder, struct stage *stage, const char *text,
+                        struct error *err);
 const char *stage_env(const struct stage *stage, const char *name, size_t len);
 void builder_log(struct builder *builder, const char *level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -1,67 +1,107 @@
+/* Lines, comments, directives and heredocs of a Dockerfile. */
 #include "oci/dockerfile.h"
 
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#include "base/config.h"
 #include "base/mem.h"
+#include "oci/dockerfile_internal.h"
 
-static const char *const keywords[] = {
-    "ADD",    "ARG",   "CMD",         "COPY",  "ENTRYPOINT", "ENV",
-    "EXPOSE", "FROM",  "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
-    "RUN",    "SHELL", "STOPSIGNAL",  "USER",  "VOLUME",     "WORKDIR",
-};
-#define KEYWORDS (sizeof keywords / sizeof *keywords)
+#define SHOWN 100 /* columns of a line in an error */
 
-static const struct {
-    const char *keyword;
-    const char *flags[8];
-} flag_table[] = {
-    {"FROM", {"platform"}},
-    {"COPY", {"from", "chown", "chmod", "link"}},
-    {"ADD", {"chown", "chmod", "link", "checksum", "keep-git-dir"}},
-    {"RUN", {"mount", "network", "security"}},
-    {"HEALTHCHECK", {"interval", "timeout", "start-period", "start-interval", "retries"}},
-};
+/* ---- errors ---- */
 
-struct parser {
-    const char *at, *end;
-    const char *source;
-    char escape;
-    int line; /* of `at`, from 1 */
-    int stage;
-    struct value *problems;
-    struct error *err;
-    struct value *instructions;
-    bool failed;
-};
+/* Is the place where a word may begin, or end? */
+static bool edge(char c)
+{
+    return !isalnum((unsigned char)c) && c != '_' && c != '-' && c != '.';
+}
 
-static void problem(struct parser *parser, int line, const char *hint, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+/* Where `token` stands in the instruction at hand; its start when nowhere. */
+static const char *find_token(const struct parser *parser, const char *token, size_t *len)
+{
+    const char *from = parser->begin;
 
-static void problem(struct parser *parser, int line, const char *hint, const char *format, ...)
+    *len = token ? strlen(token) : 0;
+    while (*len && from < parser->at) {
+        const char *found = memmem(from, (size_t)(parser->at - from), token, *len);
+        if (!found)
+            break;
+        bool starts = found == parser->begin || edge(found[-1]) || edge(*token);
+        bool ends = found + *len == parser->end || edge(found[*len]) || edge(token[*len - 1]);
+        if (starts && ends)
+            return found;
+        from = found + 1;
+    }
+    *len = 0;
+    return parser->begin;
+}
+
+/* The line of `place` with a caret below. */
+static void show(const struct parser *parser, const char *place, size_t len, int line,
+                 struct buf *out)
+{
+    const char *start = place, *stop = place;
+
+    while (start > parser->begin && start[-1] != '\n')
+        start--;
+    while (stop < parser->end && *stop != '\n' && *stop != '\r')
+        stop++;
+    size_t column = (size_t)(place - start);
+    if (column > SHOWN / 2) {
+        start = place - SHOWN / 2;
+        column = SHOWN / 2;
+    }
+    size_t shown = (size_t)(stop - start) < SHOWN ? (size_t)(stop - start) : SHOWN;
+    buf_printf(out, "\n%5d | ", line);
+    for (size_t i = 0; i < shown; i++)
+        buf_putc(out, iscntrl((unsigned char)start[i]) ? ' ' : start[i]);
+    if (!len)
+        return;
+    buf_printf(out, "\n      | %*s^", (int)column, "");
+    for (size_t i = 1; i < len && column + i < shown; i++)
+        buf_putc(out, '~');
+}
+
+void dockerfile_problem(struct parser *parser, const char *token, const char *hint,
+                        const char *format, ...)
 {
     struct error here = {0};
+    cleanup_buf struct buf shown = BUF_INIT;
+    size_t len;
     va_list args;
+    const char *place = find_token(parser, token, &len);
+    int line = parser->begin_line, column = 1;
 
     va_start(args, format);
     error_setv(&here, ERR_INVALID, format, args);
     va_end(args);
+    for (const char *c = parser->begin; c < place; c++) {
+        column = *c == '\n' ? 1 : column + 1;
+        line += *c == '\n';
+    }
     if (parser->problems) {
         struct value *item = value_push(parser->problems);
         value_set_map(item);
         value_put_int(item, "line", line);
+        value_put_int(item, "column", column);
         value_put_string(item, "message", here.message);
         value_put_string(item, "hint", hint);
         return;
     }
+    if (parser->failed)
+        return;
     parser->failed = true;
-    error_set(parser->err, ERR_INVALID, "%s:%d: %s", parser->source, line, here.message);
+    if (parser->begin < parser->end)
+        show(parser, place, len, line, &shown);
+    error_set(parser->err, ERR_INVALID, "%s:%d: %s%s", parser->source, line, here.message,
+              shown.len ? shown.data : "");
     if (hint)
         error_hint(parser->err, "%s", hint);
 }
+
+/* ---- lines ---- */
 
 /* One physical line, without its end. */
 static bool next_line(struct parser *parser, const char **start, size_t *len)
@@ -72,7 +112,7 @@ static bool next_line(struct parser *parser, const char **start, size_t *len)
     const char *next = stop ? stop + 1 : parser->end;
     if (!stop)
         stop = parser->end;
-    if (stop > parser->at && stop[-1] == '\r')
+    while (stop > parser->at && stop[-1] == '\r')
         stop--;
     *start = parser->at;
     *len = (size_t)(stop - parser->at);
@@ -91,229 +131,313 @@ static void trim(const char **start, size_t *len)
         --*len;
 }
 
-/* "# escape=`": only before anything else. */
-static void directives(struct parser *parser)
+static void keep_comment(struct parser *parser, const char *text, size_t len)
 {
-    const char *start;
-    size_t len;
+    struct value *item = value_push(parser->comments);
+    const char *start = text + 1;
+    size_t rest = len - 1;
 
-    while (parser->at < parser->end) {
-        struct parser before = *parser;
-        next_line(parser, &start, &len);
-        trim(&start, &len);
-        const char *equals = len && *start == '#' ? memchr(start, '=', len) : NULL;
-        if (!equals) {
-            *parser = before;
-            return;
-        }
-        const char *key = start + 1, *text = equals + 1;
-        size_t key_len = (size_t)(equals - key), text_len = len - (size_t)(text - start);
-        trim(&key, &key_len);
-        trim(&text, &text_len);
-        if (key_len == 6 && strncasecmp(key, "escape", 6) == 0) {
-            if (text_len != 1 || (*text != '\\' && *text != '`'))
-                problem(parser, parser->line, "# escape=\\ or # escape=`",
-                        "the directive escape must be \\ or `");
-            else
-                parser->escape = *text;
-        } else if (!((key_len == 6 && strncasecmp(key, "syntax", 6) == 0) ||
-                     (key_len == 5 && strncasecmp(key, "check", 5) == 0))) {
-            *parser = before; /* an ordinary comment with "=" in it */
-            return;
-        }
-    }
+    trim(&start, &rest);
+    value_set_map(item);
+    value_put_int(item, "line", parser->line);
+    value_set_bytes(value_put(item, "text"), start, rest);
+}
+
+/* Takes the escape at the line's end away, and spaces behind it; a doubled one is none. */
+static bool continues(const struct parser *parser, const char *start, size_t *len)
+{
+    size_t end = *len;
+
+    while (end && (start[end - 1] == ' ' || start[end - 1] == '\t'))
+        end--;
+    if (!end || start[end - 1] != parser->escape || (end >= 2 && start[end - 2] == parser->escape))
+        return false;
+    *len = end - 1;
+    return true;
 }
 
 /* An instruction: its lines joined, comments and empty lines in between left out. false at the end
  * of the file. */
-static bool logical_line(struct parser *parser, struct buf *out, int *line)
+static bool logical_line(struct parser *parser, struct buf *out, int *empty_line)
 {
     const char *start;
     size_t len;
     bool going_on = false;
 
-    while (next_line(parser, &start, &len)) {
+    for (;;) {
+        const char *before = parser->at;
+        if (!next_line(parser, &start, &len))
+            break;
         const char *bare = start;
         size_t bare_len = len;
         trim(&bare, &bare_len);
-        if (!bare_len || *bare == '#')
+        if (bare_len && *bare == '#') {
+            keep_comment(parser, bare, bare_len);
             continue;
+        }
+        if (!bare_len) {
+            if (going_on)
+                *empty_line = parser->line;
+            continue;
+        }
+        if (!going_on) {
+            parser->begin = before;
+            parser->begin_line = parser->line;
+            len -= (size_t)(bare - start);
+            start = bare;
+        } /* else: spaces at the start of a continued line are part of it */
+        going_on = continues(parser, start, &len);
+        buf_append(out, start, len);
         if (!going_on)
-            *line = parser->line;
-        if (going_on) /* spaces at the start of a continued line are part of it */
-            bare_len = (size_t)(bare + bare_len - start), bare = start;
-        going_on = bare[bare_len - 1] == parser->escape;
-        buf_append(out, bare, bare_len - going_on);
-        if (!going_on)
-            return true;
-    }
-    return going_on && out->len;
-}
-
-static bool flag_known(const char *keyword, const char *flag)
-{
-    for (size_t i = 0; i < sizeof flag_table / sizeof *flag_table; i++)
-        if (strcmp(flag_table[i].keyword, keyword) == 0)
-            for (size_t f = 0; flag_table[i].flags[f]; f++)
-                if (strcmp(flag_table[i].flags[f], flag) == 0)
-                    return true;
-    return false;
-}
-
-static bool has_flags(const char *keyword)
-{
-    for (size_t i = 0; i < sizeof flag_table / sizeof *flag_table; i++)
-        if (strcmp(flag_table[i].keyword, keyword) == 0)
-            return true;
-    return false;
-}
-
-/* Takes the leading --key=value words off the text. */
-static const char *take_flags(struct parser *parser, const char *keyword, const char *text,
-                              int line, struct value *flags)
-{
-    while (has_flags(keyword) && strncmp(text, "--", 2) == 0) {
-        size_t len = strcspn(text, " \t");
-        if (len == 2) {
-            text += 2;
             break;
+    }
+    while (out->len && isspace((unsigned char)out->data[out->len - 1]))
+        out->data[--out->len] = '\0';
+    return out->len > 0;
+}
+
+/* ---- directives ---- */
+
+static void check_option(struct parser *parser, struct value *check, const char *name,
+                         const char *text)
+{
+    if (strcasecmp(name, "error") == 0) {
+        bool on = strcasecmp(text, "true") == 0;
+        if (!on && strcasecmp(text, "false") != 0)
+            dockerfile_problem(parser, text, "error=true or error=false",
+                               "check=error: '%.40s' is neither true nor false", text);
+        value_put_bool(check, "error", on);
+    } else if (strcasecmp(name, "skip") == 0 || strcasecmp(name, "experimental") == 0) {
+        struct value *list = value_put(check, strcasecmp(name, "skip") == 0 ? "skip" : "more");
+        value_set_array(list);
+        for (const char *at = text; *at; at += *at == ',') {
+            const char *rule = at;
+            size_t len = strcspn(at, ",");
+            at += len;
+            trim(&rule, &len);
+            if (len)
+                value_set_bytes(value_push(list), rule, len);
         }
-        const char *equals = memchr(text, '=', len);
-        cleanup_free char *key =
-            mem_strndup(text + 2, (equals ? (size_t)(equals - text) : len) - 2);
-        cleanup_free char *given = equals
-                                       ? mem_strndup(equals + 1, len - (size_t)(equals + 1 - text))
-                                       : mem_strdup("true");
-        if (!flag_known(keyword, key))
-            problem(parser, line,
-                    strcmp(keyword, "COPY") == 0 ? "COPY has --from= --chown= --chmod= --link"
-                                                 : NULL,
-                    "%s has no flag --%s here", keyword, key);
-        value_put_string(flags, key, given);
-        text += len;
-        text += strspn(text, " \t");
+    } else {
+        dockerfile_problem(parser, name, "# check=skip=Rule,Rule;error=true",
+                           "the directive check has no '%.40s'", name);
     }
-    return text;
 }
 
-/* ["a", "b"]: the exec form. Anything else is words. */
-static void words_of(const char *text, struct value *item)
+/* "skip=A,B;error=true" */
+static void directive_check(struct parser *parser, const char *text)
 {
-    cleanup_value struct value json = {0};
-    struct value words = {0};
-    bool strings = *text == '[' &&
-                   value_from_json(text, strlen(text), "words", NULL, &json, NULL) == 0 &&
-                   json.kind == VALUE_ARRAY;
+    struct value *check = value_put(parser->document, "check");
 
-    for (size_t i = 0; strings && i < value_count(&json); i++)
-        strings = value_at(&json, i)->kind == VALUE_STRING;
-    value_put_bool(item, "json", strings);
-    if (strings) {
-        value_move(value_put(item, "words"), &json);
-        return;
-    }
-    value_set_array(&words);
-    for (const char *at = text + strspn(text, " \t"); *at; at += strspn(at, " \t")) {
-        size_t len = strcspn(at, " \t");
-        value_set_bytes(value_push(&words), at, len);
-        at += len;
-    }
-    value_move(value_put(item, "words"), &words);
-}
-
-static void near_keyword(struct parser *parser, int line, const char *word)
-{
-    const char *near = near_miss(word, keywords, KEYWORDS);
-    cleanup_free char *hint =
-        near ? mem_printf("did you mean %s?", near)
-             : mem_strdup("a line that continues another one needs a \\ before it");
-
-    problem(parser, line, hint, "unknown instruction '%.40s'", word);
-}
-
-static void check_shape(struct parser *parser, const struct value *item, const char *keyword,
-                        int line)
-{
-    const struct value *words = value_get(item, "words");
-    size_t count = value_count(words);
-    const char *text = value_get_string(item, "text", "");
-
-    if (count == 0 && !(value_get_bool(item, "json", false) &&
-                        (strcmp(keyword, "CMD") == 0 || strcmp(keyword, "ENTRYPOINT") == 0))) {
-        problem(parser, line, NULL, "%s needs an argument", keyword);
-        return;
-    }
-    if (strcmp(keyword, "FROM") == 0) {
-        bool named = count == 3 && strcasecmp(value_text(value_at(words, 1), ""), "as") == 0;
-        if (count != 1 && !named)
-            problem(parser, line, "FROM image, or FROM image AS name",
-                    "FROM needs one image, or image AS name");
-    } else if (strcmp(keyword, "COPY") == 0 || strcmp(keyword, "ADD") == 0) {
-        if (strstr(text, "<<") == text || strstr(text, " <<"))
-            problem(parser, line, "put the text into a file of the context",
-                    "heredocs are not supported in %s yet", keyword);
-        else if (count < 2)
-            problem(parser, line, NULL, "%s needs a source and a destination", keyword);
-        else if (count > 2) {
-            const char *to = value_text(value_at(words, count - 1), "");
-            if (!*to || to[strlen(to) - 1] != '/')
-                if (!strchr(to, '$') && strcmp(to, ".") != 0)
-                    problem(parser, line, "end it with /",
-                            "%s of several sources needs a folder as destination, not '%s'",
-                            keyword, to);
+    value_set_map(check);
+    while (*text && !parser->failed) {
+        size_t len = strcspn(text, ";");
+        const char *part = text;
+        size_t part_len = len;
+        text += len + (text[len] == ';');
+        trim(&part, &part_len);
+        cleanup_free char *option = mem_strndup(part, part_len);
+        char *equals = strchr(option, '=');
+        if (!part_len)
+            continue;
+        if (!equals) {
+            dockerfile_problem(parser, option, "# check=skip=Rule,Rule;error=true",
+                               "the directive check: '%.40s' has no value", option);
+            continue;
         }
-    } else if (strcmp(keyword, "SHELL") == 0 && !value_get_bool(item, "json", false)) {
-        problem(parser, line, "SHELL [\"/bin/sh\", \"-c\"]", "SHELL needs the JSON form");
+        *equals = '\0';
+        check_option(parser, check, option, equals + 1);
     }
 }
 
-static void instruction(struct parser *parser, const char *text, int line)
+static void directive(struct parser *parser, const char *key, const char *text)
 {
-    char keyword[16] = "";
-    size_t len = strcspn(text, " \t");
-    cleanup_free char *word = mem_strndup(text, len);
-    bool known = false;
-
-    for (size_t i = 0; i < len && i < sizeof keyword - 1; i++)
-        keyword[i] = (char)toupper((unsigned char)text[i]);
-    for (size_t i = 0; len < sizeof keyword && i < KEYWORDS; i++)
-        known |= strcmp(keywords[i], keyword) == 0;
-    if (!known) {
-        near_keyword(parser, line, len < sizeof keyword ? keyword : word);
-        return;
+    if (strcasecmp(key, "escape") == 0) {
+        if (strlen(text) != 1 || (*text != '\\' && *text != '`'))
+            dockerfile_problem(parser, text, "# escape=\\ or # escape=`",
+                               "the directive escape must be \\ or `");
+        else
+            parser->escape = *text;
+    } else if (strcasecmp(key, "syntax") == 0) {
+        value_put_string(parser->document, "syntax", text);
+    } else {
+        directive_check(parser, text);
     }
-    text += len;
-    text += strspn(text, " \t");
-    struct value *item = value_push(parser->instructions);
+}
+
+/* "# key = text", which nothing but such lines stands before. */
+static void directives(struct parser *parser)
+{
+    static const char *const known[] = {"escape", "syntax", "check"};
+    bool seen[3] = {false};
+    const char *start;
+    size_t len;
+
+    while (parser->at < parser->end && !parser->failed) {
+        struct parser before = *parser;
+        next_line(parser, &start, &len);
+        parser->begin = start;
+        parser->begin_line = parser->line;
+        trim(&start, &len);
+        const char *equals = len && *start == '#' ? memchr(start, '=', len) : NULL;
+        const char *name = start + 1, *value = equals ? equals + 1 : NULL;
+        size_t name_len = equals ? (size_t)(equals - name) : 0,
+               value_len = equals ? len - (size_t)(value - start) : 0, which = 0;
+        if (equals) {
+            trim(&name, &name_len);
+            trim(&value, &value_len);
+        }
+        cleanup_free char *key = mem_strndup(name, name_len);
+        cleanup_free char *text = mem_strndup(value_len ? value : "", value_len);
+        while (which < 3 && strcasecmp(key, known[which]) != 0)
+            which++;
+        if (!equals || which == 3 || !value_len) { /* an ordinary comment, or no comment */
+            *parser = before;
+            return;
+        }
+        if (seen[which])
+            dockerfile_problem(parser, key, NULL, "the directive %s stands here twice",
+                               known[which]);
+        seen[which] = true;
+        directive(parser, key, text);
+    }
+}
+
+/* ---- heredocs ---- */
+
+/* "3<<-'EOF'": its name without quotes, or NULL when it is another word. */
+static char *heredoc_name(const char *word, char escape, bool *chomp, bool *expand)
+{
+    cleanup_buf struct buf name = BUF_INIT;
+    const char *at = word + strspn(word, "0123456789");
+    char quote = '\0';
+
+    if (strncmp(at, "<<", 2) != 0)
+        return NULL;
+    at += 2;
+    *chomp = *at == '-';
+    at += *chomp;
+    if (!*at || strchr(at, '<'))
+        return NULL;
+    *expand = true;
+    for (; *at; at++) {
+        if (quote ? *at == quote : *at == '"' || *at == '\'') {
+            quote = quote ? '\0' : *at;
+            *expand = false;
+        } else if (*at == escape && quote != '\'' && at[1]) {
+            buf_putc(&name, *++at);
+            *expand = false;
+        } else {
+            buf_putc(&name, *at);
+        }
+    }
+    return name.len ? buf_steal(&name) : NULL;
+}
+
+/* The lines up to the one that is the name. */
+static void read_heredoc(struct parser *parser, struct value *heredocs, const char *word,
+                         const char *name, bool chomp, bool expand)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    const char *start;
+    size_t len, name_len = strlen(name);
+    int line = parser->line + 1;
+
+    for (;;) {
+        if (!next_line(parser, &start, &len)) {
+            cleanup_free char *hint = mem_printf("end it with a line that is %.60s", name);
+            dockerfile_problem(parser, word, hint, "the heredoc %.60s is not closed", name);
+            return;
+        }
+        const char *stop = parser->at;
+        while (chomp && len && *start == '\t') {
+            start++;
+            len--;
+        }
+        if (len == name_len && memcmp(start, name, len) == 0)
+            break;
+        buf_append(&text, start, (size_t)(stop - start));
+    }
+    struct value *item = value_push(heredocs);
     value_set_map(item);
+    value_put_string(item, "word", word);
+    value_put_string(item, "name", name);
+    value_set_bytes(value_put(item, "text"), text.data ? text.data : "", text.len);
+    value_put_bool(item, "expand", expand);
     value_put_int(item, "line", line);
-    value_put_string(item, "keyword", keyword);
-    struct value *flags = value_put(item, "flags");
-    value_set_map(flags);
-    text = take_flags(parser, keyword, text, line, flags);
-    if (parser->failed)
-        return;
-    value_put_string(item, "text", text);
-    words_of(text, item);
-    if (strcmp(keyword, "FROM") == 0)
-        parser->stage++;
-    else if (parser->stage < 0 && strcmp(keyword, "ARG") != 0)
-        problem(parser, line, "only ARG may stand before FROM", "%s stands before the first FROM",
-                keyword);
-    value_put_int(item, "stage", parser->stage);
-    check_shape(parser, item, keyword, line);
 }
 
-int dockerfile_parse(const char *text, size_t len, const char *source, struct value *out,
-                     struct value *problems, struct error *err)
+static void heredocs_of(struct parser *parser, struct value *item)
+{
+    const struct value *inner = value_get(item, "trigger");
+    const char *keyword = value_get_string(inner ? inner : item, "keyword", "");
+    const char *text = value_get_string(inner ? inner : item, "text", "");
+    cleanup_value struct value words = {0};
+    struct value heredocs = {0};
+
+    if ((strcmp(keyword, "RUN") != 0 && strcmp(keyword, "COPY") != 0 &&
+         strcmp(keyword, "ADD") != 0) ||
+        value_get_bool(inner ? inner : item, "json", false) || !strstr(text, "<<"))
+        return;
+    value_set_array(&words);
+    value_set_array(&heredocs);
+    /* Quotes that a shell would see otherwise: then there is no heredoc that we could know. */
+    if (dockerfile_split(text, parser->escape, &words, NULL) != 0)
+        value_free(&words);
+    for (size_t i = 0; i < value_count(&words) && !parser->failed; i++) {
+        bool chomp, expand;
+        const char *word = value_text(value_at(&words, i), "");
+        cleanup_free char *name = heredoc_name(word, parser->escape, &chomp, &expand);
+        if (name)
+            read_heredoc(parser, &heredocs, word, name, chomp, expand);
+    }
+    if (value_count(&heredocs)) {
+        if (inner)
+            value_copy(value_put(value_get(item, "trigger"), "heredocs"), &heredocs);
+        value_move(value_put(item, "heredocs"), &heredocs);
+    }
+    value_free(&heredocs);
+}
+
+/* ---- the whole ---- */
+
+static void read_instructions(struct parser *parser)
+{
+    while (!parser->failed) {
+        cleanup_buf struct buf line = BUF_INIT;
+        int empty_line = 0;
+        if (!logical_line(parser, &line, &empty_line))
+            break;
+        struct value item = {0};
+        value_set_map(&item);
+        value_put_int(&item, "line", parser->begin_line);
+        if (empty_line)
+            value_put_int(&item, "empty_line", empty_line);
+        if (dockerfile_instruction(parser, line.data ? line.data : "", &item)) {
+            heredocs_of(parser, &item);
+            value_put_int(&item, "end_line", parser->line);
+            if (!parser->failed)
+                dockerfile_check(parser, &item);
+            value_move(value_push(parser->instructions), &item);
+        }
+        value_free(&item);
+    }
+}
+
+static int parse(const char *text, size_t len, const char *source, bool trigger, struct value *out,
+                 struct value *problems, struct error *err)
 {
     cleanup_value struct value document = {0};
     struct parser parser = {.at = text,
+                            .begin = text,
+                            .begin_line = 1,
                             .end = text + len,
                             .source = source,
                             .escape = '\\',
-                            .stage = -1,
+                            .stage = trigger ? 0 : -1,
+                            .trigger = trigger,
                             .problems = problems,
+                            .document = &document,
                             .err = err};
     char escape[2] = "\\";
 
@@ -324,23 +448,45 @@ int dockerfile_parse(const char *text, size_t len, const char *source, struct va
     if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
         parser.at += 3;
     value_set_map(&document);
-    parser.instructions = value_put(&document, "instructions");
-    value_set_array(parser.instructions);
-    directives(&parser);
-    while (!parser.failed) {
-        cleanup_buf struct buf line = BUF_INIT;
-        int number = 0;
-        if (!logical_line(&parser, &line, &number))
-            break;
-        instruction(&parser, line.data, number);
+    /* One slot each, before pointers into the map are kept. */
+    value_set_array(value_put(&document, "instructions"));
+    value_set_array(value_put(&document, "comments"));
+    if (!trigger)
+        directives(&parser);
+    parser.instructions = value_get(&document, "instructions");
+    parser.comments = value_get(&document, "comments");
+    read_instructions(&parser);
+    if (!parser.failed && parser.stage < 0) {
+        parser.begin = parser.end;
+        parser.begin_line = parser.line ? parser.line : 1;
+        dockerfile_problem(&parser, NULL, "begin with FROM image, or FROM scratch",
+                           "there is no FROM");
     }
-    if (!parser.failed && parser.stage < 0)
-        problem(&parser, parser.line ? parser.line : 1, "begin with FROM image, or FROM scratch",
-                "there is no FROM");
     if (parser.failed)
         return -1;
     escape[0] = parser.escape;
     value_put_string(&document, "escape", escape);
     value_move(out, &document);
+    return 0;
+}
+
+int dockerfile_parse(const char *text, size_t len, const char *source, struct value *out,
+                     struct value *problems, struct error *err)
+{
+    return parse(text, len, source, false, out, problems, err);
+}
+
+int dockerfile_parse_trigger(const char *text, const char *source, int line, struct value *out,
+                             struct error *err)
+{
+    cleanup_value struct value document = {0};
+
+    if (parse(text, strlen(text), source, true, &document, NULL, err) != 0)
+        return -1;
+    struct value *instructions = value_get(&document, "instructions");
+    if (value_count(instructions) != 1)
+        return error_set(err, ERR_INVALID, "%s: '%.60s' is not one instruction", source, text);
+    value_move(out, value_at(instructions, 0));
+    value_put_int(out, "line", line);
     return 0;
 }

@@ -20,7 +20,7 @@ static void expand(const char *word)
 {
     struct error err = {0};
     cleanup_value struct value words = {0};
-    cleanup_free char *text = dockerfile_expand(word, '\\', lookup, NULL, &err);
+    cleanup_free char *text = dockerfile_expand(word, '\\', 0, lookup, NULL, &err);
 
     if (!text && !err.code)
         abort();

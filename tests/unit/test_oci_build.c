@@ -326,7 +326,8 @@ static void messages(void **state)
          "default"},
         {"FROM --platform=windows/amd64 scratch\n", ERR_UNSUPPORTED, "windows/amd64",
          "this machine"},
-        {"FROM scratch\nCOPY <<EOF /x\nhi\nEOF\n", ERR_INVALID, "heredocs", "file of the context"},
+        {"FROM scratch\nCOPY <<EOF /x\nhi\n", ERR_INVALID,
+         "Dockerfile:2: the heredoc EOF is not closed", "a line that is EOF"},
         {"FROM scratch AS a\nCOPY --from=a x y\n", ERR_INVALID, "copy from itself", ""},
         {"FROM nobody/knows:1\n", ERR_NOT_FOUND, "Dockerfile:1: the image nobody/knows:1", ""},
     };
