@@ -43,6 +43,7 @@ void builder_log(struct builder *builder, const char *level, const char *format,
 void stage_free(struct stage *stage)
 {
     free(stage->name);
+    free(stage->author);
     value_free(&stage->config);
     value_free(&stage->layers);
     value_free(&stage->diff_ids);
@@ -202,6 +203,8 @@ int builder_image(struct builder *builder, const char *reference, struct stage *
         value_free(&out->config);
         value_copy(&out->config, inner);
     }
+    const char *author = value_get_string(&config, "author", NULL);
+    out->author = author ? mem_strdup(author) : NULL;
     const struct value *layers = value_get(&manifest, "layers");
     for (size_t i = 0; i < value_count(layers); i++) {
         const struct value *from = value_at(layers, i);
@@ -226,6 +229,7 @@ int builder_image(struct builder *builder, const char *reference, struct stage *
 static void copy_stage(struct stage *to, const struct stage *from)
 {
     stage_init(to);
+    to->author = from->author ? mem_strdup(from->author) : NULL;
     value_free(&to->config);
     value_copy(&to->config, &from->config);
     value_free(&to->layers);
@@ -303,6 +307,9 @@ static int build_from(struct builder *builder, struct stage *stage, const struct
     struct stage *earlier = builder_stage(builder, image);
     if (strcmp(image, "scratch") == 0) {
         stage_init(stage);
+        struct value *env = value_put(&stage->config, "Env");
+        value_set_array(env);
+        value_push_string(env, "PATH=" PATH_DEFAULT);
     } else if (earlier && earlier < stage) {
         status = builder_build(builder, earlier, err);
         if (status == 0)
@@ -467,6 +474,8 @@ static int write_stage(struct builder *builder, struct stage *stage, struct buil
     }
     value_set_map(&config);
     value_put_string(&config, "created", builder->created);
+    if (stage->author)
+        value_put_string(&config, "author", stage->author);
     value_put_string(&config, "architecture", oci_architecture());
     value_put_string(&config, "os", "linux");
     value_copy(value_put(&config, "config"), &stage->config);

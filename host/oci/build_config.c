@@ -115,8 +115,8 @@ static int do_maintainer(struct builder *builder, struct stage *stage,
                          const struct value *instruction, struct error *err)
 {
     (void)builder, (void)err;
-    value_put_string(map_of(&stage->config, "Labels"), "maintainer",
-                     value_get_string(instruction, "text", ""));
+    free(stage->author);
+    stage->author = mem_strdup(value_get_string(instruction, "text", ""));
     return 0;
 }
 

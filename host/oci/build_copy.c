@@ -197,6 +197,23 @@ static int try_archive(struct copy *copy, const struct tree_node *node, struct e
     return add_archive(copy, node->path, fd, err) == 0 ? 1 : -1;
 }
 
+/* The folder that a folder's content goes to: never the source's owner and mode. New ones have
+ * those of --chown, not of --chmod; one that is there stays as it is. */
+static int add_destination(struct copy *copy, struct error *err)
+{
+    const struct tree_node *there = *copy->to ? tree_get(&copy->stage->tree, copy->to) : NULL;
+    bool moded = copy->moded;
+
+    if (there && !S_ISDIR(there->mode))
+        return error_set(err, ERR_INVALID, "/%s is in the image, and no folder", copy->to);
+    if (!*copy->to || there)
+        return 0;
+    copy->moded = false;
+    keep(copy, mem_strdup(copy->to), S_IFDIR | 0755, 0, 0);
+    copy->moded = moded;
+    return 0;
+}
+
 /* One source that exists: a file, or what is in a folder. */
 static int add_source(struct copy *copy, const char *path, const char *name, struct error *err)
 {
@@ -212,7 +229,7 @@ static int add_source(struct copy *copy, const char *path, const char *name, str
             copy->to_folder ? join(copy->to, slash ? slash + 1 : name) : mem_strdup(copy->to);
         return add_node(copy, node, to, err);
     }
-    if (node && *copy->to && add_node(copy, node, copy->to, err) != 0)
+    if (add_destination(copy, err) != 0)
         return -1;
     for (size_t i = 0; i < copy->node_count; i++) {
         const struct tree_node *below = copy->nodes[i];
@@ -613,6 +630,9 @@ int build_workdir(struct builder *builder, struct stage *stage, const struct val
     const struct tree_node *node = *real ? tree_get(&stage->tree, real) : NULL;
     if (node && !S_ISDIR(node->mode))
         return error_set(err, ERR_INVALID, "WORKDIR: /%s is in the image, and no folder", real);
+    /* New folders belong to USER; one that the image does not know is root here, as in Docker. */
+    const char *user = value_get_string(&stage->config, "User", "");
+    copy.owned = *user && build_owner(builder, stage, user, &copy.uid, &copy.gid, NULL) == 0;
     if (*real && !node)
         keep(&copy, mem_strdup(real), S_IFDIR | 0755, 0, 0);
     int status = write_layer(&copy, instruction, err);

@@ -8,11 +8,15 @@
 #include "oci/layer.h"
 #include "oci/tree.h"
 
+/* Of images that say nothing of PATH. */
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 struct stage {
     char *name;        /* lower case, or NULL */
     size_t first, end; /* instructions: FROM, and one past the last */
     bool done, busy;
     struct value config; /* Env, Cmd, ... */
+    char *author;        /* NULL: none is told */
     struct value layers; /* descriptors */
     struct value diff_ids;
     struct value history;

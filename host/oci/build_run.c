@@ -24,7 +24,6 @@
 #define PROCESSES_MAX 32768
 #define OUTPUT_KEPT   4096
 #define LINES_SHOWN   12
-#define PATH_DEFAULT  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* What packages do when they are installed: su to their user, chroot, file capabilities. */
 #define MORE_CAPABILITIES (1u << CAP_SYS_CHROOT | 1u << CAP_SETFCAP | 1u << CAP_AUDIT_WRITE)

@@ -233,7 +233,8 @@ static void everything(void **state)
     const struct value *inner = value_get(&config, "config");
     value_to_json(value_get(inner, "Env"), 0, &text);
     assert_string_equal(text.data,
-                        "[\"A=2.0\",\"B=b 2.0\",\"C=$VERSION\",\"D=none\",\"OLD=one two\"]");
+                        "[\"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\","
+                        "\"A=2.0\",\"B=b 2.0\",\"C=$VERSION\",\"D=none\",\"OLD=one two\"]");
     assert_string_equal(value_get_string(inner, "WorkingDir", ""), "/srv/2.0");
     assert_string_equal(value_get_string(inner, "User", ""), "ml");
     assert_string_equal(value_text(value_at(value_get(inner, "Cmd"), 2), ""), "echo hi");
