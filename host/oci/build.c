@@ -15,18 +15,6 @@
 #include "oci/dockerfile.h"
 #include "oci/manifest.h"
 
-int64_t build_epoch(void)
-{
-    const char *text = getenv("SOURCE_DATE_EPOCH");
-    char *end;
-
-    if (!text || !*text)
-        return 0;
-    errno = 0;
-    long long epoch = strtoll(text, &end, 10);
-    return *end || errno || epoch < 0 ? 0 : epoch;
-}
-
 void builder_log(struct builder *builder, const char *level, const char *format, ...)
 {
     cleanup_buf struct buf text = BUF_INIT;
@@ -492,7 +480,8 @@ static void warn_unused(struct builder *builder)
     const struct value *args = builder->spec->args;
 
     for (size_t i = 0; args && args->kind == VALUE_MAP && i < args->as.map.count; i++)
-        if (!value_get(&builder->used_args, args->as.map.pairs[i].key))
+        if (!value_get(&builder->used_args, args->as.map.pairs[i].key) &&
+            strcmp(args->as.map.pairs[i].key, "SOURCE_DATE_EPOCH") != 0)
             builder_log(builder, "warning", "%s: the build argument %s is used by no ARG",
                         builder->label, args->as.map.pairs[i].key);
 }

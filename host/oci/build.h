@@ -67,8 +67,11 @@ struct build_result {
 
 int oci_build(const struct build_spec *spec, struct build_result *out, struct error *err);
 
-/* SOURCE_DATE_EPOCH, or 0: one fixed time, for an image is what is in it, not when it was made. */
-int64_t build_epoch(void);
+/* The time of a build: the build argument SOURCE_DATE_EPOCH, else the environment's (it becomes a
+ * build argument then), else 0, for an image is what is in it, not when it was made; *given: it was
+ * set, so RUN's files get no later one. An empty argument unsets the environment's. ERR_INVALID
+ * says what must be there. args: map of texts, or NULL. */
+int build_epoch(struct value *args, int64_t *epoch, bool *given, struct error *err);
 /* The references of images that a Dockerfile needs (FROM and COPY --from, variables expanded with
  * `args`), as strings. */
 int build_references(const char *dockerfile, const char *label, const struct value *args,

@@ -19,24 +19,24 @@
 struct resolving {
     struct call *call;
     struct store *store;
+    int64_t epoch;
 };
 
-static int build_base(struct call *call, struct store *store, struct build_result *result,
-                      char tag[17], struct error *err)
+static int build_base(struct store *store, int64_t epoch, struct build_result *result, char tag[17],
+                      struct error *err)
 {
     cleanup_free char *io = module_file(MODULE_IO, err);
     cleanup_free char *model = io ? module_file(MODULE_MODEL, err) : NULL;
     const char *const modules[] = {io, model, NULL};
     char program[PATH_MAX];
 
-    (void)call;
     if (!model)
         return -1;
     ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
     if (len < 0)
         return error_errno(err, errno, "cannot find the program's own file");
     program[len] = '\0';
-    if (base_image_build(store, program, modules, build_epoch(), result, tag, err) == 0)
+    if (base_image_build(store, program, modules, epoch, result, tag, err) == 0)
         return 0;
     if (err && err->code == ERR_NOT_FOUND && strstr(program, " (deleted)"))
         error_hint(err, "the program was replaced while it runs: start again");
@@ -63,7 +63,7 @@ static int resolve(void *ctx, const char *text, struct digest *manifest, struct 
     if (image_reference_parse(text, DOCKER_HUB, &reference, err) != 0)
         return -1;
     if (is_own_base(&reference, text)) {
-        if (build_base(resolving->call, resolving->store, &result, tag, err) != 0)
+        if (build_base(resolving->store, resolving->epoch, &result, tag, err) != 0)
             return -1;
         *manifest = result.manifest;
         return 0;
@@ -144,7 +144,8 @@ static int check_texts(struct value *map, const char *what, struct error *err)
  *
  * 16 hexadecimal digits that change when, and only when, what the image would be built of changes:
  * the files of the context that .dockerignore lets through (paths, kinds, contents, executable
- * bits), the Dockerfile, the build arguments, `salt`, and, where the Dockerfile builds on
+ * bits), the Dockerfile, the build arguments (SOURCE_DATE_EPOCH of the environment is one), `salt`,
+ * and, where the Dockerfile builds on
  * mlhost/base, this program. The exact rule stands in host/oci/context.h. Tags of other base images
  * count as they are written; pass their digest as `salt` to follow what they name.
  */
@@ -157,11 +158,14 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
     cleanup_value struct value references = {0};
     cleanup_buf struct buf salt = BUF_INIT;
     char tag[17];
+    int64_t epoch;
+    bool given;
 
     if (value_get(args, "args"))
         value_copy(&build_args, value_get(args, "args"));
     if (places(call, args, &path, &dockerfile, err) != 0 ||
         check_texts(&build_args, "args", err) != 0 ||
+        build_epoch(&build_args, &epoch, &given, err) != 0 ||
         build_references(dockerfile, shown(call, dockerfile), &build_args, &references, err) != 0)
         return -1;
     buf_puts(&salt, value_get_string(args, "salt", ""));
@@ -173,7 +177,7 @@ int prim_registry_content_tag(struct call *call, const struct value *args, struc
             !is_own_base(&reference, text))
             continue;
         cleanup_store struct store *store = cache_store(call, err);
-        if (!store || build_base(call, store, &base, tag, err) != 0)
+        if (!store || build_base(store, epoch, &base, tag, err) != 0)
             return -1;
         buf_printf(&salt, " %s", tag);
     }
@@ -236,6 +240,8 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
     cleanup_value struct value build_args = {0};
     cleanup_value struct value labels = {0};
     cleanup_value struct value used = {0};
+    int64_t epoch;
+    bool given; /* SOURCE_DATE_EPOCH */
     cleanup_store struct store *store = cache_store(call, err);
     struct build_result result;
 
@@ -246,13 +252,13 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
         value_copy(&labels, value_get(args, "labels"));
     if (!store || places(call, args, &context, &dockerfile, err) != 0 ||
         check_texts(&build_args, "args", err) != 0 || check_texts(&labels, "labels", err) != 0 ||
-        check_caching(args, err) != 0)
+        build_epoch(&build_args, &epoch, &given, err) != 0 || check_caching(args, err) != 0)
         return -1;
     cleanup_cache_sources struct cache_sources *sources =
         cache_sources_new(call, store, value_get(args, "cache_from"), err);
     if (!sources)
         return -1;
-    struct resolving resolving = {call, store};
+    struct resolving resolving = {call, store, epoch};
     struct build_spec spec = {.store = store,
                               .context = context,
                               .dockerfile = dockerfile,
@@ -260,7 +266,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .args = &build_args,
                               .labels = &labels,
                               .target = value_get_string(args, "target", NULL),
-                              .epoch = build_epoch(),
+                              .epoch = epoch,
                               .resolve = resolve,
                               .log = on_log,
                               .ctx = &resolving,
@@ -268,7 +274,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .cancel = call->cancel,
                               .network = call_has_net(call),
                               .output = on_output,
-                              .clamp = getenv("SOURCE_DATE_EPOCH") ? build_epoch() : -1,
+                              .clamp = given ? epoch : -1,
                               .caching = caching_of(args),
                               .find = find_layer,
                               .find_ctx = sources,
@@ -309,9 +315,12 @@ int prim_registry_base_image(struct call *call, const struct value *args, struct
     cleanup_store struct store *store = cache_store(call, err);
     struct build_result result;
     char tag[17];
+    int64_t epoch;
+    bool given;
 
     (void)args;
-    if (!store || build_base(call, store, &result, tag, err) != 0)
+    if (!store || build_epoch(NULL, &epoch, &given, err) != 0 ||
+        build_base(store, epoch, &result, tag, err) != 0)
         return -1;
     value_set_map(out);
     value_put_string(out, "digest", result.manifest.text);

@@ -98,8 +98,8 @@ struct sandbox_policy {
     unsigned cpu_milli;         /* thousandths of a processor; only where a group can be made */
     const struct cgroup *group; /* of the whole tree, made by the caller (exec_run); NULL: none */
     uid_t uid;
-    gid_t gid; /* inside; with a user namespace mapped to the caller */
-    bool set_user;
+    gid_t gid;     /* inside; with a user namespace mapped to the caller */
+    bool set_user; /* a program of an image: umask 022, too, whatever the caller's is */
     uint32_t more_capabilities; /* bits of 1u << CAP_...: kept by root besides the usual ones */
 
     /* With a user namespace: root inside is the caller, and the ids from 1 on are those that

@@ -262,6 +262,8 @@ static int step_user(struct plan *plan)
     /* The caller's other groups are nobody's inside. */
     if (policy->subids && plan->namespaces & SANDBOX_NS_USER && syscall(SYS_setgroups, 0, NULL) < 0)
         return -1;
+    if (policy->set_user)
+        umask(022);
     if (policy->set_user && !(plan->namespaces & SANDBOX_NS_USER) &&
         (geteuid() != policy->uid || getegid() != policy->gid || getuid() != policy->uid)) {
         /* Raw calls: the library's wrappers would talk to threads that do not exist here. */

@@ -2,6 +2,7 @@
 """The cache of builds: what a RUN depends on, and what not; sharing its layers through docker-registry; what comes of a cache that
 lies. $MLHOST is the program. Prints "N passed, N failed" last."""
 import hashlib
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -68,7 +70,7 @@ class Machine:
         with open(path, "w") as out:
             out.write(text)
 
-    def build(self, dockerfile, env=None, umask=0o022, **options):
+    def build(self, dockerfile, env=None, umask=0o022, user=None, **options):
         self.write("Dockerfile", dockerfile)
         time.sleep(0.1)  # what changed this very moment is not cached
         script = ('local registry = require "registry"\npipeline "t" { permissions = { net = { "127.0.0.1" } } }\n'
@@ -77,8 +79,8 @@ class Machine:
         with open(os.path.join(self.folder, "t.lua"), "w") as out:
             out.write(script)
         result = subprocess.run([PROGRAM, "run", "t.lua", "--output", "plain"], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=60, umask=umask,
-                                env={**os.environ, **(env or {})})
+                                stderr=subprocess.STDOUT, text=True, timeout=60, umask=umask, user=user, group=user,
+                                extra_groups=[] if user else None, env={**os.environ, **(env or {})})
         return Built(result.stdout, result.returncode)
 
     def blob(self, digest):
@@ -287,6 +289,53 @@ def lies(registry, fresh, manifest, table):
         check(name_of + ": nothing of it stays", again.digest == built.digest, again.log)
 
 
+def reproducible(fresh):
+    """The same input gives the same image: elsewhere, later, with another umask, zone, locale and user."""
+    text = (HEAD + "ARG SOURCE_DATE_EPOCH\nCOPY tree /tree\n" +
+            "RUN /bin/busybox mkdir -p /made/b && echo $SOURCE_DATE_EPOCH > /made/b/epoch && /bin/busybox touch -d '1980-01-01 00:00:00' /made/old\n"
+            "RUN /bin/busybox rm /tree/x && /bin/busybox ln /made/old /made/b/hard && /bin/busybox chmod 700 /made\n")
+    plain = "FROM scratch\nWORKDIR /w\nCOPY tree /tree\nCOPY --chown=5:6 tree/x /y\n"
+
+    def machine(name, order):
+        made = fresh(name)
+        for file in order:
+            made.write("tree/" + file, "text of " + file)
+        return made
+
+    one, two = machine("repro1", ["x", "sub/y", "z"]), machine("repro/deeper/2", ["z", "x", "sub/y"])
+    env = {"SOURCE_DATE_EPOCH": "1700000000"}
+    os.utime(os.path.join(two.context, "tree/x"), (1, 1))
+    first = one.build(text, env=env)
+    time.sleep(1.1)
+    second = two.build(text, env={**env, "TZ": "Asia/Tokyo", "LANG": "de_DE.UTF-8"}, umask=0o077)
+    check("the same digest elsewhere and later, RUN included", first.status == 0 and first.digest == second.digest, first.log,
+          second.log)
+    config = one.config(first)
+    check("created and history have the time", {config["created"]} | {h["created"] for h in config["history"]} ==
+          {"2023-11-14T22:13:20.000Z"}, config)
+    latest, seen = 0, {}
+    for layer in json.loads(one.blob(first.digest))["layers"]:
+        with tarfile.open(fileobj=io.BytesIO(one.blob(layer["digest"]))) as tar:
+            for member in tar:
+                latest = max(latest, member.mtime)
+                seen[member.name] = member.mtime
+    check("no file is later, and an older one keeps its time", latest == 1700000000 and seen["made/old"] < 1700000000, seen)
+    by_arg = one.build(text, env={"SOURCE_DATE_EPOCH": "12"}, args=env)
+    check("a build argument beats the environment", by_arg.digest == first.digest and "used by no ARG" not in by_arg.log, by_arg.log)
+    check("another time is another image", one.build(text, env={"SOURCE_DATE_EPOCH": "12"}).digest != first.digest)
+    for bad in "abc", "-5", "1.5":
+        built = one.build(text, env={"SOURCE_DATE_EPOCH": bad})
+        check(f"SOURCE_DATE_EPOCH={bad} is an error that says so", built.status != 0 and bad in built.log and
+              "SOURCE_DATE_EPOCH of the environment" in built.log, built.log)
+    first = one.build(plain)
+    three = machine("repro3", ["sub/y", "x", "z"])
+    for folder, _, files in os.walk(os.path.dirname(three.context)):
+        for path in [folder] + [os.path.join(folder, f) for f in files]:
+            os.chown(path, 65534, 65534)
+    second = three.build(plain, user=65534)
+    check("the same digest for another user", second.status == 0 and first.digest == second.digest, second.log)
+
+
 def main():
     if os.geteuid() != 0 or not shutil.which("docker-registry") or not os.path.exists(BUSYBOX):
         print("SKIPPED build_cache: needs root, docker-registry, busybox-static")
@@ -299,6 +348,8 @@ def main():
             return Machine(os.path.join(work, name))
 
         runs(fresh("runs"))
+        os.chmod(work, 0o755)
+        reproducible(fresh)
         registry = Registry(work)
         manifest, table = sharing(registry, fresh("one"), fresh("two"))
         lies(registry, fresh, manifest, table)

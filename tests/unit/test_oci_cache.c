@@ -495,13 +495,62 @@ static void known_files(void **state)
     assert_string_equal(digest_of("a", true).text, right.text);
 }
 
+/* ---- SOURCE_DATE_EPOCH ---- */
+
+static void epochs(void **state)
+{
+    static const struct {
+        const char *env, *arg; /* NULL: not set */
+        int64_t epoch;
+        bool given;
+    } good[] = {
+        {NULL, NULL, 0, false}, {"", NULL, 0, false},
+        {"0", NULL, 0, true},   {"1700000000", NULL, 1700000000, true},
+        {"5", "6", 6, true},    {"5", "", 0, false},
+        {"bad", "7", 7, true},  {NULL, "253402300799", INT64_C(253402300799), true},
+        {NULL, "007", 7, true},
+    };
+    static const char *const bad[] = {"abc", "-1",  "+1",           " 1",
+                                      "1 ",  "1.5", "1e9",          "0x10",
+                                      "١",   "1\n", "253402300800", "99999999999999999999"};
+    struct error err = {0};
+    int64_t epoch;
+    bool given;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        cleanup_value struct value args = {0};
+        unsetenv("SOURCE_DATE_EPOCH");
+        if (good[i].env)
+            setenv("SOURCE_DATE_EPOCH", good[i].env, 1);
+        if (good[i].arg)
+            value_put_string(&args, "SOURCE_DATE_EPOCH", good[i].arg);
+        ok(build_epoch(&args, &epoch, &given, &err), err);
+        assert_int_equal(epoch, good[i].epoch);
+        assert_int_equal(given, good[i].given);
+        /* The environment's is a build argument, for an ARG of that name. */
+        if (good[i].given)
+            assert_string_equal(value_get_string(&args, "SOURCE_DATE_EPOCH", ""),
+                                good[i].arg ? good[i].arg : good[i].env);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cleanup_value struct value args = {0};
+        setenv("SOURCE_DATE_EPOCH", bad[i], 1);
+        fails(build_epoch(NULL, &epoch, &given, &err), err, ERR_INVALID, "of the environment");
+        unsetenv("SOURCE_DATE_EPOCH");
+        value_put_string(&args, "SOURCE_DATE_EPOCH", bad[i]);
+        fails(build_epoch(&args, &epoch, &given, &err), err, ERR_INVALID, "args.SOURCE_DATE_EPOCH");
+        holds(err.hint, "git log");
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(entries),   TEST(broken_entries), TEST(keys),      TEST(pruning),
         TEST(copies),    TEST(hidden_change),  TEST(lost_blob), TEST(stages_and_archives),
-        TEST(not_asked), TEST(known_files),
+        TEST(not_asked), TEST(known_files),    TEST(epochs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
