@@ -56,7 +56,7 @@ const char *stage_env(const struct stage *stage, const char *name, size_t len)
 }
 
 /* What every build knows, as BuildKit has it. */
-static const char *predefined(const char *name)
+static const char *predefined(const struct builder *builder, const char *name)
 {
     static char platform[32];
 
@@ -66,6 +66,8 @@ static const char *predefined(const char *name)
         return oci_architecture();
     if (strcmp(name, "TARGETVARIANT") == 0 || strcmp(name, "BUILDVARIANT") == 0)
         return "";
+    if (strcmp(name, "TARGETSTAGE") == 0)
+        return builder->spec->target ? builder->spec->target : "default";
     if (strcmp(name, "TARGETPLATFORM") != 0 && strcmp(name, "BUILDPLATFORM") != 0)
         return NULL;
     snprintf(platform, sizeof platform, "linux/%s", oci_architecture());
@@ -87,7 +89,7 @@ static const char *lookup(void *ctx, const char *name, size_t len)
         return env ? env : value_get_string(&scope->stage->args, key, NULL);
     }
     const char *global = value_get_string(&scope->builder->globals, key, NULL);
-    return global ? global : predefined(key);
+    return global ? global : predefined(scope->builder, key);
 }
 
 char *stage_expand(struct builder *builder, struct stage *stage, const char *word,
@@ -128,7 +130,7 @@ int build_arg(struct builder *builder, struct stage *stage, const struct value *
         const struct value *given = value_get(builder->spec->args, name);
         const char *chosen = given ? value_text(given, "") : text;
         if (!chosen && stage)
-            chosen = value_get_string(&builder->globals, name, predefined(name));
+            chosen = value_get_string(&builder->globals, name, predefined(builder, name));
         if (given)
             value_put_bool(&builder->used_args, name, true);
         struct value *slot = value_put(stage ? &stage->args : &builder->globals, name);
@@ -226,6 +228,8 @@ static void copy_stage(struct stage *to, const struct stage *from)
     value_copy(&to->diff_ids, &from->diff_ids);
     value_free(&to->history);
     value_copy(&to->history, &from->history);
+    value_free(&to->args); /* ARGs of a stage are known in those that build on it */
+    value_copy(&to->args, &from->args);
     to->base_layers = from->base_layers;
 }
 
@@ -264,14 +268,52 @@ struct context *builder_context(struct builder *builder, struct error *err)
     return builder->context;
 }
 
+/* This machine's, under the names that it has. */
 static int check_platform(const char *platform, struct error *err)
 {
-    cleanup_free char *own = mem_printf("linux/%s", oci_architecture());
+    static const struct {
+        const char *name, *usual;
+    } names[] = {{"x86_64", "amd64"},
+                 {"x86-64", "amd64"},
+                 {"aarch64", "arm64"},
+                 {"amd64/v1", "amd64"},
+                 {"arm64/v8", "arm64"}};
 
-    if (!platform || strcmp(platform, own) == 0 || strcmp(platform, "linux") == 0)
+    if (!platform || !*platform || strcasecmp(platform, "linux") == 0)
+        return 0;
+    const char *architecture = strncasecmp(platform, "linux/", 6) == 0 ? platform + 6 : platform;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcasecmp(names[i].name, architecture) == 0)
+            architecture = names[i].usual;
+    if (strcasecmp(architecture, oci_architecture()) == 0)
         return 0;
     error_set(err, ERR_UNSUPPORTED, "--platform=%s cannot be built here", platform);
-    return error_hint(err, "this machine builds %s", own);
+    return error_hint(err, "this machine builds linux/%s", oci_architecture());
+}
+
+static int build_instruction(struct builder *builder, struct stage *stage,
+                             const struct value *instruction, struct error *err);
+
+/* What the base wants done in the images that build on it: once, and not in those on top. */
+static int fire_triggers(struct builder *builder, struct stage *stage, const char *image, int line,
+                         struct error *err)
+{
+    cleanup_value struct value triggers = {0};
+    struct value *list = value_get(&stage->config, "OnBuild");
+
+    if (!list)
+        return 0;
+    value_move(&triggers, list);
+    value_remove(&stage->config, "OnBuild");
+    for (size_t i = 0; i < value_count(&triggers); i++) {
+        cleanup_value struct value instruction = {0};
+        const char *text = value_text(value_at(&triggers, i), "");
+        builder_log(builder, "info", "ONBUILD of %s: %s", image, text);
+        if (dockerfile_parse_trigger(text, image, line, &instruction, err) != 0 ||
+            build_instruction(builder, stage, &instruction, err) != 0)
+            return error_wrap(err, "ONBUILD of %s", image);
+    }
+    return 0;
 }
 
 static int build_from(struct builder *builder, struct stage *stage, const struct value *instruction,
@@ -308,14 +350,7 @@ static int build_from(struct builder *builder, struct stage *stage, const struct
     stage->name = name;
     if (status != 0)
         return -1;
-    const struct value *triggers = value_get(&stage->config, "OnBuild");
-    if (value_count(triggers)) {
-        error_set(err, ERR_UNSUPPORTED, "%s has ONBUILD instructions, which are not supported yet",
-                  image);
-        return error_hint(err, "write them into this Dockerfile: %s",
-                          value_text(value_at(triggers, 0), ""));
-    }
-    return 0;
+    return fire_triggers(builder, stage, image, (int)value_get_int(instruction, "line", 0), err);
 }
 
 static int go_on(struct builder *builder, struct error *err)
@@ -386,6 +421,10 @@ static int load(struct builder *builder, struct error *err)
         return -1;
     builder->instructions = value_get(&builder->dockerfile, "instructions");
     builder->escape = *value_get_string(&builder->dockerfile, "escape", "\\");
+    const char *syntax = value_get_string(&builder->dockerfile, "syntax", "docker/dockerfile");
+    if (!strstr(syntax, "docker/dockerfile"))
+        builder_log(builder, "warning", "%s: syntax=%s: it is read as an ordinary Dockerfile",
+                    builder->label, syntax);
     value_set_map(&builder->globals);
     value_set_map(&builder->used_args);
     for (size_t i = 0; i < value_count(builder->instructions); i++) {
@@ -475,13 +514,22 @@ static int write_stage(struct builder *builder, struct stage *stage, struct buil
     return build_write_image(builder->spec->store, &config, &stage->layers, out, err);
 }
 
+/* Arguments for builders, which no ARG needs to name. */
+static bool for_builder(const char *name)
+{
+    size_t len = strlen(name);
+
+    return strncmp(name, "BUILDKIT_", 9) == 0 || strcmp(name, "SOURCE_DATE_EPOCH") == 0 ||
+           (len > 6 && strcasecmp(name + len - 6, "_PROXY") == 0);
+}
+
 static void warn_unused(struct builder *builder)
 {
     const struct value *args = builder->spec->args;
 
     for (size_t i = 0; args && args->kind == VALUE_MAP && i < args->as.map.count; i++)
         if (!value_get(&builder->used_args, args->as.map.pairs[i].key) &&
-            strcmp(args->as.map.pairs[i].key, "SOURCE_DATE_EPOCH") != 0)
+            !for_builder(args->as.map.pairs[i].key))
             builder_log(builder, "warning", "%s: the build argument %s is used by no ARG",
                         builder->label, args->as.map.pairs[i].key);
 }

@@ -4,7 +4,7 @@
  * Done here: FROM (scratch, an earlier stage, whatever `resolve` knows), several stages (those not
  * needed are skipped), ARG, ENV, LABEL, WORKDIR, COPY, ADD of local files (archives are unpacked),
  * USER, ENTRYPOINT, CMD, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK, MAINTAINER, ONBUILD (kept
- * in the config), RUN (build_run.h). ADD of URLs is an error that says so.
+ * in the config, done in what builds on it), RUN (build_run.h). ADD of URLs is an error that says so.
  *
  * The same input gives the same digest: entries are sorted, all times are `epoch`, what comes from
  * the context belongs to 0:0 and has mode 0755 (folders, executables) or 0644, unless --chown and

@@ -182,6 +182,29 @@ static int do_user(struct builder *builder, struct stage *stage, const struct va
     return 0;
 }
 
+#define SIGNAL_MAX 64
+
+static bool is_signal(const char *text)
+{
+    const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    char *end;
+
+    if (isdigit((unsigned char)*text)) {
+        unsigned long number = strtoul(text, &end, 10);
+        return !*end && number >= 1 && number <= SIGNAL_MAX;
+    }
+    for (int i = 1; i <= SIGNAL_MAX; i++)
+        if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), name) == 0)
+            return true;
+    if (strncasecmp(name, "RTMIN", 5) != 0 && strncasecmp(name, "RTMAX", 5) != 0)
+        return strcasecmp(name, "IOT") == 0 || strcasecmp(name, "CLD") == 0;
+    if (!name[5])
+        return true;
+    unsigned long offset = strtoul(name + 6, &end, 10);
+    return name[5] == (toupper((unsigned char)name[3]) == 'I' ? '+' : '-') &&
+           isdigit((unsigned char)name[6]) && !*end && offset <= 15;
+}
+
 static int do_stopsignal(struct builder *builder, struct stage *stage,
                          const struct value *instruction, struct error *err)
 {
@@ -189,6 +212,11 @@ static int do_stopsignal(struct builder *builder, struct stage *stage,
 
     if (!name)
         return -1;
+    if (!is_signal(name)) {
+        error_set(err, ERR_INVALID, "STOPSIGNAL: '%.40s' is no signal", name);
+        free(name);
+        return error_hint(err, "SIGTERM and the like, or a number from 1 to %d", SIGNAL_MAX);
+    }
     value_take_string(value_put(&stage->config, "StopSignal"), name);
     return 0;
 }
@@ -217,9 +245,51 @@ static int do_volume(struct builder *builder, struct stage *stage, const struct 
 
     if (keys(builder, stage, instruction, &list, err) != 0)
         return -1;
-    for (size_t i = 0; i < value_count(&list); i++)
-        value_set_map(
-            value_put(map_of(&stage->config, "Volumes"), value_text(value_at(&list, i), "")));
+    for (size_t i = 0; i < value_count(&list); i++) {
+        const char *path = value_text(value_at(&list, i), "");
+        if (!*path)
+            return error_set(err, ERR_INVALID, "VOLUME: a path is empty");
+        value_set_map(value_put(map_of(&stage->config, "Volumes"), path));
+    }
+    return 0;
+}
+
+/* One port or a range of them, as ExposedPorts has it. */
+static int expose_port(struct stage *stage, const char *text, struct error *err)
+{
+    char *end;
+    unsigned long from = strtoul(text, &end, 10), to = from;
+
+    if (*end == '-' && isdigit((unsigned char)end[1]))
+        to = strtoul(end + 1, &end, 10);
+    cleanup_free char *protocol = mem_strdup(*end == '/' ? end + 1 : "tcp");
+    for (char *c = protocol; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    if (!isdigit((unsigned char)*text) || (*end && *end != '/') || from < 1 || to > 65535 ||
+        to < from ||
+        (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0 &&
+         strcmp(protocol, "sctp") != 0)) {
+        error_set(err, ERR_INVALID, "EXPOSE: '%.60s' is no port", text);
+        return error_hint(
+            err, "a port from 1 to 65535, or a range of them, and perhaps /tcp, /udp or /sctp");
+    }
+    for (unsigned long port = from; port <= to; port++) {
+        cleanup_free char *key = mem_printf("%lu/%s", port, protocol);
+        value_set_map(value_put(map_of(&stage->config, "ExposedPorts"), key));
+    }
+    return 0;
+}
+
+/* A variable may hold several ports. */
+static int expose(struct stage *stage, const char *text, struct error *err)
+{
+    for (text += strspn(text, " \t"); *text; text += strspn(text, " \t")) {
+        size_t len = strcspn(text, " \t");
+        cleanup_free char *port = mem_strndup(text, len);
+        if (expose_port(stage, port, err) != 0)
+            return -1;
+        text += len;
+    }
     return 0;
 }
 
@@ -231,28 +301,11 @@ static int do_expose(struct builder *builder, struct stage *stage, const struct 
     if (keys(builder, stage, instruction, &list, err) != 0)
         return -1;
     for (size_t i = 0; i < value_count(&list); i++) {
-        const char *text = value_text(value_at(&list, i), "");
-        char *end;
-        unsigned long from = strtoul(text, &end, 10), to = from;
-        if (*end == '-')
-            to = strtoul(end + 1, &end, 10);
-        const char *protocol = *end == '/' ? end + 1 : "tcp";
-        if (!isdigit((unsigned char)*text) || (*end && *end != '/') || from < 1 || to > 65535 ||
-            to < from || to - from > 1000 ||
-            (strcasecmp(protocol, "tcp") != 0 && strcasecmp(protocol, "udp") != 0 &&
-             strcasecmp(protocol, "sctp") != 0)) {
-            error_set(err, ERR_INVALID, "EXPOSE: '%s' is no port", text);
-            return error_hint(
-                err, "a port from 1 to 65535, or a range of them, and perhaps /tcp, /udp or /sctp");
-        }
-        for (unsigned long port = from; port <= to; port++) {
-            cleanup_free char *key = mem_printf("%lu/%s", port, protocol);
-            value_set_map(value_put(map_of(&stage->config, "ExposedPorts"), key));
-        }
+        if (expose(stage, value_text(value_at(&list, i), ""), err) != 0)
+            return -1;
     }
     return 0;
 }
-
 static int do_healthcheck(struct builder *builder, struct stage *stage,
                           const struct value *instruction, struct error *err)
 {
@@ -295,11 +348,16 @@ static int do_healthcheck(struct builder *builder, struct stage *stage,
             value_free(&check);
             return error_wrap(err, "HEALTHCHECK --%s", durations[i].flag);
         }
-        if (given)
+        if (given && ns != 0 && ns < 1000000) {
+            value_free(&check);
+            return error_set(err, ERR_INVALID, "HEALTHCHECK --%s=%.40s is less than 1ms",
+                             durations[i].flag, given);
+        }
+        if (given && ns)
             value_put_int(&check, durations[i].key, ns);
     }
     const char *retries = value_get_string(flags, "retries", NULL);
-    if (retries)
+    if (retries && strtol(retries, NULL, 10) > 0)
         value_put_int(&check, "Retries", strtol(retries, NULL, 10));
     value_move(value_put(&stage->config, "Healthcheck"), &check);
     return 0;
@@ -309,14 +367,17 @@ static int do_onbuild(struct builder *builder, struct stage *stage, const struct
                       struct error *err)
 {
     struct value *list = value_get(&stage->config, "OnBuild");
-    const char *text = value_get_string(instruction, "text", "");
+    const struct value *heredocs = value_get(instruction, "heredocs");
+    struct buf text = BUF_INIT;
 
-    (void)builder;
-    if (strncasecmp(text, "ONBUILD", 7) == 0 || strncasecmp(text, "FROM", 4) == 0)
-        return error_set(err, ERR_INVALID, "ONBUILD cannot hold %.7s", text);
+    (void)builder, (void)err;
+    buf_puts(&text, value_get_string(instruction, "text", ""));
+    for (size_t i = 0; i < value_count(heredocs); i++)
+        buf_printf(&text, "\n%s%s", value_get_string(value_at(heredocs, i), "text", ""),
+                   value_get_string(value_at(heredocs, i), "name", ""));
     if (!list)
         value_set_array(list = value_put(&stage->config, "OnBuild"));
-    value_push_string(list, text);
+    value_take_string(value_push(list), buf_steal(&text));
     return 0;
 }
 

@@ -486,6 +486,9 @@ int dockerfile_parse_trigger(const char *text, const char *source, int line, str
     struct value *instructions = value_get(&document, "instructions");
     if (value_count(instructions) != 1)
         return error_set(err, ERR_INVALID, "%s: '%.60s' is not one instruction", source, text);
+    const char *keyword = value_get_string(value_at(instructions, 0), "keyword", "");
+    if (!dockerfile_triggers(keyword))
+        return error_set(err, ERR_INVALID, "%s: ONBUILD cannot hold %s", source, keyword);
     value_move(out, value_at(instructions, 0));
     value_put_int(out, "line", line);
     return 0;

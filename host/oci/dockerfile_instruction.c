@@ -324,17 +324,23 @@ static void check_shell(struct parser *parser, const struct value *item, const s
                            "SHELL needs the JSON form");
 }
 
+bool dockerfile_triggers(const char *keyword)
+{
+    static const char *const refused[] = {"FROM", "MAINTAINER", "ONBUILD", NULL};
+
+    return !one_of(keyword, refused);
+}
+
 static void check_onbuild(struct parser *parser, const struct value *item,
                           const struct value *words, const char *text)
 {
-    static const char *const refused[] = {"FROM", "MAINTAINER", "ONBUILD", NULL};
     const struct value *inner = value_get(item, "trigger");
     const char *keyword = value_get_string(inner, "keyword", "");
 
     (void)words, (void)text;
     if (parser->trigger)
         return;
-    if (one_of(keyword, refused))
+    if (!dockerfile_triggers(keyword))
         dockerfile_problem(parser, keyword, "any other instruction may stand there",
                            "ONBUILD cannot hold %s", keyword);
     else if (inner)

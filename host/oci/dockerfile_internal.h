@@ -30,4 +30,7 @@ bool dockerfile_instruction(struct parser *parser, const char *text, struct valu
 /* With heredocs read: has it what it must have? */
 void dockerfile_check(struct parser *parser, const struct value *item);
 
+/* May it stand behind ONBUILD? */
+bool dockerfile_triggers(const char *keyword);
+
 #endif
