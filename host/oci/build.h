@@ -24,6 +24,8 @@ typedef int build_resolve_fn(void *ctx, const char *reference, struct digest *ma
 typedef void build_log_fn(void *ctx, const char *level, const char *text);
 
 typedef void build_output_fn(void *ctx, int stream, const char *data, size_t len);
+/* Appends the bytes of the secret `id`. 1: here they are, 0: there is none of this id, -1. */
+typedef int build_secret_fn(void *ctx, const char *id, struct buf *out, struct error *err);
 
 /* 1 found, and the layer is in the store; 0 not. */
 typedef int build_find_fn(void *ctx, const struct digest *key, struct cached_layer *out);
@@ -51,7 +53,8 @@ struct build_spec {
     /* RUN: may its commands use the network, and what they print (stream 1 or 2). May be NULL. */
     bool network;
     build_output_fn *output;
-    int64_t clamp; /* RUN: files newer than this get this time; < 0: all keep theirs */
+    build_secret_fn *secret; /* for --mount=type=secret; may be NULL */
+    int64_t clamp;           /* RUN: files newer than this get this time; < 0: all keep theirs */
     enum build_caching caching;
     build_find_fn *find; /* layers of RUN that are not in the store's own cache; may be NULL */
     void *find_ctx;

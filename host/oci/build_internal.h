@@ -38,6 +38,7 @@ struct builder {
     struct value used_args;  /* names of build arguments that an ARG declared */
     struct context *context; /* listed when the first COPY needs it */
     char created[40];
+    bool one_id_said; /* the warning that files can belong to root only */
 };
 
 /* build.c */

@@ -1,83 +1,73 @@
 /*
- * RUN. The stage's layers are folders (layer_dirs.h), an overlay of them is the root of a sandbox,
- * and what the command leaves in the upper folder is the layer. Nothing of this machine is in
- * view but what a program cannot do without: /proc and /dev of the sandbox, names of hosts.
+ * RUN, as the Dockerfile has it: command, variables, user, folder and mounts become a job
+ * (build_run_job.h), and what that changes becomes a layer of the stage.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/capability.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
-#include "base/strings.h"
-#include "loop/exec.h"
-#include "oci/build_changes.h"
 #include "oci/build_internal.h"
-#include "oci/layer_dirs.h"
+#include "oci/build_run_internal.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/subids.h"
 
-#define PROCESSES_MAX 32768
-#define OUTPUT_KEPT   4096
-#define LINES_SHOWN   12
-
-/* What packages do when they are installed: su to their user, chroot, file capabilities. */
-#define MORE_CAPABILITIES (1u << CAP_SYS_CHROOT | 1u << CAP_SETFCAP | 1u << CAP_AUDIT_WRITE)
-
-struct run {
-    struct builder *builder;
-    struct stage *stage;
-    const struct value *instruction;
-    char *root;                 /* of the layers' folders */
-    char *scratch;              /* upper, work and hosts of this command */
-    char *upper, *work, *hosts; /* in scratch */
-    struct strings lowers;      /* names below root, the topmost first */
-    struct strings argv, env;
-    struct strings stubs; /* places of mounts that the image does not have, outermost first */
-    uint32_t uid, gid;
-    struct sandbox_mount mounts[8];
-    size_t mount_count;
-    char *targets[8];
-};
-
-static void run_end(struct run *run)
-{
-    if (run->scratch)
-        dir_remove(run->scratch, NULL);
-    char *single[] = {run->root, run->scratch, run->upper, run->work, run->hosts};
-    for (size_t i = 0; i < sizeof single / sizeof *single; i++)
-        free(single[i]);
-    for (size_t i = 0; i < run->mount_count; i++)
-        free(run->targets[i]);
-    struct strings *lists[] = {&run->lowers, &run->argv, &run->env, &run->stubs};
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        strings_free(lists[i]);
-}
+#define PROCESSES_DEFAULT 32768
 
 /* ---- the command ---- */
+
+/* A heredoc alone is the text of a script: the shell's, or, with a first line #!..., a program. Any
+ * other one is the shell's affair. Allocated. */
+static char *script_of(struct run *run, const struct value *heredocs)
+{
+    const char *text = value_get_string(run->instruction, "text", "");
+    const struct value *first = value_at(heredocs, 0);
+    const char *script = value_get_string(first, "text", ""),
+               *name = value_get_string(first, "name", "EOF");
+
+    if (!first)
+        return mem_strdup(text);
+    if (strcmp(text, value_get_string(first, "word", "")) == 0) {
+        if (strncmp(script, "#!", 2) != 0)
+            return mem_strdup(script);
+        char *path = mem_printf("/dev/pipes/%s", name);
+        struct value *mount = run_add_mount(run, "file", path);
+        value_put_string(mount, "data", script);
+        value_put_int(mount, "mode", 0755);
+        return path;
+    }
+    struct buf whole = BUF_INIT;
+    buf_puts(&whole, text);
+    for (size_t i = 0; i < value_count(heredocs); i++) {
+        const struct value *one = value_at(heredocs, i);
+        buf_printf(&whole, "\n%s%s", value_get_string(one, "text", ""),
+                   value_get_string(one, "name", ""));
+    }
+    return buf_steal(&whole);
+}
 
 static int take_argv(struct run *run, struct error *err)
 {
     static const char *const usual[] = {"/bin/sh", "-c"};
     const struct value *words = value_get(run->instruction, "words"),
                        *shell = value_get(&run->stage->config, "Shell");
+    struct value *argv = value_put(&run->job, "argv");
 
+    value_set_array(argv);
     if (value_get_bool(run->instruction, "json", false)) {
-        for (size_t i = 0; i < value_count(words); i++)
-            strings_add(&run->argv, mem_strdup(value_text(value_at(words, i), "")));
-        return run->argv.count ? 0 : error_set(err, ERR_INVALID, "RUN []: there is no command");
+        value_free(argv);
+        value_copy(argv, words);
+        return value_count(argv) ? 0 : error_set(err, ERR_INVALID, "RUN []: there is no command");
     }
     for (size_t i = 0; i < value_count(shell); i++)
-        strings_add(&run->argv, mem_strdup(value_text(value_at(shell, i), "")));
+        value_push_string(argv, value_text(value_at(shell, i), ""));
     for (size_t i = 0; !value_count(shell) && i < sizeof usual / sizeof *usual; i++)
-        strings_add(&run->argv, mem_strdup(usual[i]));
-    strings_add(&run->argv, mem_strdup(value_get_string(run->instruction, "text", "")));
+        value_push_string(argv, usual[i]);
+    cleanup_free char *script = script_of(run, value_get(run->instruction, "heredocs"));
+    value_push_string(value_get(&run->job, "argv"), script);
     return 0;
 }
+
+/* ---- the user ---- */
 
 /* The home folder in a line of passwd: "name:x:uid:gid:gecos:home:shell". Allocated, or NULL. */
 static char *home_of(const char *table, uint32_t uid, uint32_t *gid)
@@ -96,37 +86,87 @@ static char *home_of(const char *table, uint32_t uid, uint32_t *gid)
     return NULL;
 }
 
+/* The groups of which /etc/group says that `user` is a member: "name:x:gid:user,user". */
+static void take_groups(struct run *run, const char *table, const char *user)
+{
+    struct value *groups = value_put(&run->job, "groups");
+    size_t len = strlen(user);
+
+    value_set_array(groups);
+    for (const char *line = table; len && line && *line;
+         line = strchr(line, '\n'), line += line ? 1 : 0) {
+        const char *field[4] = {line};
+        size_t fields = 1;
+        for (const char *at = line; *at && *at != '\n' && fields < 4; at++)
+            if (*at == ':')
+                field[fields++] = at + 1;
+        const char *at = fields == 4 ? field[3] : "";
+        while (*at && *at != '\n') {
+            size_t word = strcspn(at, ",\n");
+            if (word == len && strncmp(at, user, len) == 0) {
+                value_set_int(value_push(groups), (int64_t)strtoul(field[2], NULL, 10));
+                break;
+            }
+            at += word + (at[word] == ',');
+        }
+    }
+}
+
 static int take_user(struct run *run, char **home, struct error *err)
 {
-    cleanup_buf struct buf table = BUF_INIT;
+    cleanup_buf struct buf users = BUF_INIT;
+    cleanup_buf struct buf groups = BUF_INIT;
     cleanup_free char *user = stage_expand(run->builder, run->stage,
                                            value_get_string(&run->stage->config, "User", ""), err);
-    uint32_t own_group = 0;
+    uint32_t uid, gid, own_group = 0;
+    struct error problem = {0};
 
-    if (!user || build_owner(run->builder, run->stage, user, &run->uid, &run->gid, err) != 0)
-        return user ? error_wrap(err, "USER %s", user) : -1;
-    *home = NULL;
-    if (stage_read_file(run->builder, run->stage, "etc/passwd", &table, NULL) == 0)
-        *home = home_of(table.data ? table.data : "", run->uid, &own_group);
-    /* Without a group, a user of the table has the table's. */
-    if (*home && !strchr(user, ':'))
-        run->gid = own_group;
-    else if (!strchr(user, ':'))
-        run->gid = 0;
+    if (!user)
+        return -1;
+    if (build_owner(run->builder, run->stage, user, &uid, &gid, &problem) != 0) {
+        if (strcmp(user, "root") != 0) { /* who is root without a table, too */
+            error_wrap(&problem, "USER %s", user);
+            *err = problem;
+            return -1;
+        }
+        uid = gid = 0;
+    }
+    if (stage_read_file(run->builder, run->stage, "etc/passwd", &users, NULL) == 0)
+        *home = home_of(users.data ? users.data : "", uid, &own_group);
+    /* Without a group, a user of the table has the table's, and is a member of others. */
+    if (!strchr(user, ':')) {
+        gid = *home ? own_group : 0;
+        if (stage_read_file(run->builder, run->stage, "etc/group", &groups, NULL) == 0)
+            take_groups(run, groups.data, user);
+    }
     if (!*home || !**home) {
         free(*home);
-        *home = mem_strdup(run->uid == 0 ? "/root" : "/");
+        *home = mem_strdup(uid == 0 ? "/root" : "/");
     }
+    value_put_int(&run->job, "uid", uid);
+    value_put_int(&run->job, "gid", gid);
     return 0;
 }
 
-static bool env_has(const struct strings *env, const char *name)
+/* ---- variables ---- */
+
+void run_put_env(struct run *run, const char *name, const char *text)
 {
+    struct value *slot = value_push(value_get(&run->job, "env"));
+
+    value_take_string(slot, mem_printf("%s=%s", name, text));
+}
+
+static bool has_env(const struct run *run, const char *name)
+{
+    const struct value *env = value_get(&run->job, "env");
     size_t len = strlen(name);
 
-    for (size_t i = 0; i < env->count; i++)
-        if (strncmp(env->items[i], name, len) == 0 && env->items[i][len] == '=')
+    for (size_t i = 0; i < value_count(env); i++) {
+        const char *pair = value_text(value_at(env, i), "");
+        if (strncmp(pair, name, len) == 0 && pair[len] == '=')
             return true;
+    }
     return false;
 }
 
@@ -134,15 +174,6 @@ static bool env_has(const struct strings *env, const char *name)
 static const char *const proxies[] = {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy",
                                       "FTP_PROXY",  "ftp_proxy",  "NO_PROXY",    "no_proxy",
                                       "ALL_PROXY",  "all_proxy"};
-
-static void add_proxies(struct run *run)
-{
-    for (size_t i = 0; i < sizeof proxies / sizeof *proxies; i++) {
-        const char *text = value_get_string(run->builder->spec->args, proxies[i], NULL);
-        if (text && !env_has(&run->env, proxies[i]))
-            strings_add(&run->env, mem_printf("%s=%s", proxies[i], text));
-    }
-}
 
 /* Nobody is to be told that they are of no use, whether the command runs or not. */
 static void note_proxies(struct builder *builder)
@@ -155,267 +186,215 @@ static void note_proxies(struct builder *builder)
 /* ENV beats ARG; PATH and HOME are always there. */
 static void take_env(struct run *run, const char *home)
 {
-    const struct value *env = value_get(&run->stage->config, "Env");
-    const struct value *args = &run->stage->args;
+    const struct value *env = value_get(&run->stage->config, "Env"), *args = &run->stage->args;
 
     for (size_t i = 0; i < value_count(env); i++)
-        strings_add(&run->env, mem_strdup(value_text(value_at(env, i), "")));
+        value_push_string(value_get(&run->job, "env"), value_text(value_at(env, i), ""));
     for (size_t i = 0; args->kind == VALUE_MAP && i < args->as.map.count; i++) {
         const struct value_pair *pair = &args->as.map.pairs[i];
-        if (pair->value.kind == VALUE_STRING && !env_has(&run->env, pair->key))
-            strings_add(&run->env, mem_printf("%s=%s", pair->key, value_text(&pair->value, "")));
+        if (pair->value.kind == VALUE_STRING && !has_env(run, pair->key))
+            run_put_env(run, pair->key, value_text(&pair->value, ""));
     }
-    add_proxies(run);
-    if (!env_has(&run->env, "PATH"))
-        strings_add(&run->env, mem_strdup("PATH=" PATH_DEFAULT));
-    if (!env_has(&run->env, "HOME"))
-        strings_add(&run->env, mem_printf("HOME=%s", home));
+    for (size_t i = 0; i < sizeof proxies / sizeof *proxies; i++) {
+        const char *text = value_get_string(run->builder->spec->args, proxies[i], NULL);
+        if (text && !has_env(run, proxies[i]))
+            run_put_env(run, proxies[i], text);
+    }
+    if (!has_env(run, "PATH"))
+        run_put_env(run, "PATH", PATH_DEFAULT);
+    if (!has_env(run, "HOME"))
+        run_put_env(run, "HOME", home);
 }
 
-/* ---- the root file system ---- */
+/* ---- what is around it ---- */
 
-static int take_lowers(struct run *run, struct error *err)
+static int take_network(struct run *run, bool *network, struct error *err)
 {
-    const struct build_spec *spec = run->builder->spec;
-    const struct unpack_options options = {.deadline = spec->deadline, .cancel = spec->cancel};
-    size_t count = value_count(&run->stage->layers);
+    const char *text = value_get_string(value_get(run->instruction, "flags"), "network", "default");
+    bool granted = run->builder->spec->network;
 
-    run->root = layer_dirs_root(spec->store, err);
-    if (!run->root)
-        return -1;
-    for (size_t i = count; i-- > 0;) {
-        char name[LAYER_DIR_NAME];
-        const char *digest = value_get_string(value_at(&run->stage->layers, i), "digest", "");
-        const char *diff_id = value_text(value_at(&run->stage->diff_ids, i), "");
-        bool again = false; /* a layer that lies further up already hides itself below */
-        if (layer_dir_make(spec->store, run->root, digest, diff_id, &options, name, err) != 0)
-            return -1;
-        for (size_t k = 0; k < run->lowers.count && !again; k++)
-            again = strcmp(run->lowers.items[k], name) == 0;
-        if (!again)
-            strings_add(&run->lowers, mem_strdup(name));
+    *network = granted;
+    if (strcmp(text, "none") == 0) {
+        *network = false;
+    } else if (strcmp(text, "host") == 0 && !granted) {
+        error_set(err, ERR_DENIED, "--network=host: this build has no network");
+        return error_hint(err, "grant the stage some: permissions = { net = { ... } }");
+    } else if (strcmp(text, "host") != 0 && strcmp(text, "default") != 0) {
+        return error_set(err, ERR_INVALID, "--network=%s: it is default, none or host", text);
     }
-    if (count)
+    value_put_bool(&run->job, "network", *network);
+    return 0;
+}
+
+static int check_security(struct run *run, struct error *err)
+{
+    const char *text =
+        value_get_string(value_get(run->instruction, "flags"), "security", "sandbox");
+
+    if (strcmp(text, "sandbox") == 0)
+        return 0;
+    if (strcmp(text, "insecure") != 0)
+        return error_set(err, ERR_INVALID, "--security=%s: it is sandbox", text);
+    error_set(err, ERR_DENIED, "--security=insecure is not allowed");
+    return error_hint(err, "commands of a build always run in the sandbox; do without what needs "
+                           "more than root's usual capabilities");
+}
+
+static int take_layers(struct run *run, struct error *err)
+{
+    run_put_layers(&run->job, run->stage);
+    if (value_count(&run->stage->layers))
         return 0;
     error_set(err, ERR_INVALID, "the stage has no files yet, so there is nothing to run");
     return error_hint(err, "begin FROM an image with a shell, or COPY one in first");
 }
 
-static int take_scratch(struct run *run, struct error *err)
-{
-    cleanup_free char *path = mem_printf("%s/run.XXXXXX", run->root);
-
-    if (!mkdtemp(path))
-        return error_errno(err, errno, "cannot make a folder in %s", run->root);
-    run->scratch = path;
-    path = NULL;
-    run->upper = path_join(run->scratch, "upper");
-    run->work = path_join(run->scratch, "work");
-    run->hosts = path_join(run->scratch, "hosts");
-    if (mkdir(run->upper, 0755) < 0 || chmod(run->upper, 0755) < 0 || mkdir(run->work, 0700) < 0)
-        return error_errno(err, errno, "cannot make a folder in %s", run->scratch);
-    return 0;
-}
-
-/* Mounts need a place, which the kernel makes in the upper folder: what the image did not have is
- * taken away again afterwards. */
-static void note_stubs(struct run *run, const char *target)
-{
-    cleanup_free char *path = mem_strdup(target);
-    size_t first = run->stubs.count;
-
-    for (;;) {
-        if (tree_get(&run->stage->tree, path))
-            break;
-        strings_add(&run->stubs, mem_strdup(path));
-        char *slash = strrchr(path, '/');
-        if (!slash)
-            break;
-        *slash = '\0';
-    }
-    /* Found from the inside out. */
-    for (size_t a = first, b = run->stubs.count; a + 1 < b; a++, b--) {
-        char *swap = run->stubs.items[a];
-        run->stubs.items[a] = run->stubs.items[b - 1];
-        run->stubs.items[b - 1] = swap;
-    }
-}
-
-static int add_mount(struct run *run, enum mount_kind kind, const char *source, const char *target,
-                     struct error *err)
-{
-    cleanup_free char *real = tree_resolve(&run->stage->tree, target, true, err);
-
-    if (!real)
-        return -1;
-    note_stubs(run, real);
-    run->targets[run->mount_count] = mem_printf("/%s", real);
-    run->mounts[run->mount_count] = (struct sandbox_mount){
-        .kind = kind, .source = source, .target = run->targets[run->mount_count]};
-    run->mount_count++;
-    return 0;
-}
-
-static int take_mounts(struct run *run, struct error *err)
-{
-    static const char text[] = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n";
-
-    run->targets[0] = mem_strdup("/");
-    run->mounts[run->mount_count++] =
-        (struct sandbox_mount){.kind = MOUNT_OVERLAY,
-                               .source = run->root,
-                               .target = run->targets[0],
-                               .upper = run->upper,
-                               .work = run->work,
-                               .lowers = (const char *const *)run->lowers.items};
-    if (file_write(AT_FDCWD, run->hosts, text, strlen(text), false, err) != 0 ||
-        add_mount(run, MOUNT_PROC, NULL, "proc", err) != 0 ||
-        add_mount(run, MOUNT_DEV, NULL, "dev", err) != 0 ||
-        add_mount(run, MOUNT_BIND_RO, run->hosts, "etc/hosts", err) != 0)
-        return -1;
-    if (run->builder->spec->network && access("/etc/resolv.conf", R_OK) == 0 &&
-        add_mount(run, MOUNT_BIND_RO, "/etc/resolv.conf", "etc/resolv.conf", err) != 0)
-        return -1;
-    return 0;
-}
-
 /* ---- running it ---- */
 
+/* A secret of this command goes out as "***", whoever is listening. */
 static void on_output(void *ctx, int stream, const char *data, size_t len)
 {
-    const struct build_spec *spec = ((struct run *)ctx)->builder->spec;
+    struct run *run = ctx;
+    const struct build_spec *spec = run->builder->spec;
+    cleanup_buf struct buf masked = BUF_INIT;
 
-    spec->output(spec->ctx, stream, data, len);
+    if (!spec->output)
+        return;
+    if (!run->masker) {
+        spec->output(spec->ctx, stream, data, len);
+        return;
+    }
+    mask_stream(run->masker, &run->tails[stream == 2], data, len, &masked);
+    if (masked.len)
+        spec->output(spec->ctx, stream, masked.data, masked.len);
 }
 
-/* The last lines of what it said: errors mostly go to the second stream. */
-static void last_lines(const struct exec_result *result, struct buf *out)
-{
-    const struct buf *said = result->err.len ? &result->err : &result->out;
-    size_t end = said->len, lines = 0, start;
-
-    while (end && (said->data[end - 1] == '\n' || said->data[end - 1] == '\r'))
-        end--;
-    for (start = end; start; start--)
-        if (said->data[start - 1] == '\n' && ++lines == LINES_SHOWN)
-            break;
-    buf_append(out, said->data ? said->data + start : "", end - start);
-}
-
-static int judge(struct run *run, const struct exec_result *result, struct error *err)
-{
-    const char *text = value_get_string(run->instruction, "text", "");
-    cleanup_buf struct buf said = BUF_INIT;
-
-    if (result->cancelled)
-        return error_set(err, ERR_CANCELLED, "the build was cancelled");
-    if (result->timed_out)
-        return error_set(err, ERR_TIMEOUT, "the build took too long, in %.200s", text);
-    if (result->status == 0)
-        return 0;
-    last_lines(result, &said);
-    if (result->status > 128)
-        error_set(err, ERR_FAILED, "%.200s: ended by signal %d", text, result->status - 128);
-    else
-        error_set(err, ERR_FAILED, "%.200s: exit status %d", text, result->status);
-    if (result->out_of_memory)
-        return error_hint(err, "it ran out of memory");
-    if (result->status == 127 && !said.len)
-        return error_hint(err, "the shell or the command is not in the image");
-    return said.len ? error_hint(err, "it said: %s", said.data) : -1;
-}
-
-static int execute(struct run *run, struct error *err)
+static void end_output(struct run *run)
 {
     const struct build_spec *spec = run->builder->spec;
-    struct sandbox_policy policy = SANDBOX_POLICY_INIT;
-    struct exec_result result = {0};
-    const char *cwd = value_get_string(&run->stage->config, "WorkingDir", "/");
 
-    policy.syscalls = SANDBOX_SYSCALLS_COMMAND;
-    policy.namespaces = SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC | SANDBOX_NS_UTS |
-                        (spec->network ? 0u : SANDBOX_NS_NET);
-    policy.required = SANDBOX_REQUIRED | SANDBOX_LAYER_NAMESPACES;
-    policy.root = run->root;
-    policy.mounts = run->mounts;
-    policy.mount_count = run->mount_count;
-    policy.hostname = "build";
-    policy.net_allowed = spec->network;
-    policy.processes = PROCESSES_MAX;
-    policy.uid = run->uid;
-    policy.gid = run->gid;
-    policy.set_user = true;
-    policy.more_capabilities = MORE_CAPABILITIES;
-    policy.argv = run->argv.items;
-    policy.env = run->env.items;
-    policy.cwd = *cwd ? cwd : "/";
-    struct exec_spec exec = {.policy = &policy,
-                             .output = spec->output ? on_output : NULL,
-                             .output_ctx = run,
-                             .keep = OUTPUT_KEPT,
-                             .deadline = spec->deadline ? spec->deadline : DEADLINE_NONE,
-                             .cancel = spec->cancel};
-    int status = exec_run(&exec, &result, err);
-    if (status == 0)
-        status = judge(run, &result, err);
-    exec_result_free(&result);
-    return status;
-}
-
-/* ---- the layer ---- */
-
-/* Stubs that the command put nothing into. */
-static void remove_stubs(struct run *run)
-{
-    for (size_t i = run->stubs.count; i-- > 0;) {
-        cleanup_free char *path = path_join(run->upper, run->stubs.items[i]);
-        struct stat st;
-        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-            rmdir(path);
-        else if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
-            unlink(path);
+    for (int stream = 1; run->masker && spec->output && stream <= 2; stream++) {
+        cleanup_buf struct buf masked = BUF_INIT;
+        mask_stream_end(run->masker, &run->tails[stream == 2], &masked);
+        if (masked.len)
+            spec->output(spec->ctx, stream, masked.data, masked.len);
     }
 }
 
-static int keep_changes(struct run *run, const struct digest *key, struct error *err)
+/* The command's last words may hold a secret, and not from its beginning. */
+static void mask_error(struct run *run, struct error *err)
+{
+    cleanup_buf struct buf hint = BUF_INIT;
+
+    if (!run->masker || !err || !err->hint[0])
+        return;
+    mask_tail(run->masker, err->hint, strlen(err->hint), &hint);
+    error_hint(err, "%s", hint.data ? hint.data : "");
+}
+
+static int warn_one_id(struct run *run, struct error *err)
+{
+    cleanup_buf struct buf why = BUF_INIT;
+    struct subids unused;
+    struct builder *builder = run->builder;
+
+    if (sandbox_privileged() || subids_find(&unused, &why))
+        return 0;
+    if (value_get_int(&run->job, "uid", 0) != 0) {
+        error_set(err, ERR_UNSUPPORTED, "USER %s: this user has only one id here, which is root's",
+                  value_get_string(&run->stage->config, "User", ""));
+        return error_hint(err,
+                          "%s; as root: usermod --add-subuids 100000-165535 --add-subgids "
+                          "100000-165535 %s",
+                          why.data, run_user_name());
+    }
+    if (!builder->one_id_said)
+        builder_log(builder, "warning",
+                    "RUN: all files belong to root, and chown fails, for this user has no other "
+                    "ids: %s; as root: usermod --add-subuids 100000-165535 --add-subgids "
+                    "100000-165535 %s",
+                    why.data, run_user_name());
+    builder->one_id_said = true;
+    return 0;
+}
+
+static int execute(struct run *run, struct layer_result *result, struct error *err)
 {
     const struct build_spec *spec = run->builder->spec;
-    const struct changes_spec changes = {
-        .store = spec->store, .upper = run->upper, .epoch = spec->epoch, .clamp = spec->clamp};
+    const struct run_setting setting = {.store = spec->store,
+                                        .output = on_output,
+                                        .ctx = run,
+                                        .deadline = spec->deadline,
+                                        .cancel = spec->cancel};
+    struct error problem = {0};
+
+    int status = sandbox_privileged() ? run_job(&setting, &run->job, result, &problem)
+                                      : run_job_as_user(&setting, &run->job, result, &problem);
+    end_output(run);
+    if (status == 0)
+        return 0;
+    mask_error(run, &problem);
+    if (problem.code == ERR_FAILED || problem.code == ERR_TIMEOUT)
+        error_wrap(&problem, "%.200s", value_get_string(run->instruction, "text", ""));
+    if (err)
+        *err = problem;
+    return -1;
+}
+
+static int prepare(struct run *run, struct error *err)
+{
+    const struct build_spec *spec = run->builder->spec;
+    const char *cwd = value_get_string(&run->stage->config, "WorkingDir", "/");
+    cleanup_free char *home = NULL;
+    bool network;
+
+    value_set_map(&run->job);
+    value_set_array(value_put(&run->job, "mounts"));
+    value_set_array(value_put(&run->job, "env"));
+    value_set_array(value_put(&run->job, "stubs"));
+    value_put_string(&run->job, "cwd", *cwd ? cwd : "/");
+    value_put_int(&run->job, "processes", PROCESSES_DEFAULT);
+    value_put_int(&run->job, "epoch", spec->epoch);
+    value_put_int(&run->job, "clamp", spec->clamp);
+    if (stage_tree(run->builder, run->stage, err) != 0 || check_security(run, err) != 0 ||
+        take_network(run, &network, err) != 0 || take_layers(run, err) != 0 ||
+        take_argv(run, err) != 0 || take_user(run, &home, err) != 0 || warn_one_id(run, err) != 0 ||
+        run_take_places(run, network, err) != 0)
+        return -1;
+    take_env(run, home);
+    return run_take_mounts(run, err);
+}
+
+static int run_anew(struct run *run, const struct digest *key, struct error *err)
+{
     struct layer_result result;
 
-    remove_stubs(run);
-    if (build_changes(&changes, &result, err) != 0)
+    if (prepare(run, err) != 0 || execute(run, &result, err) != 0)
         return -1;
     struct cached_layer layer = cached_layer_of(&result);
     if (stage_keep(run->builder, key, &layer, err) != 0)
         return -1;
     stage_add_layer(run->builder, run->stage, run->instruction, &layer, false);
-    if (result.entries && spec->clamp < 0) /* else the folder's times are not the layer's */
-        layer_dir_adopt(run->root, result.diff_id.text, run->upper);
     return 0;
 }
 
-static int run_anew(struct run *run, const struct digest *key, struct error *err)
+static void run_end(struct run *run)
 {
-    cleanup_free char *home = NULL;
-
-    if (geteuid() != 0) {
-        error_set(err, ERR_UNSUPPORTED, "RUN needs root on this machine");
-        return error_hint(err, "run mlhost as root, or start FROM an image that has the result");
-    }
-    if (take_argv(run, err) != 0 || stage_tree(run->builder, run->stage, err) != 0 ||
-        take_user(run, &home, err) != 0 || take_lowers(run, err) != 0 ||
-        take_scratch(run, err) != 0 || take_mounts(run, err) != 0)
-        return -1;
-    take_env(run, home);
-    return execute(run, err) == 0 ? keep_changes(run, key, err) : -1;
+    run_mounts_free(&run->mounts);
+    run_wipe(&run->job);
+    scratch_dir_end(&run->context);
+    masker_free(run->masker);
+    buf_free(&run->tails[0]);
+    buf_free(&run->tails[1]);
 }
 
 int build_run(struct builder *builder, struct stage *stage, const struct value *instruction,
               struct error *err)
 {
-    struct run run = {.builder = builder, .stage = stage, .instruction = instruction};
+    struct run run = {.builder = builder,
+                      .stage = stage,
+                      .instruction = instruction,
+                      .context = SCRATCH_DIR_NONE};
     struct cached_layer layer;
     struct digest key = {""};
     int status = 0;

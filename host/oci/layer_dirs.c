@@ -12,16 +12,22 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "oci/store_internal.h"
+#include "sandbox/sandbox.h"
 
 #define LOOK_MS 20
 
 char *layer_dirs_root(struct store *store, struct error *err)
 {
-    if (mkdirat(store->dir, "layers", 0700) < 0 && errno != EEXIST) {
-        error_errno(err, errno, "cannot make the folder %s/layers", store->root);
+    static const char *const names[] = {[SANDBOX_IDS_ALL] = "layers",
+                                        [SANDBOX_IDS_SOME] = "layers-user",
+                                        [SANDBOX_IDS_ONE] = "layers-one"};
+    const char *name = names[sandbox_ids()];
+
+    if (mkdirat(store->dir, name, 0700) < 0 && errno != EEXIST) {
+        error_errno(err, errno, "cannot make the folder %s/%s", store->root, name);
         return NULL;
     }
-    return path_join(store->root, "layers");
+    return path_join(store->root, name);
 }
 
 static void name_of(const char *diff_id, char name[LAYER_DIR_NAME])
@@ -46,11 +52,12 @@ static int lock(int fd, const char *name, const struct unpack_options *options, 
     return 0;
 }
 
-static int unpack(struct store *store, int folder, const char *name, const char *digest,
-                  const char *diff_id, const struct unpack_options *options, struct error *err)
+static int unpack(struct store *store, const char *root, int folder, const char *name,
+                  const char *digest, const char *diff_id, const struct unpack_options *options,
+                  struct error *err)
 {
     cleanup_free char *part = mem_printf("%s.part", name);
-    cleanup_free char *path = mem_printf("%s/layers/%s", store->root, part);
+    cleanup_free char *path = path_join(root, part);
     struct unpack_options own = *options;
 
     own.overlay = true;
@@ -93,7 +100,7 @@ int layer_dir_make(struct store *store, const char *root, const char *digest, co
         return -1;
     return fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0
                ? 0
-               : unpack(store, folder, name, digest, diff_id, options, err);
+               : unpack(store, root, folder, name, digest, diff_id, options, err);
 }
 
 void layer_dir_adopt(const char *root, const char *diff_id, const char *folder)

@@ -11,7 +11,9 @@
 
 #define LAYER_DIR_NAME 33
 
-/* The folder that holds all of them; made. Allocated. */
+/* The folder that holds all of them; made. Another one for each way in which owners are written
+ * down there: as they are, by a user namespace (layers-user), not at all (layers-one). Allocated.
+ */
 char *layer_dirs_root(struct store *store, struct error *err);
 /* The layer `digest`, whose tar stream must be `diff_id`, as a folder below root; its name to
  * `name`. Waits for another process that is at it. */

@@ -11,11 +11,13 @@
 
 #include "base/mem.h"
 #include "oci/unpack_internal.h"
+#include "sandbox/sandbox.h"
 
 /* A normal user's overlays (mount option userxattr) have their marks in user.* */
 static const char *opaque_mark(void)
 {
-    return geteuid() == 0 ? "trusted.overlay.opaque" : "user.overlay.opaque";
+    return sandbox_ids() == SANDBOX_IDS_ALL && geteuid() == 0 ? "trusted.overlay.opaque"
+                                                              : "user.overlay.opaque";
 }
 
 int unpack_overlay_whiteout(int root, const char *folder, const char *leaf, bool opaque)

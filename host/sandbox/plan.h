@@ -24,7 +24,7 @@ struct tree {
     char size[24]; /* tmpfs */
     bool optional; /* left out where the kernel refuses: a proc that nobody asked for */
     bool may_go;   /* left out when its target is no longer there */
-    const struct sandbox_mount *file;
+    const struct sandbox_mount *mount;
     int fd; /* in the child; -1: left out */
     bool directory;
 };

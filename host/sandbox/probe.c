@@ -33,6 +33,31 @@ bool has_capability(int capability)
     return data[capability / 32].effective >> (capability % 32) & 1;
 }
 
+bool sandbox_privileged(void)
+{
+    return geteuid() == 0 && has_capability(CAP_SYS_ADMIN) && has_capability(CAP_SETUID);
+}
+
+enum sandbox_ids sandbox_ids(void)
+{
+    unsigned first, outside, count;
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    enum sandbox_ids ids = SANDBOX_IDS_ALL; /* a kernel without user namespaces has no such file */
+    size_t lines = 0;
+
+    while (map && fscanf(map, "%u %u %u", &first, &outside, &count) == 3) {
+        if (lines++ == 0)
+            ids = count == UINT32_MAX && outside == 0 ? SANDBOX_IDS_ALL
+                  : count == 1                        ? SANDBOX_IDS_ONE
+                                                      : SANDBOX_IDS_SOME;
+        else
+            ids = SANDBOX_IDS_SOME;
+    }
+    if (map)
+        fclose(map);
+    return ids;
+}
+
 /* ---- namespaces ---- */
 
 static bool put_file(const char *path, const char *text)

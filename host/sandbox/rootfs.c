@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -98,20 +99,45 @@ static int file_tree(const struct plan *plan, const struct sandbox_mount *file)
     return tree;
 }
 
+/* A detached copy of the mount at `source`, or of a path in it that no link leads to. */
+static int open_below(const char *source, const char *sub)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+                           .resolve =
+                               RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+
+    if (!sub || !*sub)
+        return open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int folder = open(source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return -1;
+    int at = (int)syscall(SYS_openat2, folder, sub, &how, sizeof how);
+    close_keeping_errno(folder);
+    if (at < 0)
+        return -1;
+    int fd = open_tree(at, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    close_keeping_errno(at);
+    return fd;
+}
+
 /* The old mount call, since overlays take several lower folders by fsconfig only from 6.5 on. It is
  * laid over the lower folder itself, which in this namespace nobody else sees. */
 static int overlay_tree(const struct plan *plan, const struct tree *tree)
 {
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
     unsigned long flags = MS_NODEV | (plan->policy->gain_privileges ? 0 : MS_NOSUID);
 
     if (tree->several && chdir(tree->source) < 0)
         return -1;
     if (mount("overlay", tree->source, "overlay", flags, tree->options) < 0)
         return -1;
-    int fd = open_tree(AT_FDCWD, tree->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int fd = open_below(tree->source, tree->mount ? tree->mount->sub : NULL);
     int saved = errno;
     umount2(tree->source, MNT_DETACH);
     errno = saved;
+    if (fd >= 0 && tree->mount && tree->mount->read_only &&
+        mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+        return close_keeping_errno(fd);
     return fd;
 }
 
@@ -149,7 +175,7 @@ static int open_one(struct plan *plan, struct tree *tree)
     case MOUNT_OVERLAY:
         return overlay_tree(plan, tree);
     case MOUNT_FILE:
-        return file_tree(plan, tree->file);
+        return file_tree(plan, tree->mount);
     }
     errno = EINVAL;
     return -1;

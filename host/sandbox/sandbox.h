@@ -66,6 +66,8 @@ struct sandbox_mount {
     /* overlay of several folders: their names in `source`, the topmost first, ended by NULL. There
      * is no copy in its place then. */
     const char *const *lowers;
+    const char *sub;  /* overlay, not of the root: only this path in it, without links; or NULL */
+    bool read_only;   /* overlay */
     uint64_t size;    /* tmpfs bytes */
     bool may_go;      /* left out when its target is no longer there */
     const void *data; /* file: read in the child, so they need not stay */
@@ -98,10 +100,11 @@ struct sandbox_policy {
     unsigned cpu_milli;         /* thousandths of a processor; only where a group can be made */
     const struct cgroup *group; /* of the whole tree, made by the caller (exec_run); NULL: none */
     uid_t uid;
-    gid_t gid;     /* inside; with a user namespace mapped to the caller */
-    bool set_user; /* a program of an image: umask 022, too, whatever the caller's is */
+    gid_t gid;           /* inside; with a user namespace mapped to the caller */
+    bool set_user;       /* a program of an image: umask 022, too, whatever the caller's is */
+    const gid_t *groups; /* with set_user: the other groups */
+    size_t group_count;
     uint32_t more_capabilities; /* bits of 1u << CAP_...: kept by root besides the usual ones */
-
     /* With a user namespace: root inside is the caller, and the ids from 1 on are those that
      * /etc/subuid and /etc/subgid give it (newuidmap). NULL: one id, that of the caller. */
     const struct subids *subids;
@@ -169,6 +172,13 @@ void sandbox_kill_descendants(pid_t pid);
  * open descriptors stay usable. -1 when the filter cannot be had, unless degraded: do not run a
  * script then. */
 int sandbox_seal(uint64_t memory_limit, bool degraded, struct error *err);
+
+/* May this process mount and become other users, without a user namespace of its own? */
+bool sandbox_privileged(void);
+/* Which ids there are for this process: all of the machine's, one, or those that somebody gave a
+ * user namespace. */
+enum sandbox_ids { SANDBOX_IDS_ALL, SANDBOX_IDS_SOME, SANDBOX_IDS_ONE };
+enum sandbox_ids sandbox_ids(void);
 
 /* What this kernel and user can enforce, as a map { layer: { available: bool, detail: string } }
  * for doctor. */

@@ -177,9 +177,9 @@ static char *overlay_options(const struct plan *plan, const struct sandbox_mount
         append_path(&options, i ? ":" : "lowerdir=", mount->lowers[i]);
     append_path(&options, ",upperdir=", mount->upper);
     append_path(&options, ",workdir=", mount->work);
-    if (plan->namespaces & SANDBOX_NS_USER)
-        buf_puts(&options, ",userxattr");
-    if (mount->lowers) /* its upper folder is read by others than this kernel */
+    if (plan->namespaces & SANDBOX_NS_USER || sandbox_ids() != SANDBOX_IDS_ALL)
+        buf_puts(&options, ",userxattr"); /* has the next two off, and suffers no word of them */
+    else if (mount->lowers)               /* its upper folder is read by others than this kernel */
         buf_puts(&options, ",redirect_dir=off,metacopy=off");
     return buf_steal(&options);
 }
@@ -212,7 +212,7 @@ static int plan_mount(struct plan *plan, const struct sandbox_mount *mount, stru
     *tree = (struct tree){.kind = mount->kind,
                           .source = mount->source,
                           .may_go = mount->may_go,
-                          .file = mount,
+                          .mount = mount,
                           .fd = -1};
     if (!in_place_of_root)
         tree->target = mem_strdup(mount->target);

@@ -251,6 +251,14 @@ static int keep_capabilities(uint32_t kept)
     return (int)syscall(SYS_capset, &header, data);
 }
 
+/* Where there is only one id, setgroups is forbidden, and root keeps what it has. */
+static int take_groups(const struct sandbox_policy *policy)
+{
+    if (geteuid() == policy->uid && getegid() == policy->gid && !policy->groups)
+        return 0;
+    return syscall(SYS_setgroups, policy->group_count, policy->groups) < 0 ? -1 : 0;
+}
+
 static int step_user(struct plan *plan)
 {
     const struct sandbox_policy *policy = plan->policy;
@@ -264,11 +272,12 @@ static int step_user(struct plan *plan)
         return -1;
     if (policy->set_user)
         umask(022);
+    if (policy->set_user && !(plan->namespaces & SANDBOX_NS_USER) && take_groups(policy) < 0)
+        return -1;
     if (policy->set_user && !(plan->namespaces & SANDBOX_NS_USER) &&
         (geteuid() != policy->uid || getegid() != policy->gid || getuid() != policy->uid)) {
         /* Raw calls: the library's wrappers would talk to threads that do not exist here. */
-        if (syscall(SYS_setgroups, 0, NULL) < 0 ||
-            syscall(SYS_setresgid, policy->gid, policy->gid, policy->gid) < 0 ||
+        if (syscall(SYS_setresgid, policy->gid, policy->gid, policy->gid) < 0 ||
             syscall(SYS_setresuid, policy->uid, policy->uid, policy->uid) < 0)
             return -1;
     }
