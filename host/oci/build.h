@@ -4,7 +4,8 @@
  * Done here: FROM (scratch, an earlier stage, whatever `resolve` knows), several stages (those not
  * needed are skipped), ARG, ENV, LABEL, WORKDIR, COPY, ADD of local files (archives are unpacked),
  * USER, ENTRYPOINT, CMD, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK, MAINTAINER, ONBUILD (kept
- * in the config, done in what builds on it), RUN (build_run.h). ADD of URLs is an error that says so.
+ * in the config, done in what builds on it), RUN (build_run.h). ADD of URLs is an error that says
+ * so.
  *
  * The same input gives the same digest: entries are sorted, all times are `epoch`, what comes from
  * the context belongs to 0:0 and has mode 0755 (folders, executables) or 0644, unless --chown and
@@ -54,6 +55,8 @@ struct build_spec {
     bool network;
     build_output_fn *output;
     build_secret_fn *secret; /* for --mount=type=secret; may be NULL */
+    uint64_t memory;         /* RUN: bytes of all of its processes; 0: no limit */
+    uint64_t processes;      /* RUN: at once; 0: 32768 */
     int64_t clamp;           /* RUN: files newer than this get this time; < 0: all keep theirs */
     enum build_caching caching;
     build_find_fn *find; /* layers of RUN that are not in the store's own cache; may be NULL */

@@ -284,12 +284,13 @@ static void end_output(struct run *run)
 /* The command's last words may hold a secret, and not from its beginning. */
 static void mask_error(struct run *run, struct error *err)
 {
-    cleanup_buf struct buf hint = BUF_INIT;
+    cleanup_buf struct buf said = BUF_INIT;
+    size_t len = strlen(RUN_SAID);
 
-    if (!run->masker || !err || !err->hint[0])
+    if (!run->masker || strncmp(err->hint, RUN_SAID, len) != 0)
         return;
-    mask_tail(run->masker, err->hint, strlen(err->hint), &hint);
-    error_hint(err, "%s", hint.data ? hint.data : "");
+    mask_tail(run->masker, err->hint + len, strlen(err->hint + len), &said);
+    error_hint(err, RUN_SAID "%s", said.data ? said.data : "");
 }
 
 static int warn_one_id(struct run *run, struct error *err)
@@ -353,7 +354,9 @@ static int prepare(struct run *run, struct error *err)
     value_set_array(value_put(&run->job, "env"));
     value_set_array(value_put(&run->job, "stubs"));
     value_put_string(&run->job, "cwd", *cwd ? cwd : "/");
-    value_put_int(&run->job, "processes", PROCESSES_DEFAULT);
+    value_put_int(&run->job, "memory", (int64_t)spec->memory);
+    value_put_int(&run->job, "processes",
+                  spec->processes ? (int64_t)spec->processes : PROCESSES_DEFAULT);
     value_put_int(&run->job, "epoch", spec->epoch);
     value_put_int(&run->job, "clamp", spec->clamp);
     if (stage_tree(run->builder, run->stage, err) != 0 || check_security(run, err) != 0 ||

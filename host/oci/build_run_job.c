@@ -18,6 +18,7 @@
 
 #define OUTPUT_KEPT 4096
 #define LINES_SHOWN 12
+#define SHOWN_MAX   560 /* bytes */
 
 /* What packages do when they are installed: chroot, file capabilities, notes for the auditor. */
 #define MORE_CAPABILITIES (1u << CAP_SYS_CHROOT | 1u << CAP_SETFCAP | 1u << CAP_AUDIT_WRITE)
@@ -241,7 +242,8 @@ static int take_mounts(struct job *job, struct error *err)
 
 /* ---- running it ---- */
 
-/* The last lines of what it said: errors mostly go to the second stream. */
+/* The last lines of what it said, as many as a hint has room for: errors mostly go to the second
+ * stream. */
 static void last_lines(const struct exec_result *result, struct buf *out)
 {
     const struct buf *said = result->err.len ? &result->err : &result->out;
@@ -249,9 +251,14 @@ static void last_lines(const struct exec_result *result, struct buf *out)
 
     while (end && (said->data[end - 1] == '\n' || said->data[end - 1] == '\r'))
         end--;
-    for (start = end; start; start--)
-        if (said->data[start - 1] == '\n' && ++lines == LINES_SHOWN)
-            break;
+    size_t first = start = end > SHOWN_MAX ? end - SHOWN_MAX : 0;
+    for (size_t at = end; at > first && lines < LINES_SHOWN; at--)
+        if (said->data[at - 1] == '\n') {
+            start = at;
+            lines++;
+        }
+    if (first == 0 && lines < LINES_SHOWN)
+        start = 0;
     buf_append(out, said->data ? said->data + start : "", end - start);
 }
 
@@ -276,7 +283,7 @@ static int judge(const struct exec_result *result, struct error *err)
         return error_hint(err, "it met the limit of processes");
     if (result->status == 127 && !said.len)
         return error_hint(err, "the shell or the command is not in the image");
-    return said.len ? error_hint(err, "it said: %s", said.data) : -1;
+    return said.len ? error_hint(err, RUN_SAID "%s", said.data) : -1;
 }
 
 static int execute(struct job *job, struct error *err)

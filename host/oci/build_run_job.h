@@ -33,6 +33,8 @@ struct run_setting {
     const struct cancel *cancel;
 };
 
+#define RUN_SAID "it said: " /* begins the hint; the end of what the command printed follows */
+
 /* out->entries 0: the command changed no file. ERR_FAILED with the command's last words in the
  * hint, ERR_TIMEOUT, ERR_CANCELLED, or why it could not be started. */
 int run_job(const struct run_setting *setting, const struct value *job, struct layer_result *out,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/size.h"
 #include "oci/base_image.h"
 #include "oci/build.h"
 #include "oci/build_cache_remote.h"
@@ -20,6 +21,7 @@ struct resolving {
     struct call *call;
     struct store *store;
     int64_t epoch;
+    const struct value *secrets; /* as the script gave them, or NULL */
 };
 
 static int build_base(struct store *store, int64_t epoch, struct build_result *result, char tag[17],
@@ -88,6 +90,64 @@ static void on_log(void *ctx, const char *level, const char *text)
 static void on_output(void *ctx, int stream, const char *data, size_t len)
 {
     call_output(((struct resolving *)ctx)->call, stream, data, len);
+}
+
+#define SECRET_LIMIT (512u << 10)
+
+/* { file = "path" }: what is in the file. */
+static int secret_of_file(struct call *call, const struct value *given, struct buf *out,
+                          struct error *err)
+{
+    const char *file = value_get_string(given, "file", NULL);
+
+    if (!file) {
+        error_set(err, ERR_USAGE, "it must be a secret, a text or { file = \"path\" }");
+        return error_hint(err, "registry.build { secrets = { token = secret.get(\"TOKEN\") } }");
+    }
+    cleanup_free char *path = call_path(call, file, ACCESS_READ, err);
+    return path ? call_read(path, SECRET_LIMIT, out, err) : -1;
+}
+
+/* Of all that a secret may be the bytes; masked from now on in whatever the stage says. */
+static int on_secret(void *ctx, const char *id, struct buf *out, struct error *err)
+{
+    struct resolving *resolving = ctx;
+    const struct value *given = value_get(resolving->secrets, id);
+    cleanup_value struct value handle = {0};
+    size_t len = 0;
+
+    if (!given || given->kind == VALUE_NIL)
+        return 0;
+    if (given->kind == VALUE_MAP) {
+        if (secret_of_file(resolving->call, given, out, err) != 0)
+            return -1;
+    } else {
+        const char *bytes = call_secret(resolving->call, given, &len, err);
+        if (!bytes)
+            return -1;
+        buf_append(out, bytes, len);
+    }
+    if (given->kind != VALUE_HANDLE)
+        call_secret_new(resolving->call, out->data ? out->data : "", out->len, &handle);
+    return 1;
+}
+
+/* Of the commands of RUN: memory and processes, as exec has them. */
+static int take_limits(const struct value *args, struct build_spec *spec, struct error *err)
+{
+    const struct value *memory = value_get(args, "memory");
+    int64_t processes = value_get_int(args, "processes", 0);
+
+    if (memory && memory->kind == VALUE_INT && memory->as.integer > 0)
+        spec->memory = (uint64_t)memory->as.integer;
+    else if (memory && memory->kind != VALUE_NIL &&
+             size_parse(value_text(memory, "?"), &spec->memory, err) != 0)
+        return error_wrap(err, "memory");
+    if (value_get(args, "processes") && processes < 1)
+        return error_set(err, ERR_USAGE, "processes must be 1 or more, not %lld",
+                         (long long)processes);
+    spec->processes = (uint64_t)processes;
+    return 0;
 }
 
 /* Context and Dockerfile of a call: allowed, absolute. */
@@ -258,7 +318,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
         cache_sources_new(call, store, value_get(args, "cache_from"), err);
     if (!sources)
         return -1;
-    struct resolving resolving = {call, store, epoch};
+    struct resolving resolving = {call, store, epoch, value_get(args, "secrets")};
     struct build_spec spec = {.store = store,
                               .context = context,
                               .dockerfile = dockerfile,
@@ -274,6 +334,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .cancel = call->cancel,
                               .network = call_has_net(call),
                               .output = on_output,
+                              .secret = on_secret,
                               .clamp = given ? epoch : -1,
                               .caching = caching_of(args),
                               .find = find_layer,
@@ -281,7 +342,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .used = &used};
     struct push_result pushed;
     const char *cache_to = value_get_string(args, "cache_to", NULL);
-    if (oci_build(&spec, &result, err) != 0 ||
+    if (take_limits(args, &spec, err) != 0 || oci_build(&spec, &result, err) != 0 ||
         (cache_to && build_cache_push(call, store, &used, cache_to, &pushed, err) != 0))
         return -1;
     if (name) {

@@ -13,6 +13,7 @@
 
 #define DEVICE_COUNT 5
 extern const char *const sandbox_devices[DEVICE_COUNT]; /* null zero full random urandom */
+#define MASK_COUNT 6 /* files of /proc that say more about the machine than a command may know */
 
 /* A mount that is made detached, in view of the host's files, and attached inside. */
 struct tree {
@@ -41,6 +42,7 @@ struct plan {
     size_t tree_count;
     struct tree root;
     int devices[DEVICE_COUNT]; /* in the child */
+    int masks[MASK_COUNT];     /* in the child: one more /dev/null each */
     char **candidates;         /* what to try to execute, in order */
     size_t candidate_count;
     char uid_map[48], gid_map[48];

@@ -153,6 +153,16 @@ static int open_devices(struct plan *plan)
     return 0;
 }
 
+static int open_masks(struct plan *plan)
+{
+    for (int i = 0; i < MASK_COUNT; i++) {
+        plan->masks[i] = clone_tree("/dev/null", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+        if (plan->masks[i] < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int open_one(struct plan *plan, struct tree *tree)
 {
     const char *const tmpfs[] = {"mode", "1777", tree->size[0] ? "size" : NULL, tree->size, NULL};
@@ -167,6 +177,8 @@ static int open_one(struct plan *plan, struct tree *tree)
     case MOUNT_TMPFS:
         return new_mount("tmpfs", tmpfs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     case MOUNT_PROC:
+        if (open_masks(plan) < 0)
+            return -1;
         return new_mount("proc", none, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     case MOUNT_DEV:
         return open_devices(plan) < 0
@@ -279,6 +291,37 @@ static int attach_devices(struct plan *plan)
     return 0;
 }
 
+/* Root inside is root to the kernel when there is no user namespace, and the machine's settings
+ * belong to root: /proc/sys/kernel/core_pattern names a program that the kernel runs outside of all
+ * this. Only Landlock would keep a command from them, and not every command is under its rules. */
+static int protect_proc(struct plan *plan, int proc)
+{
+    static const char *const fixed[] = {"sys", "sysrq-trigger", "irq",  "bus",
+                                        "fs",  "acpi",          "scsi", "asound"};
+    static const char *const masked[MASK_COUNT] = {"kcore",      "keys",        "latency_stats",
+                                                   "timer_list", "timer_stats", "sched_debug"};
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+                                          MOUNT_ATTR_NOEXEC};
+
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        plan->detail = fixed[i];
+        int fd = open_tree(proc, fixed[i], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        if (fd < 0 && errno == ENOENT)
+            continue;
+        if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0 ||
+            move_mount(fd, "", proc, fixed[i], MOVE_MOUNT_F_EMPTY_PATH) < 0)
+            return -1;
+    }
+    for (int i = 0; i < MASK_COUNT; i++) {
+        plan->detail = masked[i];
+        if (move_mount(plan->masks[i], "", proc, masked[i], MOVE_MOUNT_F_EMPTY_PATH) < 0 &&
+            errno != ENOENT)
+            return -1;
+    }
+    plan->detail = NULL;
+    return 0;
+}
+
 /* Without a mount namespace, in a root of our own: folders instead of mounts. */
 static int make_plain_places(struct plan *plan)
 {
@@ -318,7 +361,9 @@ int rootfs_attach(struct plan *plan)
             move_mount(tree->fd, "", AT_FDCWD, tree->target, MOVE_MOUNT_F_EMPTY_PATH) < 0) {
             if (!tree->optional && !(tree->may_go && errno == ENOENT))
                 return -1;
-        } else if (tree->kind == MOUNT_DEV && attach_devices(plan) < 0) {
+        } else if ((tree->kind == MOUNT_DEV && attach_devices(plan) < 0) ||
+                   (tree->kind == MOUNT_PROC && !tree->optional &&
+                    protect_proc(plan, tree->fd) < 0)) {
             return -1;
         }
     }

@@ -20,6 +20,7 @@ Image.__index, Pushed.__index = Image, Pushed
 -- What registry.build takes.
 local BUILD_OPTIONS = {
   "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache", "cache_from", "cache_to",
+  "secrets", "memory", "processes",
 }
 
 --- Only these keys, so that a mistyped one does not pass for an absent one.
@@ -70,8 +71,8 @@ function registry.content_tag(context, options)
   }
 end
 
---- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?, cache_from?, cache_to? }
---- -> image
+--- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?, cache_from?, cache_to?,
+--- secrets?, memory?, processes? } -> image
 ---
 --- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
 --- image.layers.
@@ -83,6 +84,8 @@ end
 ---   cache_to    reference (with a tag) in a registry under which the layers of RUN are kept for other machines
 ---   cache_from  reference, or array of references, written so, that layers of RUN may be taken from. Whoever can push
 ---               to them decides what is in the image, as with a base image; all else is checked (digests, diff ids)
+---   secrets     for RUN --mount=type=secret,id=...: map of ids to a secret, a text, or { file = path } (needs `read`)
+---   memory, processes  limits of each RUN, as exec has them; default: no limit of memory, 32768 processes
 function registry.build(options)
   check_keys("registry.build", options, BUILD_OPTIONS)
   need("registry.build", options, "context", '"components/training"')

@@ -1211,9 +1211,12 @@ function host.registry.base_image() end
 ---@param no_cache? boolean # bool
 ---@param cache_from? any[] # array
 ---@param cache_to? string
+---@param secrets? table # map
+---@param memory? any
+---@param processes? integer # int
 ---@return table image
----@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string }): table
-function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to) end
+---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer }): table
+function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes) end
 
 ---a tag that names the content of a build context
 ---@param context string # path

@@ -119,13 +119,15 @@ static void a_root_of_its_own(void **state)
         "full; echo /dev/*;"
         "test -s /etc/planted && echo planted; echo x > /dev/shm/x && echo shm; cat /dev/fd/0 < "
         "/dev/null && echo fd;"
-        "ls /proc/1 > /dev/null && echo proc",
+        "ls /proc/1 > /dev/null && echo proc; p=/proc/sys/kernel/core_pattern; (cat $p > $p) "
+        "2>/dev/null || "
+        "echo fixed; cat /proc/keys",
         &result);
     assert_string_equal(
         result.out.data,
         "/bin /dev /etc /lib /lib64 /new /proc /tmp /trap /usr\n0\n/\nro\nro\nfull\n"
         "/dev/fd /dev/full /dev/null /dev/random /dev/shm /dev/stderr /dev/stdin /dev/stdout "
-        "/dev/urandom /dev/zero\nplanted\nshm\nfd\nproc\n");
+        "/dev/urandom /dev/zero\nplanted\nshm\nfd\nproc\nfixed\n");
     exec_result_free(&result);
     assert_int_equal(access("/etc/planted", F_OK), -1);
     char path[300];
