@@ -130,15 +130,6 @@ static void attributes_of(int fd, struct layer_attribute **out, size_t *count)
         qsort(*out, *count, sizeof **out, by_attribute);
 }
 
-static void attributes_free(struct layer_attribute *attributes, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        free(attributes[i].name);
-        free(attributes[i].data);
-    }
-    free(attributes);
-}
-
 static struct seen *seen_slot(struct seen *slots, size_t room, ino_t inode)
 {
     size_t at = (size_t)(inode * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (room - 1);

@@ -13,6 +13,14 @@ static void mix_item(struct cache_key *key, const struct item *item)
     cache_key_number(key, "uid", item->uid);
     cache_key_number(key, "gid", item->gid);
     cache_key_text(key, "link", item->link);
+    if (item->hard)
+        cache_key_text(key, "hard", item->hard);
+    if (item->own_time)
+        cache_key_number(key, "time", item->mtime);
+    for (size_t i = 0; i < item->attribute_count; i++) {
+        cache_key_text(key, "attribute", item->attributes[i].name);
+        cache_key_bytes(key, "value", item->attributes[i].data, item->attributes[i].len);
+    }
     cache_key_number(key, "size", S_ISREG(item->mode) ? (int64_t)item->size : 0);
 }
 

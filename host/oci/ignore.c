@@ -119,6 +119,22 @@ int wildcard_match(const char *pattern, const char *path)
     return match(pattern, path, &steps);
 }
 
+int wildcard_plain(const char *pattern, const char *path)
+{
+    cleanup_free char *single = mem_strdup(pattern);
+    char *to = single;
+
+    for (const char *at = pattern; *at; at++) {
+        if (*at == '*' && at[1] == '*')
+            continue;
+        *to++ = *at;
+        if (*at == '\\' && at[1])
+            *to++ = *++at;
+    }
+    *to = '\0';
+    return wildcard_match(single, path);
+}
+
 /* "./a//b/../c/" -> "a/c"; "" for the root itself. */
 static char *clean(const char *text, size_t len)
 {
@@ -137,6 +153,28 @@ void ignore_free(struct ignore *ignore)
     free(ignore);
 }
 
+/* One pattern, trimmed. false: it is malformed; *shown is it then, for the message. */
+static bool add_rule(struct ignore *ignore, const char *at, size_t len, char **shown)
+{
+    const char *stop = at + len;
+    bool take_back = len && *at == '!';
+
+    if (take_back)
+        for (at++; at < stop && isspace((unsigned char)*at);)
+            at++;
+    char *pattern = clean(at, (size_t)(stop - at));
+    if ((take_back && at == stop) || wildcard_match(pattern, "x") < 0) {
+        *shown = pattern;
+        return false;
+    }
+    if ((ignore->count & (ignore->count - 1)) == 0)
+        ignore->rules =
+            mem_array(ignore->rules, ignore->count ? 2 * ignore->count : 1, sizeof *ignore->rules);
+    ignore->rules[ignore->count++] = (struct rule){pattern, take_back};
+    ignore->any_take_back |= take_back;
+    return true;
+}
+
 struct ignore *ignore_parse(const char *text, size_t len, const char *source, struct error *err)
 {
     struct ignore *ignore = mem_alloc(sizeof *ignore);
@@ -148,6 +186,7 @@ struct ignore *ignore_parse(const char *text, size_t len, const char *source, st
     for (const char *at = text; at < end;) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         const char *next = stop ? stop + 1 : end;
+        cleanup_free char *shown = NULL;
         if (!stop)
             stop = end;
         line++;
@@ -156,29 +195,31 @@ struct ignore *ignore_parse(const char *text, size_t len, const char *source, st
             at++;
         while (stop > at && isspace((unsigned char)stop[-1]))
             stop--;
-        if (comment || at == stop) {
-            at = next;
-            continue;
-        }
-        bool take_back = *at == '!';
-        if (take_back)
-            for (at++; at < stop && isspace((unsigned char)*at);)
-                at++;
-        char *pattern = clean(at, (size_t)(stop - at));
-        if ((take_back && at == stop) || wildcard_match(pattern, "x") < 0) {
+        if (!comment && at < stop && !add_rule(ignore, at, (size_t)(stop - at), &shown)) {
             error_set(err, ERR_INVALID, "%s:%d: the pattern '%s' is malformed", source, line,
-                      pattern);
+                      shown);
             error_hint(err, "a [class] needs its ], a ! and a \\ something after them");
-            free(pattern);
             ignore_free(ignore);
             return NULL;
         }
-        if ((ignore->count & (ignore->count - 1)) == 0)
-            ignore->rules = mem_array(ignore->rules, ignore->count ? 2 * ignore->count : 1,
-                                      sizeof *ignore->rules);
-        ignore->rules[ignore->count++] = (struct rule){pattern, take_back};
-        ignore->any_take_back |= take_back;
         at = next;
+    }
+    return ignore;
+}
+
+struct ignore *ignore_patterns(const struct value *list, const char *what, struct error *err)
+{
+    struct ignore *ignore = mem_alloc(sizeof *ignore);
+
+    for (size_t i = 0; i < value_count(list); i++) {
+        const char *text = value_text(value_at(list, i), "");
+        cleanup_free char *shown = NULL;
+        if (*text && !add_rule(ignore, text, strlen(text), &shown)) {
+            error_set(err, ERR_INVALID, "%s: the pattern '%s' is malformed", what, text);
+            error_hint(err, "a [class] needs its ], a ! and a \\ something after them");
+            ignore_free(ignore);
+            return NULL;
+        }
     }
     return ignore;
 }

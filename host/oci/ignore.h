@@ -9,11 +9,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "base/error.h"
+#include "base/value.h"
 
 struct ignore;
 /* source names the file in errors. NULL: ERR_INVALID with source:line. */
 struct ignore *ignore_parse(const char *text, size_t len, const char *source, struct error *err);
+/* Patterns by themselves: "#" begins none of the comments, "!" takes back. `what` names them in
+ * errors. */
+struct ignore *ignore_patterns(const struct value *list, const char *what, struct error *err);
 void ignore_free(struct ignore *ignore); /* NULL is allowed */
 /* path: relative, clean. NULL ignore: nothing is ignored. */
 bool ignore_match(const struct ignore *ignore, const char *path);
@@ -23,6 +26,8 @@ bool ignore_may_reenter(const struct ignore *ignore, const char *folder);
 /* 1 match, 0 none, -1 the pattern is malformed ("[" without end, trailing "\"). "*" and "?" do not
  * match "/". */
 int wildcard_match(const char *pattern, const char *path);
+/* The same, two stars being no more than one: Go's filepath.Match. */
+int wildcard_plain(const char *pattern, const char *path);
 bool wildcard_has(const char *text); /* is there any of the four special characters? */
 
 #endif

@@ -62,6 +62,25 @@ struct header { /* POSIX.1-1988 ustar */
 };
 _Static_assert(sizeof(struct header) == BLOCK, "a tar header is one block");
 
+void attributes_copy(const struct layer_attribute *from, size_t count, struct layer_attribute **to)
+{
+    *to = count ? mem_alloc(count * sizeof **to) : NULL;
+    for (size_t i = 0; i < count; i++) {
+        (*to)[i] = (struct layer_attribute){mem_strdup(from[i].name), mem_alloc(from[i].len + 1),
+                                            from[i].len};
+        memcpy((*to)[i].data, from[i].data, from[i].len);
+    }
+}
+
+void attributes_free(struct layer_attribute *attributes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(attributes[i].name);
+        free(attributes[i].data);
+    }
+    free(attributes);
+}
+
 static void octal(char *field, size_t size, uint64_t n)
 {
     field[--size] = '\0';

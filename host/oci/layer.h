@@ -18,6 +18,10 @@ struct layer_attribute {
     size_t len;
 };
 
+/* count 0 gives NULL. */
+void attributes_copy(const struct layer_attribute *from, size_t count, struct layer_attribute **to);
+void attributes_free(struct layer_attribute *attributes, size_t count);
+
 struct layer_entry {
     const char *path; /* relative, without "./" and trailing slash */
     mode_t mode;      /* type and permissions: S_IFREG S_IFDIR S_IFLNK S_IFCHR S_IFBLK S_IFIFO */

@@ -10,12 +10,15 @@
 #include "base/mem.h"
 #include "oci/tree.h"
 
-#define BLOCK_SIZE  (256u * 1024)
-#define ENTRIES_MAX 4000000
+#define BLOCK_SIZE    (256u * 1024)
+#define ENTRIES_MAX   4000000
+#define ATTRIBUTE_MAX 65536
 
 struct tar_reader {
     struct archive *archive;
     char *path, *hardlink;
+    struct layer_attribute *attributes;
+    size_t attribute_count;
     size_t entries;
 };
 
@@ -56,6 +59,7 @@ void tar_reader_free(struct tar_reader *reader)
     archive_read_free(reader->archive);
     free(reader->path);
     free(reader->hardlink);
+    attributes_free(reader->attributes, reader->attribute_count);
     free(reader);
 }
 
@@ -70,6 +74,41 @@ static bool leads_out(const char *path)
         if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
             return true;
     return false;
+}
+
+static int compare_attributes(const void *a, const void *b)
+{
+    return strcmp(((const struct layer_attribute *)a)->name,
+                  ((const struct layer_attribute *)b)->name);
+}
+
+/* What a program or package put there; others (security labels, overlays) are this machine's. */
+static void take_attributes(struct tar_reader *reader, struct archive_entry *from)
+{
+    int count = archive_entry_filetype(from) == AE_IFREG ? archive_entry_xattr_reset(from) : 0;
+    const char *name;
+    const void *data;
+    size_t size;
+
+    attributes_free(reader->attributes, reader->attribute_count);
+    reader->attributes = NULL;
+    reader->attribute_count = 0;
+    if (count <= 0)
+        return;
+    reader->attributes = mem_alloc((size_t)count * sizeof *reader->attributes);
+    while ((int)reader->attribute_count < count &&
+           archive_entry_xattr_next(from, &name, &data, &size) == ARCHIVE_OK) {
+        if (!name || !data || size > ATTRIBUTE_MAX || strpbrk(name, "=\n") ||
+            (strcmp(name, "security.capability") != 0 && strncmp(name, "user.", 5) != 0))
+            continue;
+        struct layer_attribute *to = &reader->attributes[reader->attribute_count++];
+        to->name = mem_strdup(name);
+        to->data = mem_alloc(size + 1);
+        to->len = size;
+        memcpy(to->data, data, size);
+    }
+    qsort(reader->attributes, reader->attribute_count, sizeof *reader->attributes,
+          compare_attributes);
 }
 
 int tar_reader_next(struct tar_reader *reader, struct tar_entry *entry, struct error *err)
@@ -92,6 +131,7 @@ int tar_reader_next(struct tar_reader *reader, struct tar_entry *entry, struct e
                          "the archive holds the name '%.200s', which leads out of it", path);
     free(reader->path);
     free(reader->hardlink);
+    take_attributes(reader, from);
     reader->path = tree_clean(path);
     reader->hardlink = hardlink ? tree_clean(hardlink) : NULL;
     *entry = (struct tar_entry){
@@ -102,6 +142,8 @@ int tar_reader_next(struct tar_reader *reader, struct tar_entry *entry, struct e
         .size = (uint64_t)(archive_entry_size(from) > 0 ? archive_entry_size(from) : 0),
         .symlink = archive_entry_filetype(from) == AE_IFLNK ? TEXT(from, symlink) : NULL,
         .hardlink = reader->hardlink,
+        .attributes = reader->attributes,
+        .attribute_count = reader->attribute_count,
     };
     return 1;
 }

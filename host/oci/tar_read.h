@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "oci/layer.h"
 
 struct tar_entry {
     const char *path; /* clean and relative; valid until the next entry. "" is the root */
@@ -16,6 +17,9 @@ struct tar_entry {
     uint64_t size;
     const char *symlink;  /* NULL when it is none */
     const char *hardlink; /* clean; NULL when it is none */
+    /* Of a regular file: security.capability and user.*, sorted by name; valid like path. */
+    const struct layer_attribute *attributes;
+    size_t attribute_count;
 };
 
 struct tar_reader;

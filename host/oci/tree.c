@@ -271,6 +271,11 @@ int tree_spool(int layer_fd, struct value *wanted, int to, struct error *err)
         value_set_map(slot);
         value_put_int(slot, "offset", (int64_t)offset);
         value_put_int(slot, "size", size);
+        if (entry.attribute_count)
+            value_set_map(value_put(slot, "attributes"));
+        for (size_t i = 0; i < entry.attribute_count; i++)
+            value_set_bytes(value_put(value_get(slot, "attributes"), entry.attributes[i].name),
+                            entry.attributes[i].data, entry.attributes[i].len);
     }
     tar_reader_free(reader);
     return status;

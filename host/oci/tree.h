@@ -42,7 +42,7 @@ char *tree_resolve(const struct tree *tree, const char *path, bool last, struct 
 const struct tree_node **tree_sorted(const struct tree *tree, size_t *count);
 
 /* Copies the contents of files out of a layer into `to`, one after another. `wanted` maps names in
- * that layer to nil; each becomes { offset, size }. */
+ * that layer to nil; each becomes { offset, size, attributes = { name = bytes }? }. */
 int tree_spool(int layer_fd, struct value *wanted, int to, struct error *err);
 
 /* "/a/./b//../c/" -> "a/c"; ".." stops at the root. Allocated. */

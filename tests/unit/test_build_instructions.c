@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -133,6 +134,30 @@ static char *files(const char *dockerfile)
     return text.data ? buf_steal(&text) : mem_strdup("");
 }
 
+/* A file of the last layer. */
+static void content(const char *dockerfile, const char *name, const char *wanted)
+{
+    struct error err = {0};
+    struct build_result built;
+    cleanup_value struct value manifest = {0};
+    cleanup_value struct value slots = {0};
+    char text[4096] = "";
+
+    ok(build(dockerfile, NULL, &built, &err), err);
+    cleanup_store struct store *store = store_open_at(in("store"), false, &err);
+    ok(oci_manifest_load(store, built.manifest.text, &manifest, NULL, &err), err);
+    const struct value *layers = value_get(&manifest, "layers");
+    const struct value *last = value_at(layers, value_count(layers) - 1);
+    cleanup_close int fd = store_blob_open(store, value_get_string(last, "digest", ""), NULL, &err);
+    cleanup_close int to = store_scratch(store, &err);
+    value_set_map(&slots);
+    value_put(&slots, name);
+    ok(tree_spool(fd, &slots, to, &err), err);
+    ssize_t n = pread(to, text, sizeof text - 1, 0);
+    assert_true(n >= 0);
+    assert_string_equal(text, wanted);
+}
+
 static void gives(char *got, const char *wanted)
 {
     cleanup_free char *owned = got;
@@ -243,11 +268,161 @@ static void platforms(void **state)
           "--platform=linux/s390x cannot be built here");
 }
 
+/* ---- COPY and ADD ---- */
+
+static void some_files(void)
+{
+    put("ctx/a.txt", "a");
+    put("ctx/b.md", "b");
+    put("ctx/src/one.txt", "1");
+    put("ctx/src/two.md", "2");
+    put("ctx/src/deep/three.txt", "3");
+    put("ctx/src/deep/er/four.txt", "4");
+    put("ctx/run.sh", "#!");
+    assert_int_equal(chmod(in("ctx/run.sh"), 0755), 0);
+    assert_int_equal(symlink("one.txt", in("ctx/src/link")), 0);
+    assert_int_equal(symlink("src", in("ctx/way")), 0);
+}
+
+static void copies(void **state)
+{
+    static const struct {
+        const char *text, *wanted;
+    } cases[] = {
+        {"COPY --exclude=*.md --exclude=src/deep/** . /x/",
+         "d755 0:0 x\n-644 0:0 x/.keep\n-644 0:0 x/a.txt\n-755 0:0 x/run.sh\nd755 0:0 x/src\n"
+         "d755 0:0 x/src/deep\nl777 0:0 x/src/link -> one.txt\n-644 0:0 x/src/one.txt\n"
+         "-644 0:0 x/src/two.md\nl777 0:0 x/way -> src\n"},
+        {"COPY --exclude=**/*.txt --exclude=link src /x/",
+         "d755 0:0 x\nd755 0:0 x/deep\nd755 0:0 x/deep/er\n-644 0:0 x/two.md\n"},
+        {"COPY --exclude=*.txt --exclude=!one.txt --exclude=deep --exclude=link src /x/",
+         "d755 0:0 x\n-644 0:0 x/one.txt\n-644 0:0 x/two.md\n"},
+        {"COPY --exclude=*.md a.txt b.md /x/", "d755 0:0 x\n-644 0:0 x/a.txt\n"},
+        {"COPY --parents src/deep/three.txt a.txt /x/",
+         "d755 0:0 x\n-644 0:0 x/a.txt\nd755 0:0 x/src\nd755 0:0 x/src/deep\n"
+         "-644 0:0 x/src/deep/three.txt\n"},
+        {"COPY --parents src/./deep/**/*.txt /x",
+         "d755 0:0 x\nd755 0:0 x/deep\nd755 0:0 x/deep/er\n-644 0:0 x/deep/er/four.txt\n"
+         "-644 0:0 x/deep/three.txt\n"},
+        {"COPY --parents --exclude=**/er **/*.txt /x/",
+         "d755 0:0 x\n-644 0:0 x/a.txt\nd755 0:0 x/src\nd755 0:0 x/src/deep\n"
+         "-644 0:0 x/src/deep/three.txt\n-644 0:0 x/src/one.txt\n"},
+        {"COPY --parents src/deep /x/",
+         "d755 0:0 x\nd755 0:0 x/src\nd755 0:0 x/src/deep\nd755 0:0 x/src/deep/er\n"
+         "-644 0:0 x/src/deep/er/four.txt\n-644 0:0 x/src/deep/three.txt\n"},
+        {"COPY --parents */./deep/three.txt /x/",
+         "d755 0:0 x\nd755 0:0 x/deep\n-644 0:0 x/deep/three.txt\n"},
+        {"COPY --parents nothere/a /x/", "COPY: nothere/a: no such file or folder"},
+        {"COPY --chmod=u=rwX,go=rX --chown=7:8 src run.sh /x/",
+         "d755 7:8 x\nd755 7:8 x/deep\nd755 7:8 x/deep/er\n-644 7:8 x/deep/er/four.txt\n"
+         "-644 7:8 x/deep/three.txt\nl777 7:8 x/link -> one.txt\n-644 7:8 x/one.txt\n"
+         "-755 7:8 x/run.sh\n-644 7:8 x/two.md\n"},
+        {"COPY --chmod=a-rwx,u+rw,g=u,o+t a.txt /x", "-1660 0:0 x\n"},
+        {"COPY --chmod=u+s run.sh /x", "-4755 0:0 x\n"},
+        {"COPY --chmod=rwx a.txt /x", "--chmod=rwx is no mode"},
+        {"COPY --chmod=u+q a.txt /x", "is no mode"},
+        {"COPY --chmod=778 a.txt /x", "is no mode"},
+        /* Go's wildcards: two stars are one, a link is what it leads to. */
+        {"COPY **.txt /x/", "d755 0:0 x\n-644 0:0 x/a.txt\n"},
+        {"COPY s**/*.txt /x/", "d755 0:0 x\n-644 0:0 x/one.txt\n"},
+        {"COPY [!s]rc/a* nothere* a.txt /x/", "d755 0:0 x\n-644 0:0 x/a.txt\n"},
+        {"COPY way/l?nk /x", "-644 0:0 x\n"},
+        {"COPY way/d* /x/", "d755 0:0 x\nd755 0:0 x/er\n-644 0:0 x/er/four.txt\n"
+                            "-644 0:0 x/three.txt\n"},
+        {"COPY [a /x", "is malformed"},
+        {"COPY a.txt /x\nCOPY src/deep/er /x", "/x is in the image, and no folder"},
+        {"COPY a.txt /x\nCOPY b.md /x/y", "/x is in the image, and no folder"},
+        {"COPY a.txt /x\nCOPY --link b.md /x/y", "d755 0:0 x\n-644 0:0 x/y\n"},
+        {"COPY <<a.txt <<\"b\" /x/\nA\na.txt\n$B\nb", "d755 0:0 x\n-644 0:0 x/a.txt\n"},
+        {"COPY --chmod=700 --chown=1:2 <<E /x\nE", "-700 1:2 x\n"},
+        {"COPY <<../e /x/\n../e", "that is no name of a file"},
+        {"COPY <<y.txt a.txt /x/\n1\ny.txt", "d755 0:0 x\n-644 0:0 x/a.txt\n-644 0:0 x/y.txt\n"},
+    };
+
+    (void)state;
+    some_files();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cleanup_free char *text = mem_printf("FROM scratch\n%s\n", cases[i].text);
+        cleanup_free char *got = files(text);
+        if (!strstr(got, cases[i].wanted) ||
+            (!strstr(got, "Dockerfile:") && !strstr(cases[i].text, "<<\"") &&
+             strcmp(got, cases[i].wanted) != 0))
+            fail_msg("%s\ngave\n%s\nand not\n%s", cases[i].text, got, cases[i].wanted);
+    }
+    holds(logged, "nothing matches nothere*");
+    content("FROM scratch\nENV A=v\nCOPY <<E /x\nit's \"$A\" \\$A\n${A#v}\nE\n", "x",
+            "it's \"v\" $A\n\n");
+    content("FROM scratch\nENV A=v\nCOPY <<-'E' /x\n\t$A\n\tE\n", "x", "$A\n");
+}
+
+static void links_of_destination(void **state)
+{
+    static const char base[] = "FROM scratch\nCOPY tree /\n";
+
+    (void)state;
+    some_files();
+    put("ctx/tree/usr/lib/z", "z");
+    assert_int_equal(symlink("usr/lib", in("ctx/tree/lib")), 0);
+    cleanup_free char *through = mem_printf("%sCOPY a.txt /lib/\n", base);
+    gives(files(through), "l777 0:0 lib -> usr/lib\nd755 0:0 usr\nd755 0:0 usr/lib\n"
+                          "-644 0:0 usr/lib/a.txt\n");
+    cleanup_free char *apart = mem_printf("%sCOPY --link a.txt /lib/\n", base);
+    gives(files(apart), "d755 0:0 lib\n-644 0:0 lib/a.txt\nd755 0:0 usr\n");
+}
+
+/* Hard links, owners and attributes of a stage's files come along. */
+static void out_of_stages(void **state)
+{
+    (void)state;
+    put("ctx/etc/passwd", "me:x:5:6::/:\n");
+    put("tree/a/one", "same");
+    assert_int_equal(link(in("tree/a/one"), in("tree/a/two")), 0);
+    assert_int_equal(link(in("tree/a/one"), in("tree/zzz")), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execlp("tar", "tar", "-C", in("tree"), "--owner=3", "--group=4", "--sort=name",
+               "--pax-option=SCHILY.xattr.user.note:=kept", "-cf", in("ctx/t.tar"), "a", "zzz",
+               (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    gives(files("FROM scratch\nADD t.tar /in/\n"),
+          "d755 3:4 in/a\n-644 3:4 in/a/one\n-644 3:4 in/a/two = in/a/one\n"
+          "-644 3:4 in/zzz = in/a/one\n");
+    gives(files("FROM scratch\nADD --unpack=false t.tar /in/\n"),
+          "d755 0:0 in\n-644 0:0 in/t.tar\n");
+    static const char both[] = "FROM scratch AS s\nCOPY etc /etc\nADD t.tar /in/\n"
+                               "FROM scratch\nCOPY --from=s --exclude=a/one /in /out\n";
+    gives(files(both), "d755 0:0 out\nd755 3:4 out/a\n-644 3:4 out/a/two\n"
+                       "-644 3:4 out/zzz = out/a/two\n");
+    content(both, "out/a/two", "same");
+    struct error err = {0};
+    struct build_result built;
+    cleanup_value struct value manifest = {0};
+    cleanup_value struct value slots = {0};
+    ok(build(both, NULL, &built, &err), err);
+    cleanup_store struct store *store = store_open_at(in("store"), false, &err);
+    ok(oci_manifest_load(store, built.manifest.text, &manifest, NULL, &err), err);
+    const struct value *layer = value_at(value_get(&manifest, "layers"), 0);
+    cleanup_close int fd =
+        store_blob_open(store, value_get_string(layer, "digest", ""), NULL, &err);
+    cleanup_close int to = store_scratch(store, &err);
+    value_set_map(&slots);
+    value_put(&slots, "out/a/two");
+    ok(tree_spool(fd, &slots, to, &err), err);
+    const struct value *attributes = value_get(value_get(&slots, "out/a/two"), "attributes");
+    assert_string_equal(value_get_string(attributes, "user.note", "none"), "kept");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(config_instructions), TEST(onbuild), TEST(platforms)};
+    const struct CMUnitTest tests[] = {
+        TEST(config_instructions),  TEST(onbuild),      TEST(platforms), TEST(copies),
+        TEST(links_of_destination), TEST(out_of_stages)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

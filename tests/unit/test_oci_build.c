@@ -315,7 +315,7 @@ static void messages(void **state)
          "build context"},
         {"FROM scratch\nCOPY --chown=me . /\n", ERR_NOT_FOUND, "'me' is not in /etc/passwd",
          "number"},
-        {"FROM scratch\nCOPY --chmod=u+x . /\n", ERR_INVALID, "no octal mode", "755"},
+        {"FROM scratch\nCOPY --chmod=ux . /\n", ERR_INVALID, "--chmod=ux is no mode", "755"},
         {"FROM scratch\nADD https://example.org/x /\n", ERR_UNSUPPORTED, "Dockerfile:2: ADD",
          "COPY the file"},
         {"FROM scratch\nENV A\n", ERR_INVALID, "Dockerfile:2: ENV A has no value", "name=value"},
