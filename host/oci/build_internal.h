@@ -106,6 +106,8 @@ int build_run_key(struct builder *builder, struct stage *stage, const struct val
 /* "user", "user:group", "1000:1000" by the stage's /etc/passwd and /etc/group. */
 int build_owner(struct builder *builder, struct stage *stage, const char *text, uint32_t *uid,
                 uint32_t *gid, struct error *err);
+/* The next line of /etc/passwd and the like, or NULL. */
+const char *table_next(const char *line);
 /* One file of a stage's tree, followed through links. ERR_NOT_FOUND. */
 int stage_read_file(struct builder *builder, struct stage *stage, const char *path, struct buf *out,
                     struct error *err);

@@ -35,12 +35,19 @@ int stage_read_file(struct builder *builder, struct stage *stage, const char *pa
     return 0;
 }
 
+const char *table_next(const char *line)
+{
+    const char *stop = strchr(line, '\n');
+
+    return stop ? stop + 1 : NULL;
+}
+
 /* Field `field` (from 0) of the line whose first one is `name`, as a number. */
 static int table_lookup(const char *table, const char *name, int field, uint32_t *out)
 {
     size_t len = strlen(name);
 
-    for (const char *line = table; line && *line; line = strchr(line, '\n'), line += line ? 1 : 0) {
+    for (const char *line = table; line && *line; line = table_next(line)) {
         if (strncmp(line, name, len) != 0 || line[len] != ':')
             continue;
         const char *at = line;

@@ -72,7 +72,7 @@ static int take_argv(struct run *run, struct error *err)
 /* The home folder in a line of passwd: "name:x:uid:gid:gecos:home:shell". Allocated, or NULL. */
 static char *home_of(const char *table, uint32_t uid, uint32_t *gid)
 {
-    for (const char *line = table; line && *line; line = strchr(line, '\n'), line += line ? 1 : 0) {
+    for (const char *line = table; line && *line; line = table_next(line)) {
         const char *field[7] = {line};
         size_t fields = 1;
         for (const char *at = line; *at && *at != '\n' && fields < 7; at++)
@@ -93,8 +93,7 @@ static void take_groups(struct run *run, const char *table, const char *user)
     size_t len = strlen(user);
 
     value_set_array(groups);
-    for (const char *line = table; len && line && *line;
-         line = strchr(line, '\n'), line += line ? 1 : 0) {
+    for (const char *line = table; len && line && *line; line = table_next(line)) {
         const char *field[4] = {line};
         size_t fields = 1;
         for (const char *at = line; *at && *at != '\n' && fields < 4; at++)
