@@ -129,3 +129,30 @@ need_kube_apiserver() {
   cp "$from/go.sum" "$dir/.built"
   exec {lock}>&-
 }
+
+# need_oci_conformance: the conformance suite of the OCI distribution specification, as a peer of the registry's tests: built
+# once, outside the tree, by any Go that is new enough for it. Debian 12 has none: there the test says that it was skipped.
+need_oci_conformance() {
+  local dir=$MLHOST_VENVS/oci-conformance version=v0.0.0-20260831232431-97274622c111 go='' candidate log lock
+  mkdir -p "$MLHOST_VENVS"
+  exec {lock}>"$dir.lock" && flock "$lock" || return 1
+  if [ "$(cat "$dir/.built" 2>/dev/null)" = "$version" ]; then exec {lock}>&-; return 0; fi
+  for candidate in "$(command -v go)" /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
+    [ -x "$candidate" ] && "$candidate" version | grep -qE 'go1\.(2[4-9]|[3-9][0-9])' && go=$candidate && break
+  done
+  if [ -z "$go" ]; then exec {lock}>&-; return 1; fi
+  echo "mlhost: building the OCI conformance suite in $dir (half a minute, once)"
+  log=$(log_of oci-conformance)
+  [ ! -d "$dir" ] || chmod -R u+w "$dir"
+  rm -rf "$dir" && mkdir -p "$dir"
+  if ! GOTOOLCHAIN=local GOFLAGS= GOPATH=$dir/path GOCACHE=$dir/cache GOBIN=$dir timeout 300 \
+      "$go" install -trimpath "github.com/opencontainers/distribution-spec/conformance@$version" >"$log" 2>&1; then
+    tail -5 "$log" >&2
+    echo "mlhost: the OCI conformance suite could not be built; the whole log is $log" >&2
+    exec {lock}>&-
+    return 1
+  fi
+  chmod -R u+w "$dir/path" && rm -rf "$dir/path" "$dir/cache"
+  echo "$version" >"$dir/.built"
+  exec {lock}>&-
+}

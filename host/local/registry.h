@@ -6,6 +6,8 @@
 #include "local/services.h"
 #include "oci/store.h"
 
+#define REGISTRY_DIGESTS "sha256:<64 lower-case hexadecimal digits> or sha512:<128 of them>"
+
 enum registry_kind {
     REGISTRY_PING,
     REGISTRY_CATALOG,
@@ -31,6 +33,8 @@ struct registry_request {
     const char *reference; /* tag, digest or upload id; within rq->path */
     struct upload *upload; /* bytes that come in go there */
     bool keep;             /* a broken-off upload can be taken up again */
+    bool ranged;           /* the body must end the upload at range_end bytes */
+    uint64_t range_end;
 };
 
 struct registry *registry_of(const struct request *rq);

@@ -1,6 +1,7 @@
 /*
  * Blobs and uploads. Blobs are shared by all repositories of the store, so a mount is a look
- * whether the blob is there, and DELETE of a blob takes it from all of them.
+ * whether the blob is there; DELETE takes it from the repository, and from the disk when no other
+ * one has a manifest that names it (store_blob_forget).
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -56,7 +57,10 @@ static void get_blob(struct request *rq, const char *digest)
 {
     struct error err = {0};
     uint64_t size, from = 0, len;
-    cleanup_close int fd = store_blob_open(registry_of(rq)->store, digest, &size, &err);
+    struct store *store = registry_of(rq)->store;
+    cleanup_close int fd = store_blob_in(store, registry_request_of(rq)->name, digest, NULL)
+                               ? store_blob_open(store, digest, &size, &err)
+                               : error_set(&err, ERR_NOT_FOUND, "blob %s is not here", digest);
 
     if (fd < 0) {
         registry_refuse_error(rq, "BLOB_UNKNOWN", &err);
@@ -86,14 +90,14 @@ void registry_blob(struct request *rq)
     const char *digest = registry_request_of(rq)->reference;
     struct error err = {0};
 
-    if (!digest_valid(digest))
-        registry_refuse(rq, 400, "DIGEST_INVALID",
-                        "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>", digest);
+    if (!digest_kind(digest))
+        registry_refuse(rq, 400, "DIGEST_INVALID", "'%s' is no digest: " REGISTRY_DIGESTS, digest);
     else if (strcmp(rq->method, "GET") == 0 || strcmp(rq->method, "HEAD") == 0)
         get_blob(rq, digest);
     else if (strcmp(rq->method, "DELETE") != 0)
         registry_refuse(rq, 405, "UNSUPPORTED", "%s is not possible for a blob", rq->method);
-    else if (store_blob_delete(registry_of(rq)->store, digest, &err) < 0)
+    else if (store_blob_forget(registry_of(rq)->store, registry_request_of(rq)->name, digest,
+                               &err) < 0)
         registry_refuse_error(rq, "BLOB_UNKNOWN", &err);
     else
         answer(rq, 202, NULL, "", 0);
@@ -119,25 +123,55 @@ static void upload_headers(struct request *rq, const struct upload *upload)
     answer_header(rq, "Docker-Upload-UUID", store_upload_id(upload));
 }
 
-/* A chunk must begin where the upload ends. */
-static bool range_fits(struct request *rq, const struct upload *upload)
+/* "a-b", both included; "bytes a-b/c", as HTTP has it, too. */
+static bool chunk_range(const char *range, uint64_t *from, uint64_t *to)
 {
-    const char *range = request_header(rq, "Content-Range");
     char *end;
 
-    if (!range)
-        return true;
     if (strncmp(range, "bytes ", 6) == 0)
         range += 6;
-    uint64_t from = strtoull(range, &end, 10);
-    uint64_t to = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
-    if (isdigit((unsigned char)*range) && *end == '-' && from == store_upload_size(upload) &&
-        (rq->length == LENGTH_UNKNOWN || rq->length == to - from + 1))
-        return true;
-    upload_headers(rq, upload);
+    if (!isdigit((unsigned char)*range))
+        return false;
+    *from = strtoull(range, &end, 10);
+    if (*end != '-' || !isdigit((unsigned char)end[1]))
+        return false;
+    *to = strtoull(end + 1, &end, 10);
+    return (*end == '\0' || *end == '/') && *to >= *from && *to < INT64_MAX;
+}
+
+/* A chunk must begin where the upload ends, and have the length that it says. */
+static void check_range(struct request *rq)
+{
+    struct registry_request *call = rq->local;
+    const char *range = request_header(rq, "Content-Range");
+    uint64_t size = store_upload_size(call->upload), from, to;
+
+    if (!range)
+        return;
+    if (chunk_range(range, &from, &to) && from == size &&
+        (rq->length == LENGTH_UNKNOWN || rq->length == to - from + 1)) {
+        call->ranged = true;
+        call->range_end = to + 1;
+        return;
+    }
+    upload_headers(rq, call->upload);
     registry_refuse(rq, 416, "BLOB_UPLOAD_INVALID",
                     "the chunk '%s' does not begin at byte %llu, or has another length", range,
-                    (unsigned long long)store_upload_size(upload));
+                    (unsigned long long)size);
+}
+
+/* The same for a body whose length was not known before. What came stays: the client asks for the
+ * status of the upload and goes on from there. */
+static bool chunk_complete(struct request *rq)
+{
+    const struct registry_request *call = rq->local;
+
+    if (!call->ranged || store_upload_size(call->upload) == call->range_end)
+        return true;
+    upload_headers(rq, call->upload);
+    registry_refuse(rq, 416, "BLOB_UPLOAD_INVALID", "the chunk was to end at byte %llu, not %llu",
+                    (unsigned long long)call->range_end,
+                    (unsigned long long)store_upload_size(call->upload));
     return false;
 }
 
@@ -145,29 +179,58 @@ static bool digest_given(struct request *rq)
 {
     const char *digest = request_query(rq, "digest");
 
-    if (digest && digest_valid(digest))
+    if (digest_kind(digest))
         return true;
-    registry_refuse(rq, 400, "DIGEST_INVALID",
-                    "?digest=%s: sha256:<64 lower-case hexadecimal digits> is needed",
+    registry_refuse(rq, 400, "DIGEST_INVALID", "?digest=%s: " REGISTRY_DIGESTS " is needed",
                     digest ? digest : "");
     return false;
+}
+
+/* With which algorithm the content is going to be named: ?digest=, else ?digest-algorithm=.
+ * DIGEST_NONE after having answered. */
+static enum digest_kind algorithm_given(struct request *rq)
+{
+    const char *digest = request_query(rq, "digest"),
+               *algorithm = request_query(rq, "digest-algorithm");
+
+    if (digest)
+        return digest_given(rq) ? digest_kind(digest) : DIGEST_NONE;
+    if (!algorithm || strcmp(algorithm, "sha256") == 0)
+        return DIGEST_SHA256;
+    if (strcmp(algorithm, "sha512") == 0)
+        return DIGEST_SHA512;
+    registry_refuse(rq, 400, "DIGEST_INVALID", "?digest-algorithm=%s: sha256 or sha512", algorithm);
+    return DIGEST_NONE;
+}
+
+/* A blob that another repository has becomes one of this one, too. Without `from` any will do. */
+static bool mount_blob(struct request *rq)
+{
+    struct store *store = registry_of(rq)->store;
+    const char *digest = request_query(rq, "mount"), *from = request_query(rq, "from");
+
+    if (!digest_kind(digest) || (from && !store_name_valid(from)) ||
+        !(from ? store_blob_in(store, from, digest, NULL) : store_blob_exists(store, digest, NULL)))
+        return false;
+    store_blob_claim(store, registry_request_of(rq)->name, digest);
+    created(rq, digest);
+    return true;
 }
 
 void registry_upload_begin(struct request *rq)
 {
     struct registry_request *call = rq->local;
     struct store *store = registry_of(rq)->store;
-    const char *mount = request_query(rq, "mount");
     struct error err = {0};
 
     if (call->kind == REGISTRY_UPLOADS) {
         if (strcmp(rq->method, "POST") != 0) {
             registry_refuse(rq, 405, "UNSUPPORTED", "an upload starts with POST");
-        } else if (mount && digest_valid(mount) && store_blob_exists(store, mount, NULL)) {
-            created(rq, mount);
-        } else if (!request_query(rq, "digest") || digest_given(rq)) {
-            call->upload = store_blob_begin(store, &err);
-            if (!call->upload)
+        } else if (!mount_blob(rq)) {
+            enum digest_kind kind = algorithm_given(rq);
+            if (kind != DIGEST_NONE)
+                call->upload = store_blob_begin_as(store, kind, &err);
+            if (kind != DIGEST_NONE && !call->upload)
                 registry_refuse_error(rq, "BLOB_UPLOAD_UNKNOWN", &err);
         }
         return;
@@ -186,7 +249,7 @@ void registry_upload_begin(struct request *rq)
             err.code = ERR_NOT_FOUND;
         registry_refuse_error(rq, "BLOB_UPLOAD_UNKNOWN", &err);
     } else if (patch || put) {
-        range_fits(rq, call->upload);
+        check_range(rq);
     }
 }
 
@@ -198,14 +261,18 @@ static void commit(struct request *rq)
 
     if (store_blob_commit(steal_ptr(&call->upload), request_query(rq, "digest"), &digest, &err) < 0)
         registry_refuse_error(rq, "BLOB_UPLOAD_UNKNOWN", &err);
-    else
+    else {
+        store_blob_claim(registry_of(rq)->store, call->name, digest.text);
         created(rq, digest.text);
+    }
 }
 
 void registry_upload_finish(struct request *rq)
 {
     struct registry_request *call = rq->local;
 
+    if (!chunk_complete(rq))
+        return;
     if (strcmp(rq->method, "PUT") == 0 ||
         (call->kind == REGISTRY_UPLOADS && request_query(rq, "digest"))) {
         commit(rq);

@@ -1,5 +1,4 @@
 /* Manifests, by tag and by digest, and what refers to them. */
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,33 +8,34 @@
 #define OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
 #define OCI_INDEX    "application/vnd.oci.image.index.v1+json"
 
-static const char *const media_types[] = {
-    OCI_MANIFEST,
-    OCI_INDEX,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-};
+#define TAGS_MAX     64 /* ?tag= of one push */
+#define TYPE_LIMIT   255
+#define TYPE_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&^_.+-"
 
-static const char *known_type(const char *type)
+/* The media type without its parameters: any type that is one (RFC 6838), for artifacts come with
+ * manifests of their own; but not the signed ones of Docker's schema 1, whose digest is not that of
+ * their bytes. Allocated; NULL for what is none. */
+static char *media_type(const char *type)
 {
-    size_t len = strcspn(type, "; ");
+    size_t len = strcspn(type, "; \t"), first = strspn(type, TYPE_LETTERS);
+    static const char schema1[] = "application/vnd.docker.distribution.manifest.v1";
 
-    for (size_t i = 0; i < sizeof media_types / sizeof *media_types; i++) {
-        if (strlen(media_types[i]) == len && strncmp(media_types[i], type, len) == 0)
-            return media_types[i];
-    }
-    return NULL;
+    if (len > TYPE_LIMIT || first == 0 || type[first] != '/' || first + 1 == len ||
+        first + 1 + strspn(type + first + 1, TYPE_LETTERS) != len ||
+        strncmp(type, schema1, sizeof schema1 - 1) == 0)
+        return NULL;
+    return mem_strndup(type, len);
 }
 
 static bool reference_valid(struct request *rq)
 {
     const char *reference = registry_request_of(rq)->reference;
 
-    if (strchr(reference, ':') ? digest_valid(reference) : store_tag_valid(reference))
+    if (strchr(reference, ':') ? digest_kind(reference) != DIGEST_NONE : store_tag_valid(reference))
         return true;
     if (strchr(reference, ':'))
-        registry_refuse(rq, 400, "DIGEST_INVALID",
-                        "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>", reference);
+        registry_refuse(rq, 400, "DIGEST_INVALID", "'%s' is no digest: " REGISTRY_DIGESTS,
+                        reference);
     else /* no manifest can have that name */
         registry_refuse(rq, strcmp(rq->method, "PUT") == 0 ? 400 : 404,
                         strcmp(rq->method, "PUT") == 0 ? "TAG_INVALID" : "MANIFEST_UNKNOWN",
@@ -66,13 +66,13 @@ static void get(struct request *rq)
     answer_take(rq, 200, type, buf_steal(&content), len);
 }
 
-/* The media type to keep: the header's, which must be known and say what the manifest says. NULL
- * after having answered. */
-static const char *manifest_type(struct request *rq, const struct value *manifest)
+/* The media type to keep: the header's, which must be what the manifest says. NULL after having
+ * answered. */
+static char *manifest_type(struct request *rq, const struct value *manifest)
 {
     const char *header = request_header(rq, "Content-Type"),
                *inside = value_get_string(manifest, "mediaType", NULL);
-    const char *type = known_type(header ? header : inside ? inside : OCI_MANIFEST);
+    cleanup_free char *type = media_type(header ? header : inside ? inside : OCI_MANIFEST);
 
     if (!type)
         registry_refuse(rq, 400, "MANIFEST_INVALID",
@@ -81,11 +81,29 @@ static const char *manifest_type(struct request *rq, const struct value *manifes
     else if (inside && strcmp(inside, type) != 0)
         registry_refuse(rq, 400, "MANIFEST_INVALID", "mediaType is '%s', Content-Type '%s'", inside,
                         type);
-    else if (value_get_int(manifest, "schemaVersion", 0) != 2)
+    else if (value_get_int(manifest, "schemaVersion", store_type_known(type) ? 0 : 2) != 2)
         registry_refuse(rq, 400, "MANIFEST_INVALID", "schemaVersion must be 2");
     else
-        return type;
+        return steal_ptr(&type);
     return NULL;
+}
+
+/* ?tag=a&tag=b of a push by digest: all must be tags. */
+static bool tags_given(struct request *rq)
+{
+    const char *tag;
+
+    for (size_t i = 0; (tag = request_query_next(rq, "tag", i)); i++) {
+        if (i == TAGS_MAX) {
+            registry_refuse(rq, 414, "TAG_INVALID", "at most %d tags in one push", TAGS_MAX);
+            return false;
+        }
+        if (!store_tag_valid(tag)) {
+            registry_refuse(rq, 400, "TAG_INVALID", "'%s' is no tag", tag);
+            return false;
+        }
+    }
+    return true;
 }
 
 static void put(struct request *rq)
@@ -104,8 +122,9 @@ static void put(struct request *rq)
         registry_refuse(rq, 400, "MANIFEST_INVALID", "a manifest is a JSON object");
         return;
     }
-    const char *type = manifest_type(rq, &manifest);
-    if (!type)
+    cleanup_free char *type = manifest_type(rq, &manifest);
+    bool by_digest = digest_kind(call->reference) != DIGEST_NONE;
+    if (!type || (by_digest && !tags_given(rq)))
         return;
     if (store_manifest_put(registry_of(rq)->store, call->name, call->reference, type, rq->body.data,
                            rq->body.len, false, &digest, &err) < 0) {
@@ -113,8 +132,16 @@ static void put(struct request *rq)
         return;
     }
     const char *subject = value_text(value_path(&manifest, "subject.digest"), NULL);
-    if (subject && digest_valid(subject))
+    if (digest_kind(subject))
         answer_header(rq, "OCI-Subject", subject);
+    const char *tag;
+    for (size_t i = 0; by_digest && (tag = request_query_next(rq, "tag", i)); i++) {
+        if (store_tag_set(registry_of(rq)->store, call->name, tag, digest.text, &err) < 0) {
+            registry_refuse_error(rq, "MANIFEST_UNKNOWN", &err);
+            return;
+        }
+        answer_header(rq, "OCI-Tag", tag);
+    }
     answer_headerf(rq, "Location", "/v2/%s/manifests/%s", call->name, digest.text);
     answer_header(rq, "Docker-Content-Digest", digest.text);
     answer(rq, 201, NULL, "", 0);
@@ -154,17 +181,15 @@ void registry_manifest(struct request *rq)
 /* ---- referrers ---- */
 
 /* The descriptor of one manifest of the repository, when its subject is `subject`. */
-static void refer(struct request *rq, const char *hex, const char *subject, const char *wanted,
+static void refer(struct request *rq, const char *digest, const char *subject, const char *wanted,
                   struct value *to)
 {
     cleanup_buf struct buf content = BUF_INIT;
     cleanup_free char *type = NULL;
-    cleanup_free char *digest = mem_printf("sha256:%s", hex);
     cleanup_value struct value manifest = {0};
     struct error err = {0};
 
-    if (!digest_valid(digest) ||
-        store_manifest_get(registry_of(rq)->store, registry_request_of(rq)->name, digest, &content,
+    if (store_manifest_get(registry_of(rq)->store, registry_request_of(rq)->name, digest, &content,
                            &type, NULL, &err) < 0)
         return;
     if (!memmem(content.data, content.len, "\"subject\"", 9) ||
@@ -192,15 +217,16 @@ void registry_referrers(struct request *rq)
 {
     const struct registry_request *call = rq->local;
     const char *wanted = request_query(rq, "artifactType");
-    cleanup_free char *folder =
-        mem_printf("%s/repositories/%s/_manifests", registry_of(rq)->root, call->name);
-    cleanup_value struct value index = {0};
-    struct dirent **names = NULL;
+    cleanup_value struct value index = {0}, digests = {0};
+    struct error err = {0};
 
-    if (!digest_valid(call->reference)) {
-        registry_refuse(rq, 400, "DIGEST_INVALID",
-                        "'%s' is no digest: sha256:<64 lower-case hexadecimal digits>",
+    if (!digest_kind(call->reference)) {
+        registry_refuse(rq, 400, "DIGEST_INVALID", "'%s' is no digest: " REGISTRY_DIGESTS,
                         call->reference);
+        return;
+    }
+    if (store_manifests(registry_of(rq)->store, call->name, &digests, &err) < 0) {
+        registry_refuse_error(rq, "NAME_UNKNOWN", &err);
         return;
     }
     value_set_map(&index);
@@ -208,12 +234,8 @@ void registry_referrers(struct request *rq)
     value_put_string(&index, "mediaType", OCI_INDEX);
     struct value *manifests = value_put(&index, "manifests");
     value_set_array(manifests);
-    int count = scandir(folder, &names, NULL, alphasort);
-    for (int i = 0; i < count; i++) {
-        refer(rq, names[i]->d_name, call->reference, wanted, manifests);
-        free(names[i]);
-    }
-    free(names);
+    for (size_t i = 0; i < value_count(&digests); i++)
+        refer(rq, value_text(value_at(&digests, i), ""), call->reference, wanted, manifests);
     if (wanted)
         answer_header(rq, "OCI-Filters-Applied", "artifactType");
     struct buf text = BUF_INIT;

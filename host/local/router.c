@@ -16,13 +16,18 @@ const char *request_header(const struct request *rq, const char *name)
     return MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, name);
 }
 
-const char *request_query(const struct request *rq, const char *name)
+const char *request_query_next(const struct request *rq, const char *name, size_t skip)
 {
     for (size_t i = 0; i < rq->field_count; i++) {
-        if (strcmp(rq->fields[i].name, name) == 0)
+        if (strcmp(rq->fields[i].name, name) == 0 && skip-- == 0)
             return rq->fields[i].value;
     }
     return NULL;
+}
+
+const char *request_query(const struct request *rq, const char *name)
+{
+    return request_query_next(rq, name, 0);
 }
 
 int64_t request_query_int(const struct request *rq, const char *name, int64_t otherwise,

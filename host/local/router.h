@@ -81,6 +81,8 @@ struct service {
 const char *request_header(const struct request *rq, const char *name);
 /* Decoded, the first of that name; NULL when absent. */
 const char *request_query(const struct request *rq, const char *name);
+/* The one after `skip` others of that name; NULL when there are not that many. */
+const char *request_query_next(const struct request *rq, const char *name, size_t skip);
 /* "n=5" -> 5; `otherwise` when absent, -1 when it is no number between 0 and max. */
 int64_t request_query_int(const struct request *rq, const char *name, int64_t otherwise,
                           int64_t max);

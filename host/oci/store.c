@@ -60,6 +60,18 @@ int store_make_dirs(struct store *store, const char *path, struct error *err)
     }
 }
 
+bool store_file_exists(struct store *store, const char *path)
+{
+    struct stat st;
+
+    return fstatat(store->dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+void store_file_remove(struct store *store, const char *path)
+{
+    unlinkat(store->dir, path, 0);
+}
+
 /* Uploads of clients that went away. Problems here are nobody's concern now. */
 static void drop_stale_uploads(struct store *store)
 {
@@ -97,6 +109,7 @@ struct store *store_open_at(const char *root, bool durable, struct error *err)
         return NULL;
     }
     if (store_make_dirs(store, "blobs/sha256", err) != 0 ||
+        store_make_dirs(store, "blobs/sha512", err) != 0 ||
         store_make_dirs(store, "uploads", err) != 0 ||
         store_make_dirs(store, "repositories", err) != 0) {
         error_hint(err, "is %s writable for you?", root);
@@ -138,14 +151,18 @@ void store_cleanup(struct store **store)
 
 /* ---- blobs ---- */
 
-#define BLOB_PATH 96
+#define BLOB_PATH 160
 static int blob_path(const char *digest, char out[BLOB_PATH], struct error *err)
 {
-    if (!digest_valid(digest)) {
+    enum digest_kind kind = digest_kind(digest);
+
+    if (kind == DIGEST_NONE) {
         error_set(err, ERR_INVALID, "'%.100s' is no digest", digest ? digest : "");
-        return error_hint(err, "a digest is sha256: and 64 lower-case hexadecimal digits");
+        return error_hint(err, "a digest is sha256: and 64 lower-case hexadecimal digits, or "
+                               "sha512: and 128");
     }
-    snprintf(out, BLOB_PATH, "blobs/sha256/%s", digest + 7);
+    snprintf(out, BLOB_PATH, "blobs/%s/%s", kind == DIGEST_SHA512 ? "sha512" : "sha256",
+             digest + 7);
     return 0;
 }
 
@@ -161,8 +178,8 @@ bool store_blob_exists(struct store *store, const char *digest, uint64_t *size)
     char path[BLOB_PATH];
     struct stat st;
 
-    if (blob_path(digest, path, NULL) != 0 || fstatat(store->dir, path, &st, 0) != 0 ||
-        !S_ISREG(st.st_mode))
+    if (blob_path(digest, path, NULL) != 0 ||
+        fstatat(store->dir, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
         return false;
     if (size)
         *size = (uint64_t)st.st_size;
@@ -176,7 +193,7 @@ int store_blob_open(struct store *store, const char *digest, uint64_t *size, str
 
     if (blob_path(digest, path, err) != 0)
         return -1;
-    cleanup_close int fd = openat(store->dir, path, O_RDONLY | O_CLOEXEC);
+    cleanup_close int fd = openat(store->dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) != 0)
         return error_errno(err, errno, "blob %s", digest);
     if (size)
@@ -205,17 +222,17 @@ int store_blob_delete(struct store *store, const char *digest, struct error *err
     return 0;
 }
 
-int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out,
-                   struct error *err)
+int store_blob_put_as(struct store *store, enum digest_kind kind, const void *data, size_t len,
+                      struct digest *out, struct error *err)
 {
     struct digest sum;
 
-    digest_bytes(data, len, &sum);
+    digest_bytes_of(kind, data, len, &sum);
     if (out)
         *out = sum;
     if (store_blob_exists(store, sum.text, NULL))
         return 0;
-    struct upload *upload = store_blob_begin(store, err);
+    struct upload *upload = store_blob_begin_as(store, kind, err);
     if (!upload)
         return -1;
     if (store_blob_write(upload, data, len, err) != 0) {
@@ -223,6 +240,12 @@ int store_blob_put(struct store *store, const void *data, size_t len, struct dig
         return -1;
     }
     return store_blob_commit(upload, sum.text, NULL, err);
+}
+
+int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out,
+                   struct error *err)
+{
+    return store_blob_put_as(store, DIGEST_SHA256, data, len, out, err);
 }
 
 int store_scratch(struct store *store, struct error *err)
@@ -265,6 +288,11 @@ static int upload_lock(struct upload *upload, struct error *err)
 
 struct upload *store_blob_begin(struct store *store, struct error *err)
 {
+    return store_blob_begin_as(store, DIGEST_SHA256, err);
+}
+
+struct upload *store_blob_begin_as(struct store *store, enum digest_kind kind, struct error *err)
+{
     struct upload *upload = mem_alloc(sizeof *upload);
     unsigned char random[ID_LEN / 2];
     char path[64];
@@ -289,7 +317,7 @@ struct upload *store_blob_begin(struct store *store, struct error *err)
         store_blob_abort(upload);
         return NULL;
     }
-    upload->hasher = hasher_new();
+    upload->hasher = hasher_new_of(kind);
     return upload;
 }
 
@@ -400,11 +428,14 @@ int store_blob_commit(struct upload *upload, const char *expected, struct digest
 
     if (expected && blob_path(expected, to, err) != 0)
         goto fail;
-    if (upload->hasher) {
+    enum digest_kind kind = expected         ? digest_kind(expected)
+                            : upload->hasher ? hasher_kind(upload->hasher)
+                                             : DIGEST_SHA256;
+    if (upload->hasher && hasher_kind(upload->hasher) == kind) {
         hasher_finish(upload->hasher, &sum);
         upload->hasher = NULL;
     } else if (lseek(upload->fd, 0, SEEK_SET) < 0 ||
-               digest_file(upload->fd, &sum, NULL, err) != 0) {
+               digest_file_of(kind, upload->fd, &sum, NULL, err) != 0) {
         goto fail;
     }
     if (expected && strcmp(expected, sum.text) != 0) {

@@ -6,9 +6,11 @@
  * at all.
  *
  *   blobs/sha256/<hex>                     manifests too
+ *   blobs/sha512/<hex>                     what came under such a digest
  *   uploads/<id>                           unfinished
- *   repositories/<name>/_tags/<tag>        "sha256:<hex>\n"
+ *   repositories/<name>/_tags/<tag>        "sha256:<hex>\n", or "sha512:<hex>\n"
  *   repositories/<name>/_manifests/<hex>   the media type
+ *   repositories/<name>/_deleted/<hex>     a blob that this repository has no more, others do
  *
  * Names, tags and digests are checked against the grammar of the OCI distribution spec, which
  * leaves no room for paths: components begin with [a-z0-9], so "_tags" is none, and neither is
@@ -50,11 +52,22 @@ int store_blob_open(struct store *store, const char *digest, uint64_t *size, str
 int store_blob_read(struct store *store, const char *digest, size_t limit, struct buf *out,
                     struct error *err);
 int store_blob_delete(struct store *store, const char *digest, struct error *err);
+/* The blob as a repository sees it: there, and not taken out of this repository. */
+bool store_blob_in(struct store *store, const char *name, const char *digest, uint64_t *size);
+/* Takes a blob out of a repository; ERR_NOT_FOUND. Its bytes go, too, unless another repository has
+ * a manifest that names it. */
+int store_blob_forget(struct store *store, const char *name, const char *digest, struct error *err);
+/* Undoes that: the blob came again, or was mounted. */
+void store_blob_claim(struct store *store, const char *name, const char *digest);
 /* Bytes at hand, e.g. a config. */
 int store_blob_put(struct store *store, const void *data, size_t len, struct digest *out,
                    struct error *err);
 char *store_blob_path(struct store *store,
                       const char *digest); /* allocated; NULL for what is no digest */
+
+/* The same under a digest of another algorithm. */
+int store_blob_put_as(struct store *store, enum digest_kind kind, const void *data, size_t len,
+                      struct digest *out, struct error *err);
 
 /* A nameless file on the store's disk, gone when closed: for what has to be collected before it can
  * be written. -1 fails. */
@@ -64,6 +77,8 @@ int store_scratch(struct store *store, struct error *err);
  * digest. */
 struct upload;
 struct upload *store_blob_begin(struct store *store, struct error *err);
+/* With another algorithm from the start: its content needs no second reading at the commit. */
+struct upload *store_blob_begin_as(struct store *store, enum digest_kind kind, struct error *err);
 const char *store_upload_id(const struct upload *upload);
 uint64_t store_upload_size(const struct upload *upload);
 int store_blob_write(struct upload *upload, const void *data, size_t len, struct error *err);
@@ -80,8 +95,8 @@ void store_blob_abort(struct upload *upload); /* frees, removes; NULL is allowed
 /* ---- manifests, tags, repositories ---- */
 
 /* ref: a tag or a digest (which must then be the content's). The content must be JSON; what it
- * names (config, layers, manifests) must be in the store unless `loose`: ERR_NOT_FOUND names the
- * first that is not. */
+ * names (config, layers, manifests) must be in the repository unless `loose`: ERR_NOT_FOUND names
+ * the first that is not. Of a type that is not known the known members are looked at. */
 int store_manifest_put(struct store *store, const char *name, const char *ref,
                        const char *media_type, const void *data, size_t len, bool loose,
                        struct digest *out, struct error *err);
@@ -100,6 +115,10 @@ int store_tag_delete(struct store *store, const char *name, const char *tag, str
 /* Sorted arrays of strings. ERR_NOT_FOUND for an unknown repository. */
 int store_tags(struct store *store, const char *name, struct value *out, struct error *err);
 int store_repositories(struct store *store, struct value *out, struct error *err);
+/* The digests of the repository's manifests; empty for an unknown one. */
+int store_manifests(struct store *store, const char *name, struct value *out, struct error *err);
+/* One of OCI's and Docker's four types, whose form is known. */
+bool store_type_known(const char *media_type);
 bool store_repository_exists(struct store *store, const char *name);
 
 #endif

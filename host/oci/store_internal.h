@@ -18,5 +18,8 @@ struct store {
 
 /* mkdir -p of a relative path below the store. */
 int store_make_dirs(struct store *store, const char *path, struct error *err);
+/* Relative to the store; no link is followed at the end. */
+bool store_file_exists(struct store *store, const char *path);
+void store_file_remove(struct store *store, const char *path);
 
 #endif

@@ -85,7 +85,7 @@ static int check_tag(const char *tag, struct error *err)
 static int unknown(const char *name, const char *ref, struct error *err)
 {
     return error_set(err, ERR_NOT_FOUND, "no such image: %s%s%s", name,
-                     digest_valid(ref) ? "@" : ":", ref);
+                     digest_kind(ref) ? "@" : ":", ref);
 }
 
 static int marker_put(struct store *store, const char *name, const char *kind, const char *leaf,
@@ -118,7 +118,7 @@ int store_tag_set(struct store *store, const char *name, const char *tag, const 
 {
     if (check_name(name, err) != 0 || check_tag(tag, err) != 0)
         return -1;
-    if (!digest_valid(digest))
+    if (!digest_kind(digest))
         return error_set(err, ERR_INVALID, "'%.100s' is no digest", digest);
     cleanup_free char *text = mem_printf("%s\n", digest);
     return marker_put(store, name, "_tags", tag, text, err);
@@ -139,7 +139,7 @@ int store_tag_resolve(struct store *store, const char *name, const char *tag, st
             *err = problem;
         return -1;
     }
-    if (!digest_valid(text))
+    if (!digest_kind(text))
         return error_set(err, ERR_INVALID, "%s: the tag %s of %s names no digest", store->root, tag,
                          name);
     memcpy(out->text, text, strlen(text) + 1);
@@ -159,28 +159,44 @@ int store_tag_delete(struct store *store, const char *name, const char *tag, str
 
 /* ---- manifests ---- */
 
-/* Is what a descriptor names here? */
-static int check_descriptor(struct store *store, const struct value *descriptor, const char *what,
-                            struct error *err)
+bool store_type_known(const char *media_type)
+{
+    static const char *const known[] = {
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    };
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(media_type, known[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Is what a descriptor names in this repository? */
+static int check_descriptor(struct store *store, const char *name, const struct value *descriptor,
+                            const char *what, struct error *err)
 {
     const char *digest = value_get_string(descriptor, "digest", "");
 
-    if (!digest_valid(digest))
-        return error_set(err, ERR_INVALID, "the manifest's %s has no sha256 digest", what);
+    if (!digest_kind(digest))
+        return error_set(err, ERR_INVALID, "the manifest's %s has no sha256 or sha512 digest",
+                         what);
     /* Layers of elsewhere (urls) need not be here. */
-    if (value_get(descriptor, "urls") || store_blob_exists(store, digest, NULL))
+    if (value_get(descriptor, "urls") || store_blob_in(store, name, digest, NULL))
         return 0;
     error_set(err, ERR_NOT_FOUND, "the manifest's %s %s is not in the registry", what, digest);
     return error_hint(err, "push blobs before the manifest that names them");
 }
 
-static int check_list(struct store *store, const struct value *manifest, const char *key,
-                      const char *what, struct error *err)
+static int check_list(struct store *store, const char *name, const struct value *manifest,
+                      const char *key, const char *what, struct error *err)
 {
     const struct value *list = value_get(manifest, key);
 
     for (size_t i = 0; i < value_count(list); i++)
-        if (check_descriptor(store, value_at(list, i), what, err) != 0)
+        if (check_descriptor(store, name, value_at(list, i), what, err) != 0)
             return -1;
     return 0;
 }
@@ -190,7 +206,8 @@ int store_manifest_put(struct store *store, const char *name, const char *ref,
                        struct digest *out, struct error *err)
 {
     cleanup_value struct value manifest = {0};
-    bool by_digest = digest_valid(ref);
+    enum digest_kind named = digest_kind(ref);
+    bool by_digest = named != DIGEST_NONE;
     struct digest sum;
 
     if (check_name(name, err) != 0 || (!by_digest && check_tag(ref, err) != 0))
@@ -200,25 +217,26 @@ int store_manifest_put(struct store *store, const char *name, const char *ref,
                          STORE_MANIFEST_LIMIT);
     if (value_from_json(data, len, "manifest", NULL, &manifest, err) != 0)
         return -1;
-    if (manifest.kind != VALUE_MAP || value_get_int(&manifest, "schemaVersion", 0) != 2)
-        return error_set(err, ERR_INVALID, "the manifest is not of schemaVersion 2");
     const char *own = value_get_string(&manifest, "mediaType", media_type);
+    int64_t otherwise = own && !store_type_known(own) ? 2 : 0;
+    if (manifest.kind != VALUE_MAP || value_get_int(&manifest, "schemaVersion", otherwise) != 2)
+        return error_set(err, ERR_INVALID, "the manifest is not of schemaVersion 2");
     if (media_type && strcmp(own, media_type) != 0)
         return error_set(err, ERR_INVALID, "the manifest says it is %s, the request %s", own,
                          media_type);
     if (!loose) {
         const struct value *config = value_get(&manifest, "config");
-        if (config && check_descriptor(store, config, "config", err) != 0)
+        if (config && check_descriptor(store, name, config, "config", err) != 0)
             return -1;
-        if (check_list(store, &manifest, "layers", "layer", err) != 0 ||
-            check_list(store, &manifest, "manifests", "manifest", err) != 0)
+        if (check_list(store, name, &manifest, "layers", "layer", err) != 0 ||
+            check_list(store, name, &manifest, "manifests", "manifest", err) != 0)
             return -1;
     }
-    digest_bytes(data, len, &sum);
+    digest_bytes_of(by_digest ? named : DIGEST_SHA256, data, len, &sum);
     if (by_digest && strcmp(ref, sum.text) != 0)
         return error_set(err, ERR_DIGEST, "the manifest has the digest %s, expected was %s",
                          sum.text, ref);
-    if (store_blob_put(store, data, len, &sum, err) != 0 ||
+    if (store_blob_put_as(store, by_digest ? named : DIGEST_SHA256, data, len, &sum, err) != 0 ||
         marker_put(store, name, "_manifests", sum.text + 7,
                    own ? own : "application/vnd.oci.image.manifest.v1+json", err) != 0)
         return -1;
@@ -235,11 +253,10 @@ int store_manifest_get(struct store *store, const char *name, const char *ref, s
     struct error problem = {0};
     struct digest sum;
 
-    if (digest_valid(ref)) {
+    if (digest_kind(ref)) {
         if (check_name(name, err) != 0)
             return -1;
-        memcpy(sum.text, ref, DIGEST_TEXT);
-        sum.text[DIGEST_TEXT - 1] = '\0';
+        memcpy(sum.text, ref, strlen(ref) + 1);
     } else if (store_tag_resolve(store, name, ref, &sum, err) != 0) {
         return -1;
     }
@@ -288,6 +305,31 @@ static int list_folder(struct store *store, const char *path, struct value *out,
     return 0;
 }
 
+int store_manifests(struct store *store, const char *name, struct value *out, struct error *err)
+{
+    cleanup_value struct value entries = {0};
+    struct error problem = {0};
+
+    if (check_name(name, err) != 0)
+        return -1;
+    value_set_array(out);
+    value_set_array(&entries);
+    cleanup_free char *path = mem_printf("repositories/%s/_manifests", name);
+    if (list_folder(store, path, &entries, &problem) != 0 && problem.code != ERR_NOT_FOUND) {
+        if (err)
+            *err = problem;
+        return -1;
+    }
+    for (size_t i = 0; i < value_count(&entries); i++) {
+        const char *hex = value_text(value_at(&entries, i), "");
+        cleanup_free char *digest =
+            mem_printf("%s:%s", strlen(hex) == 128 ? "sha512" : "sha256", hex);
+        if (digest_kind(digest)) /* else it is the half-written file of somebody who died */
+            value_push_string(out, digest);
+    }
+    return 0;
+}
+
 bool store_repository_exists(struct store *store, const char *name)
 {
     struct stat st;
@@ -325,7 +367,7 @@ int store_manifest_delete(struct store *store, const char *name, const char *dig
 
     if (check_name(name, err) != 0)
         return -1;
-    if (!digest_valid(digest))
+    if (!digest_kind(digest))
         return error_set(err, ERR_INVALID, "'%.100s' is no digest", digest);
     cleanup_free char *path = mem_printf("repositories/%s/_manifests/%s", name, digest + 7);
     if (unlinkat(store->dir, path, 0) < 0)
