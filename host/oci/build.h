@@ -31,6 +31,10 @@ typedef int build_secret_fn(void *ctx, const char *id, struct buf *out, struct e
 /* 1 found, and the layer is in the store; 0 not. */
 typedef int build_find_fn(void *ctx, const struct digest *key, struct cached_layer *out);
 
+/* ADD: what a URL has is written to fd; *modified: its Last-Modified (Unix seconds), or < 0. */
+typedef int build_fetch_fn(void *ctx, const char *url, int fd, int64_t *modified,
+                           struct error *err);
+
 enum build_caching {
     BUILD_CACHE_USE,   /* layers that were made before are taken, new ones kept */
     BUILD_CACHE_RENEW, /* all layers are made, and kept */
@@ -47,7 +51,8 @@ struct build_spec {
     const char *target;         /* stage to build; NULL: the last */
     int64_t epoch;              /* Unix seconds: of files, config and history */
     build_resolve_fn *resolve;
-    build_log_fn *log; /* may be NULL */
+    build_fetch_fn *fetch; /* NULL: ADD of a URL is an error */
+    build_log_fn *log;     /* may be NULL */
     void *ctx;
     int64_t deadline; /* 0: none */
     const struct cancel *cancel;

@@ -14,6 +14,7 @@ static void copy_end(struct copy *copy)
     free(copy->nodes);
     free(copy->to);
     free(copy->chmod);
+    free(copy->checksum);
     ignore_free(copy->exclude);
     stage_free(&copy->image);
     tree_free(&copy->context_tree);
@@ -89,7 +90,8 @@ static bool names_folder(const char *path)
 static int parse_flags(struct copy *copy, const struct value *flags, struct error *err)
 {
     const char *chown = value_get_string(flags, "chown", NULL),
-               *chmod = value_get_string(flags, "chmod", NULL);
+               *chmod = value_get_string(flags, "chmod", NULL),
+               *checksum = value_get_string(flags, "checksum", NULL);
     const struct value *exclude = value_get(flags, "exclude");
 
     copy->link = value_get_bool(flags, "link", false);
@@ -97,7 +99,6 @@ static int parse_flags(struct copy *copy, const struct value *flags, struct erro
     copy->unpack = value_get_bool(flags, "unpack", copy->add);
     copy->unpack_given = copy->unpack && value_get(flags, "unpack");
     copy->keep_git = value_get_bool(flags, "keep-git-dir", false);
-    copy->checksum = value_get_string(flags, "checksum", NULL);
     copy->target = copy->link ? &copy->empty : &copy->stage->tree;
     if (chown) {
         cleanup_free char *text = stage_expand(copy->builder, copy->stage, chown, err);
@@ -111,6 +112,8 @@ static int parse_flags(struct copy *copy, const struct value *flags, struct erro
         if (!copy->chmod || chmod_check(copy->chmod, err) != 0)
             return -1;
     }
+    if (checksum && !(copy->checksum = stage_expand(copy->builder, copy->stage, checksum, err)))
+        return -1;
     if (!exclude)
         return 0;
     cleanup_value struct value patterns = {0};
@@ -160,6 +163,8 @@ static int run_copy(struct copy *copy, const struct value *instruction, struct e
     if (!copy->to)
         return -1;
     const struct tree_node *there = tree_get(copy->target, copy->to);
+    if (copy->checksum && sources > 1)
+        return error_set(err, ERR_INVALID, "--checksum is for one source");
     for (size_t pass = 0; pass < 2; pass++) {
         if (pass == 1)
             copy->to_folder = !*copy->to || copy->parents || names_folder(to) || sources > 1 ||

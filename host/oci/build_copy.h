@@ -3,6 +3,7 @@
  *
  *   build_copy.c         the instructions and their flags
  *   build_copy_source.c  which files of a source go where
+ *   build_copy_remote.c  ADD of what lies elsewhere
  *   build_copy_layer.c   the entries -> a layer
  *   build_copy_cache.c   layers that were made before
  */
@@ -42,14 +43,14 @@ struct copy {
     const struct tree *source;
     const struct tree_node **nodes;
     size_t node_count;
-    bool owned;        /* --chown */
-    char *chmod;       /* --chmod, checked; or NULL */
-    bool link;         /* --link: what the image has does not matter */
-    bool parents;      /* --parents */
-    bool unpack;       /* archives of the context are unpacked */
-    bool unpack_given; /* --unpack: those from elsewhere too */
-    bool keep_git;     /* --keep-git-dir */
-    const char *checksum;
+    bool owned;             /* --chown */
+    char *chmod;            /* --chmod, checked; or NULL */
+    bool link;              /* --link: what the image has does not matter */
+    bool parents;           /* --parents */
+    bool unpack;            /* archives of the context are unpacked */
+    bool unpack_given;      /* --unpack: those from elsewhere too */
+    bool keep_git;          /* --keep-git-dir */
+    char *checksum;         /* --checksum, or NULL */
     struct ignore *exclude; /* NULL: nothing */
     uint32_t uid, gid;
     const struct tree *target; /* where destinations are looked up: the stage's, or an empty one */
@@ -77,6 +78,14 @@ int copy_add_heredoc(struct copy *copy, const struct value *heredoc, struct erro
 size_t copy_count_matches(const struct copy *copy, const char *word);
 /* An archive, whose entries go below copy->to. */
 int copy_add_archive(struct copy *copy, const char *path, int fd, struct error *err);
+
+/* What was written to the spool from `offset` on, as a file of that name. */
+int copy_add_spooled(struct copy *copy, const char *name, mode_t mode, int64_t offset,
+                     struct error *err);
+
+/* build_copy_remote.c */
+bool copy_is_remote(const char *word);
+int copy_add_remote(struct copy *copy, const char *word, struct error *err);
 
 /* build_copy_layer.c */
 /* `to` is freed by the copy. Returns the new item, until the next one. */

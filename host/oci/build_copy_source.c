@@ -376,10 +376,8 @@ static int add_parents_word(struct copy *copy, const char *word, struct error *e
 int copy_add_word(struct copy *copy, const char *word, struct error *err)
 {
     copy->word++;
-    if (strstr(word, "://") || strncmp(word, "git@", 4) == 0) {
-        error_set(err, ERR_UNSUPPORTED, "%s of a URL is not supported: %s", copy->keyword, word);
-        return error_hint(err, "download it in the pipeline, check its digest, and COPY the file");
-    }
+    if (copy_is_remote(word))
+        return copy_add_remote(copy, word, err);
     if (copy->parents)
         return add_parents_word(copy, word, err);
     cleanup_free char *path = tree_clean(word);
@@ -394,6 +392,27 @@ int copy_add_word(struct copy *copy, const char *word, struct error *err)
 
 /* ---- heredocs ---- */
 
+int copy_add_spooled(struct copy *copy, const char *name, mode_t mode, int64_t offset,
+                     struct error *err)
+{
+    cleanup_free char *to = copy->to_folder ? join(copy->to, name) : mem_strdup(copy->to);
+    cleanup_free char *path = mem_strdup(name);
+    int64_t end = lseek(copy->spool, 0, SEEK_CUR);
+
+    if (copy->to_folder &&
+        (!*name || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0))
+        return error_set(err, ERR_INVALID, "'%.200s' is no name of a file", name);
+    const struct tree_node node = {
+        .path = path, .mode = S_IFREG | mode, .size = (uint64_t)(end - offset)};
+    if (add_node(copy, &node, to, err) != 0)
+        return -1;
+    struct item *item = &copy->items[copy->count - 1];
+    free(item->from);
+    item->from = NULL;
+    item->offset = (uint64_t)offset;
+    return 0;
+}
+
 /* Its text as a file, named like the heredoc when the destination is a folder. */
 int copy_add_heredoc(struct copy *copy, const struct value *heredoc, struct error *err)
 {
@@ -402,22 +421,10 @@ int copy_add_heredoc(struct copy *copy, const struct value *heredoc, struct erro
     cleanup_free char *expanded = value_get_bool(heredoc, "expand", false)
                                       ? stage_expand_text(copy->builder, copy->stage, text, err)
                                       : mem_strdup(text);
-    cleanup_free char *to = copy->to_folder ? join(copy->to, name) : mem_strdup(copy->to);
-
-    if (!expanded)
-        return error_wrap(err, "<<%s", name);
-    const struct tree_node node = {
-        .path = mem_strdup(name), .mode = S_IFREG | 0644, .size = strlen(expanded)};
     int64_t offset = lseek(copy->spool, 0, SEEK_CUR);
-    int status = strchr(name, '/') || strcmp(name, "..") == 0
-                     ? error_set(err, ERR_INVALID, "<<%s: that is no name of a file", name)
-                     : add_node(copy, &node, to, err);
-    free(node.path);
-    if (status != 0 || fd_write_all(copy->spool, expanded, strlen(expanded), err) != 0)
-        return -1;
-    struct item *item = &copy->items[copy->count - 1];
-    free(item->from);
-    item->from = NULL;
-    item->offset = (uint64_t)offset;
+
+    if (!expanded || fd_write_all(copy->spool, expanded, strlen(expanded), err) != 0 ||
+        copy_add_spooled(copy, name, 0644, offset, err) != 0)
+        return error_wrap(err, "<<%s", name);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include "oci/base_image.h"
 #include "oci/build.h"
 #include "oci/build_cache_remote.h"
+#include "oci/build_fetch.h"
 #include "oci/context.h"
 #include "oci/dockerfile.h"
 #include "oci/manifest.h"
@@ -80,6 +81,11 @@ static int resolve(void *ctx, const char *text, struct digest *manifest, struct 
         store_tag_resolve(resolving->store, reference.name, reference.tag, manifest, NULL) == 0)
         return 0;
     return fetch_image(resolving->call, resolving->store, &reference, manifest, err);
+}
+
+static int fetch(void *ctx, const char *url, int fd, int64_t *modified, struct error *err)
+{
+    return build_fetch(((struct resolving *)ctx)->call, url, fd, modified, err);
 }
 
 static void on_log(void *ctx, const char *level, const char *text)
@@ -328,6 +334,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .target = value_get_string(args, "target", NULL),
                               .epoch = epoch,
                               .resolve = resolve,
+                              .fetch = fetch,
                               .log = on_log,
                               .ctx = &resolving,
                               .deadline = call->deadline,
