@@ -14,7 +14,7 @@ const struct primitive registry_rows[] = {
     ROW(build,
         "context:path dockerfile:path? name:string? tag:string? args:map? labels:map? "
         "target:string? cache:bool? no_cache:bool? cache_from:array? cache_to:string? "
-        "secrets:map? memory:any? processes:int?",
+        "secrets:map? memory:any? processes:int? push:string?",
         "image:map", "build an image from a Dockerfile, without a daemon, into the build cache"),
     ROW(content_tag, "context:path dockerfile:path? args:map? salt:string?", "tag:string",
         "a tag that names the content of a build context"),

@@ -14,6 +14,7 @@ struct http {
     CURLM *multi;
     pthread_t thread;
     bool running, stopping;
+    bool fed;                 /* sources that said "later" are to be asked again */
     struct attempt *incoming; /* handed over, not yet seen by the thread */
     struct attempt *active;   /* the thread's own */
 };
@@ -66,6 +67,17 @@ static void finish(struct http *http, struct attempt *attempt, CURLcode code,
     pthread_mutex_unlock(&http->lock);
 }
 
+static void go_on(struct http *http)
+{
+    for (struct attempt *attempt = http->active; attempt; attempt = attempt->next) {
+        if (!attempt->paused)
+            continue;
+        attempt->paused = false;
+        attempt->last_activity = clock_now();
+        curl_easy_pause(attempt->easy, CURLPAUSE_CONT);
+    }
+}
+
 /* Moves handed-over attempts into the multi handle. True when the client is being shut down. */
 static bool take_incoming(struct http *http)
 {
@@ -73,7 +85,12 @@ static bool take_incoming(struct http *http)
     struct attempt *list = http->incoming;
     http->incoming = NULL;
     bool stopping = http->stopping;
+    bool fed = http->fed;
+    http->fed = false;
     pthread_mutex_unlock(&http->lock);
+
+    if (fed)
+        go_on(http);
 
     while (list) {
         struct attempt *attempt = list;
@@ -90,7 +107,8 @@ static int64_t stall_deadline(const struct attempt *attempt)
 {
     int64_t ms = attempt->request->stall_ms ? attempt->request->stall_ms : 60000;
 
-    return attempt->last_activity ? attempt->last_activity + ms * NS_PER_MS : DEADLINE_NONE;
+    return attempt->last_activity && !attempt->paused ? attempt->last_activity + ms * NS_PER_MS
+                                                      : DEADLINE_NONE;
 }
 
 static void end_overdue(struct http *http)
@@ -161,6 +179,16 @@ static void *io_thread(void *ctx)
         }
         wait_events(http);
     }
+}
+
+void http_feed(struct http *http)
+{
+    pthread_mutex_lock(&http->lock);
+    http->fed = true;
+    bool running = http->running;
+    pthread_mutex_unlock(&http->lock);
+    if (running)
+        curl_multi_wakeup(http->multi);
 }
 
 void http_free(struct http *http)

@@ -34,8 +34,10 @@ void http_headers_free(struct http_headers *headers);
 /* Called for progress, from the I/O thread; totals are -1 while unknown. */
 typedef void http_progress_fn(void *ctx, int64_t sent, int64_t send_total, int64_t got,
                               int64_t get_total);
-/* Body by pieces. source: bytes put into data (0 at the end), -1 fails. sink: 0 goes on, -1 fails
- * the transfer. */
+/* Body by pieces. source: bytes put into data (0 at the end), -1 fails, HTTP_SOURCE_LATER: none
+ * yet, http_feed() will say when to ask again. sink: 0 goes on, -1 fails the transfer. Both are
+ * called from the I/O thread and must not block. */
+#define HTTP_SOURCE_LATER (-2)
 typedef ssize_t http_source_fn(void *ctx, char *data, size_t room);
 typedef int http_sink_fn(void *ctx, const char *data, size_t len);
 /* Is this address allowed? Asked for the URL's host and each redirect, and again for the resolved
@@ -114,6 +116,8 @@ void http_free(struct http *http);
  * the hint says what to try. */
 int http_perform(struct http *http, const struct http_request *request,
                  struct http_response *response, struct error *err);
+/* Sources that had nothing yet are asked again. Any thread. */
+void http_feed(struct http *http);
 /* An error for a reply that the caller does not accept: 401 -> ERR_UNAUTHORIZED, 404 ->
  * ERR_NOT_FOUND, 429 ...; quotes `detail` or the start of the body. Returns -1. */
 int http_status_error(const struct http_request *request, const struct http_response *response,

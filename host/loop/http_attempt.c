@@ -30,6 +30,10 @@ static size_t on_read(char *data, size_t size, size_t count, void *ctx)
     touch(attempt);
     if (request->source) {
         got = request->source(request->source_ctx, data, room);
+        if (got == HTTP_SOURCE_LATER) {
+            attempt->paused = true;
+            return CURL_READFUNC_PAUSE;
+        }
         if (got < 0) {
             if (!attempt->failure.code)
                 error_set(&attempt->failure, ERR_IO, "the request's body could not be produced");

@@ -37,6 +37,7 @@ struct attempt {
     int port;
 
     int64_t last_activity; /* when a byte last moved; 0 before the request went out */
+    bool paused;           /* the source has nothing yet */
     bool request_sent;     /* a connection was there and the request was handed to it */
     bool body_started;     /* bytes of the reply have reached fd or sink */
     uint64_t body_at;      /* position in the request body */

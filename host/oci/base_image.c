@@ -109,7 +109,7 @@ static int write_layer(struct store *store, struct files *files, int64_t epoch,
                        struct value *layers, struct value *diff_ids, struct error *err)
 {
     struct layer_result result;
-    struct layer *layer = layer_new(store, epoch, err);
+    struct layer *layer = layer_new(store, epoch, NULL, err);
 
     if (!layer)
         return -1;

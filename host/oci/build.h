@@ -16,6 +16,7 @@
 
 #include "loop/cancel.h"
 #include "oci/build_cache.h"
+#include "oci/layer.h"
 #include "oci/store.h"
 
 /* An image reference of FROM or COPY --from -> the digest of its manifest, config and layers being
@@ -68,6 +69,7 @@ struct build_spec {
     void *find_ctx;
     struct value *used; /* NULL, or an array: gets { key, layer?, diffId, size, mediaType } of each
                            RUN, for build_cache_push */
+    const struct layer_watcher *watcher; /* of the layers that are made; may be NULL */
 };
 
 struct build_result {

@@ -292,7 +292,7 @@ int build_changes(const struct changes_spec *spec, struct layer_result *out, str
     cleanup_close int fd = open(spec->upper, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "cannot open %s", spec->upper);
-    walk.layer = layer_new(spec->store, spec->epoch, err);
+    walk.layer = layer_new(spec->store, spec->epoch, spec->watcher, err);
     if (!walk.layer)
         return -1;
     *out = (struct layer_result){0};

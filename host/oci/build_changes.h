@@ -7,6 +7,7 @@
 
 struct changes_spec {
     struct store *store;
+    const struct layer_watcher *watcher; /* may be NULL */
     const char *upper;
     int64_t epoch; /* of the layer, for what has no time of its own */
     int64_t clamp; /* files made after it get it (SOURCE_DATE_EPOCH); < 0: none do */

@@ -276,7 +276,8 @@ static int pack_items(struct copy *copy, struct cached_layer *out, struct error 
 
     if (spool_contents(copy, err) != 0)
         return -1;
-    struct layer *layer = layer_new(copy->builder->spec->store, copy->builder->spec->epoch, err);
+    struct layer *layer = layer_new(copy->builder->spec->store, copy->builder->spec->epoch,
+                                    copy->builder->spec->watcher, err);
     if (!layer)
         return -1;
     for (size_t i = 0; i < copy->count; i++)

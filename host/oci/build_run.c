@@ -322,6 +322,7 @@ static int execute(struct run *run, struct layer_result *result, struct error *e
 {
     const struct build_spec *spec = run->builder->spec;
     const struct run_setting setting = {.store = spec->store,
+                                        .watcher = spec->watcher,
                                         .output = on_output,
                                         .ctx = run,
                                         .deadline = spec->deadline,

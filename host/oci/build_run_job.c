@@ -354,6 +354,7 @@ static void remove_stubs(struct job *job)
 static int keep_changes(struct job *job, struct layer_result *out, struct error *err)
 {
     const struct changes_spec changes = {.store = job->setting->store,
+                                         .watcher = job->setting->watcher,
                                          .upper = job->parts[0].upper,
                                          .epoch = value_get_int(job->spec, "epoch", 0),
                                          .clamp = value_get_int(job->spec, "clamp", -1)};

@@ -27,7 +27,8 @@
 
 struct run_setting {
     struct store *store;
-    exec_output_fn *output; /* may be NULL */
+    const struct layer_watcher *watcher; /* may be NULL; not heard of as a user */
+    exec_output_fn *output;              /* may be NULL */
     void *ctx;
     int64_t deadline; /* 0: none */
     const struct cancel *cancel;

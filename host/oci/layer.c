@@ -16,16 +16,25 @@
 struct layer {
     struct upload *upload;
     struct pack *pack;
+    const struct layer_watcher *watcher;
+    void *watch;
     int64_t mtime;
     size_t entries;
 };
 
 static int keep(void *ctx, const void *data, size_t len, struct error *err)
 {
-    return store_blob_write(ctx, data, len, err);
+    struct layer *layer = ctx;
+
+    if (store_blob_write(layer->upload, data, len, err) != 0)
+        return -1;
+    if (layer->watcher)
+        layer->watcher->grown(layer->watch, store_upload_size(layer->upload));
+    return 0;
 }
 
-struct layer *layer_new(struct store *store, int64_t mtime, struct error *err)
+struct layer *layer_new(struct store *store, int64_t mtime, const struct layer_watcher *watcher,
+                        struct error *err)
 {
     struct upload *upload = store_blob_begin(store, err);
 
@@ -33,8 +42,11 @@ struct layer *layer_new(struct store *store, int64_t mtime, struct error *err)
         return NULL;
     struct layer *layer = mem_alloc(sizeof *layer);
     layer->upload = upload;
-    layer->pack = pack_new(keep, upload);
+    layer->pack = pack_new(keep, layer);
     layer->mtime = mtime < 0 ? 0 : mtime;
+    layer->watcher = watcher;
+    if (watcher)
+        layer->watch = watcher->begin(watcher->ctx, store_upload_fd(upload));
     return layer;
 }
 
@@ -268,6 +280,8 @@ void layer_drop(struct layer *layer)
     if (!layer)
         return;
     pack_free(layer->pack); /* first: its threads write to the upload */
+    if (layer->watcher)
+        layer->watcher->end(layer->watch, NULL);
     store_blob_abort(layer->upload);
     free(layer);
 }
@@ -283,6 +297,10 @@ int layer_finish(struct layer *layer, struct layer_result *out, struct error *er
         out->entries = layer->entries;
         status = store_blob_commit(layer->upload, NULL, &out->digest, err);
         layer->upload = NULL;
+    }
+    if (status == 0 && layer->watcher) {
+        layer->watcher->end(layer->watch, &out->digest);
+        layer->watcher = NULL;
     }
     layer_drop(layer);
     return status;

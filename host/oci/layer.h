@@ -46,9 +46,20 @@ struct layer_result {
     size_t entries;
 };
 
+/* Somebody who looks on while the file of a layer grows. begin: its descriptor, and what the other
+ * two get; grown: bytes that are in it; end: its digest, or NULL when there is no layer after all.
+ * Called from one thread at a time. */
+struct layer_watcher {
+    void *(*begin)(void *ctx, int fd);
+    void (*grown)(void *watch, uint64_t size);
+    void (*end)(void *watch, const struct digest *digest);
+    void *ctx;
+};
+
 struct layer;
-/* mtime: of every entry, Unix seconds. */
-struct layer *layer_new(struct store *store, int64_t mtime, struct error *err);
+/* mtime: of every entry, Unix seconds. watcher: may be NULL; must live as long as the layer. */
+struct layer *layer_new(struct store *store, int64_t mtime, const struct layer_watcher *watcher,
+                        struct error *err);
 int layer_add(struct layer *layer, const struct layer_entry *entry, struct error *err);
 size_t layer_entries(const struct layer *layer);
 /* Ends the stream; the blob is in the store. Frees the layer in any case. */

@@ -16,6 +16,10 @@
 #define COMPRESSORS 8
 #define GZIP_OS     255 /* unknown: the same on every system */
 
+/* ISA-L looks a few bytes past its input, and what it finds there decides between two ways to say
+ * the same: they must be the same bytes always, or a layer's digest is not. */
+#define TAIL 64
+
 struct slot {
     uint8_t *in, *out;
     size_t in_len, out_len;
@@ -68,6 +72,7 @@ static int compress_piece(struct compressor *compressor, struct slot *slot, stru
 
     if (!slot->out)
         slot->out = mem_alloc(PACKED_MAX);
+    memset(slot->in + slot->in_len, 0, TAIL);
     isal_deflate_init(stream);
     stream->level = 1;
     stream->level_buf = compressor->level;
@@ -245,7 +250,7 @@ uint8_t *pack_space(struct pack *pack, size_t *room)
     struct slot *slot = &pack->slots[pack->filled % SLOTS];
 
     if (!slot->in)
-        slot->in = mem_alloc(PACK_PIECE);
+        slot->in = mem_alloc(PACK_PIECE + TAIL);
     *room = PACK_PIECE - pack->room_used;
     return slot->in + pack->room_used;
 }

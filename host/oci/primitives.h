@@ -15,6 +15,12 @@ primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_referenc
 
 /* Builds and pulls collect here: <state>/cache/oci. */
 struct store *cache_store(struct call *call, struct error *err);
+/* An image of the store to where the reference says; `out` becomes what registry.push returns.
+ * from: repositories that may have blobs of it, or NULL. */
+int push_image(struct remote *remote, struct store *store, const char *digest,
+               const struct image_reference *reference, const struct value *from, struct value *out,
+               struct error *err);
+
 /* A reference of a script: without a host it means the active profile's registry, below its prefix
  * if it has one. */
 int script_reference(struct call *call, const char *text, struct image_reference *out,

@@ -17,6 +17,7 @@
 #include "oci/dockerfile.h"
 #include "oci/manifest.h"
 #include "oci/primitives.h"
+#include "oci/remote_stream.h"
 
 struct resolving {
     struct call *call;
@@ -286,11 +287,75 @@ static enum build_caching caching_of(const struct value *args)
     return value_get_bool(args, "no_cache", false) ? BUILD_CACHE_RENEW : BUILD_CACHE_USE;
 }
 
+/* Where an image goes while it is built. */
+struct delivery {
+    struct image_reference reference;
+    struct remote *remote; /* NULL: nowhere */
+    struct remote_streams *streams;
+};
+
+static int delivery_begin(struct delivery *delivery, struct call *call, const char *ref,
+                          struct error *err)
+{
+    if (!ref)
+        return 0;
+    if (script_reference(call, ref, &delivery->reference, err) != 0)
+        return -1;
+    delivery->remote = remote_new(call, delivery->reference.host, err);
+    if (!delivery->remote)
+        return -1;
+    delivery->streams = remote_streams_new(delivery->remote, delivery->reference.name);
+    return 0;
+}
+
+static void delivery_end(struct delivery *delivery)
+{
+    remote_streams_free(delivery->streams);
+    remote_free(delivery->remote);
+    image_reference_free(&delivery->reference);
+}
+#define cleanup_delivery __attribute__((cleanup(delivery_end)))
+
+static int deliver(struct delivery *delivery, struct store *store,
+                   const struct build_result *result, struct value *out, struct error *err)
+{
+    size_t sent;
+    uint64_t bytes;
+
+    remote_streams_wait(delivery->streams, &sent, &bytes);
+    if (push_image(delivery->remote, store, result->manifest.text, &delivery->reference, NULL, out,
+                   err) != 0)
+        return -1;
+    /* What went there during the build counts too. */
+    value_put_int(out, "sent", value_get_int(out, "sent", 0) + (int64_t)sent);
+    value_put_int(out, "bytes", value_get_int(out, "bytes", 0) + (int64_t)bytes);
+    return 0;
+}
+
+/* The name under which the cache keeps the image too. */
+static int keep_name(struct call *call, struct store *store, const struct build_result *result,
+                     const char *name, const char *tag, struct error *err)
+{
+    cleanup_image_reference struct image_reference reference = {0};
+    cleanup_buf struct buf manifest = BUF_INIT;
+    cleanup_free char *text = mem_printf("%s:%s", name, tag);
+
+    if (script_reference(call, text, &reference, err) != 0)
+        return -1;
+    cleanup_free char *cache_name = image_reference_cache_name(&reference);
+    if (store_blob_read(store, result->manifest.text, STORE_MANIFEST_LIMIT, &manifest, err) != 0)
+        return -1;
+    return store_manifest_put(store, cache_name, reference.tag, OCI_MANIFEST, manifest.data,
+                              manifest.len, false, NULL, err);
+}
+
 /*
  * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?,
- *                cache_from?, cache_to?) -> { digest, config, name, tag, layers, size }
+ *                cache_from?, cache_to?, push?) -> { digest, config, name, tag, layers, size,
+ * pushed }
  *
- * Builds into the cache (.mlhost/cache/oci); nothing is pushed. name and tag: under which the cache
+ * Builds into the cache (.mlhost/cache/oci). push: a reference; layers are on their way there while
+ * they are made, and `pushed` is what registry.push returns. name and tag: under which the cache
  * keeps it too. Layers that were made before of the same things are taken and logged as CACHED;
  * no_cache makes them all anew, cache = false keeps none of them for later either. cache_from:
  * references that layers of RUN may be taken from, which other machines wrote with cache_to; what
@@ -309,6 +374,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
     int64_t epoch;
     bool given; /* SOURCE_DATE_EPOCH */
     cleanup_store struct store *store = cache_store(call, err);
+    cleanup_delivery struct delivery delivery = {0};
     struct build_result result;
 
     value_set_array(&used);
@@ -316,7 +382,8 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
         value_copy(&build_args, value_get(args, "args"));
     if (value_get(args, "labels"))
         value_copy(&labels, value_get(args, "labels"));
-    if (!store || places(call, args, &context, &dockerfile, err) != 0 ||
+    if (!store || delivery_begin(&delivery, call, value_get_string(args, "push", NULL), err) != 0 ||
+        places(call, args, &context, &dockerfile, err) != 0 ||
         check_texts(&build_args, "args", err) != 0 || check_texts(&labels, "labels", err) != 0 ||
         build_epoch(&build_args, &epoch, &given, err) != 0 || check_caching(args, err) != 0)
         return -1;
@@ -346,26 +413,18 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .caching = caching_of(args),
                               .find = find_layer,
                               .find_ctx = sources,
-                              .used = &used};
+                              .used = &used,
+                              .watcher = delivery.streams ? remote_streams_watcher(delivery.streams)
+                                                          : NULL};
     struct push_result pushed;
     const char *cache_to = value_get_string(args, "cache_to", NULL);
     if (take_limits(args, &spec, err) != 0 || oci_build(&spec, &result, err) != 0 ||
+        (name && keep_name(call, store, &result, name, tag, err) != 0) ||
         (cache_to && build_cache_push(call, store, &used, cache_to, &pushed, err) != 0))
         return -1;
-    if (name) {
-        cleanup_image_reference struct image_reference reference = {0};
-        cleanup_buf struct buf manifest = BUF_INIT;
-        cleanup_free char *text = mem_printf("%s:%s", name, tag);
-        if (script_reference(call, text, &reference, err) != 0)
-            return -1;
-        cleanup_free char *cache_name = image_reference_cache_name(&reference);
-        if (store_blob_read(store, result.manifest.text, STORE_MANIFEST_LIMIT, &manifest, err) !=
-                0 ||
-            store_manifest_put(store, cache_name, reference.tag, OCI_MANIFEST, manifest.data,
-                               manifest.len, false, NULL, err) != 0)
-            return -1;
-    }
     value_set_map(out);
+    if (delivery.remote && deliver(&delivery, store, &result, value_put(out, "pushed"), err) != 0)
+        return -1;
     value_put_string(out, "digest", result.manifest.text);
     value_put_string(out, "config", result.config.text);
     value_put_string(out, "name", name);

@@ -85,6 +85,30 @@ int prim_registry_reference(struct call *call, const struct value *args, struct 
     return 0;
 }
 
+int push_image(struct remote *remote, struct store *store, const char *digest,
+               const struct image_reference *reference, const struct value *from, struct value *out,
+               struct error *err)
+{
+    struct image_reference tagged = {
+        .host = reference->host, .name = reference->name, .tag = reference->tag};
+    struct push_result result;
+
+    if (!reference->tag)
+        return error_set(err, ERR_USAGE, "a push needs a tag, not only a digest: %s/%s@%s",
+                         reference->host, reference->name, reference->digest);
+    if (remote_push(remote, store, digest, reference->name, reference->tag, from, &result, err) !=
+        0)
+        return -1;
+    value_set_map(out);
+    value_put_string(out, "digest", result.digest.text);
+    value_put_bool(out, "skipped", result.skipped);
+    value_put_int(out, "blobs", (int64_t)result.blobs);
+    value_put_int(out, "sent", (int64_t)result.sent);
+    value_put_int(out, "bytes", (int64_t)result.bytes);
+    value_take_string(value_put(out, "ref"), image_reference_text(&tagged));
+    return 0;
+}
+
 /*
  * registry.push(digest, ref, from?) -> { ref, digest, skipped, blobs, sent, bytes }
  *
@@ -99,29 +123,14 @@ int prim_registry_push(struct call *call, const struct value *args, struct value
     cleanup_remote struct remote *remote =
         store ? remote_of(call, args, "ref", &reference, err) : NULL;
     cleanup_value struct value from = {0};
-    struct push_result result;
 
     if (!remote)
         return -1;
-    if (!reference.tag)
-        return error_set(err, ERR_USAGE, "registry.push needs a tag, not only a digest: %s",
-                         value_get_string(args, "ref", ""));
     value_set_array(&from);
     if (value_get(args, "from"))
         value_push_string(&from, value_get_string(args, "from", ""));
-    if (remote_push(remote, store, value_get_string(args, "digest", ""), reference.name,
-                    reference.tag, &from, &result, err) != 0)
-        return -1;
-    value_set_map(out);
-    value_put_string(out, "digest", result.digest.text);
-    value_put_bool(out, "skipped", result.skipped);
-    value_put_int(out, "blobs", (int64_t)result.blobs);
-    value_put_int(out, "sent", (int64_t)result.sent);
-    value_put_int(out, "bytes", (int64_t)result.bytes);
-    free(reference.digest);
-    reference.digest = NULL;
-    value_take_string(value_put(out, "ref"), image_reference_text(&reference));
-    return 0;
+    return push_image(remote, store, value_get_string(args, "digest", ""), &reference, &from, out,
+                      err);
 }
 
 /* registry.pull(ref) -> { ref, digest }: all of the image into the build cache, checked. */

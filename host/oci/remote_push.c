@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "oci/manifest.h"
 #include "oci/remote.h"
+#include "oci/remote_upload.h"
 #include "oci/workers.h"
 
 #define BLOB_ATTEMPTS 3
@@ -66,77 +67,18 @@ static int has_blob(struct push *push, const char *digest, struct error *err)
                                   : remote_refused(push->remote, &request, &response, what, err);
 }
 
-/* Begins an upload, perhaps by mounting the blob from another repository. 1: mounted, 0: *location
- * is where to go on. */
-static int begin(struct push *push, const char *digest, const char *from, char **location,
-                 struct error *err)
-{
-    cleanup_free char *url =
-        from ? mem_printf("/v2/%s/blobs/uploads/?mount=%s&from=%s", push->name, digest, from)
-             : mem_printf("/v2/%s/blobs/uploads/", push->name);
-    cleanup_free char *scope =
-        from ? mem_printf("%s repository:%s:pull", push->scope, from) : mem_strdup(push->scope);
-    cleanup_free char *what = what_blob(push, digest);
-    cleanup_response struct http_response response = {0};
-    struct http_request request = HTTP_REQUEST_INIT;
-
-    request.method = "POST";
-    request.url = url;
-    request.body = "";
-    request.repeat = HTTP_REPEAT_ALWAYS; /* a session that nobody uses ends by itself */
-    if (remote_send(push->remote, scope, &request, &response, err) != 0)
-        return error_wrap(err, "%s", what);
-    if (from && response.status == 201)
-        return 1;
-    if (from && response.status >= 400 && response.status < 500 && response.status != 429)
-        return begin(push, digest, NULL, location, err);
-    const char *where = http_header_get(&response.headers, "Location");
-    if (response.status != 202)
-        return remote_refused(push->remote, &request, &response, what, err);
-    if (!where || !*where) {
-        error_set(err, ERR_INVALID, "%s: the registry began an upload without saying where", what);
-        if (err)
-            err->retryable = true; /* the connection may have ended within the reply's head */
-        return -1;
-    }
-    *location = mem_strdup(where);
-    return 0;
-}
-
 static int send_blob(struct push *push, const char *digest, const char *location, int fd,
                      uint64_t size, struct error *err)
 {
-    cleanup_free char *url =
-        mem_printf("%s%cdigest=%s", location, strchr(location, '?') ? '&' : '?', digest);
-    cleanup_free char *what = what_blob(push, digest);
-    cleanup_response struct http_response response = {0};
     struct meter meter = {.push = push};
-    struct http_request request = HTTP_REQUEST_INIT;
 
-    request.method = "PUT";
-    request.url = url;
-    request.body_fd = fd;
-    request.body_size = size;
-    request.repeat =
-        HTTP_REPEAT_NEVER; /* half a body may have arrived: a new session is begun instead */
-    request.progress = on_progress;
-    request.progress_ctx = &meter;
-    http_header_add(&request.headers, "Content-Type", "application/octet-stream");
-    int status = remote_send(push->remote, push->scope, &request, &response, err);
-    http_headers_free(&request.headers);
-    if (status == 0 && response.status == 201) {
-        atomic_fetch_add(&push->done, (int64_t)size - meter.seen);
-        return 0;
+    if (remote_upload_file(push->remote, push->name, location, digest, fd, size, on_progress,
+                           &meter, err) != 0) {
+        atomic_fetch_sub(&push->done, meter.seen);
+        return -1;
     }
-    atomic_fetch_sub(&push->done, meter.seen);
-    if (status != 0)
-        return error_wrap(err, "%s", what);
-    remote_refused(push->remote, &request, &response, what, err);
-    /* A connection that broke may have left a session that is over, or half of the bytes; another
-     * session mends both. */
-    if (err && (response.status == 400 || response.status == 404 || response.status == 416))
-        err->retryable = true;
-    return -1;
+    atomic_fetch_add(&push->done, (int64_t)size - meter.seen);
+    return 0;
 }
 
 static int push_once(struct push *push, const struct value *descriptor, struct error *err)
@@ -152,7 +94,8 @@ static int push_once(struct push *push, const struct value *descriptor, struct e
     }
     const char *from = value_text(value_at(push->from, 0), NULL);
     int mounted =
-        begin(push, digest, from && strcmp(from, push->name) != 0 ? from : NULL, &location, err);
+        remote_upload_begin(push->remote, push->name, digest,
+                            from && strcmp(from, push->name) != 0 ? from : NULL, &location, err);
     if (mounted != 0) {
         atomic_fetch_add(&push->done, value_get_int(descriptor, "size", 0));
         return mounted < 0 ? -1 : 0;

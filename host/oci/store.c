@@ -331,6 +331,11 @@ uint64_t store_upload_size(const struct upload *upload)
     return upload->size;
 }
 
+int store_upload_fd(const struct upload *upload)
+{
+    return upload->fd;
+}
+
 int store_blob_write(struct upload *upload, const void *data, size_t len, struct error *err)
 {
     if (fd_write_all(upload->fd, data, len, err) != 0)

@@ -81,6 +81,7 @@ struct upload *store_blob_begin(struct store *store, struct error *err);
 struct upload *store_blob_begin_as(struct store *store, enum digest_kind kind, struct error *err);
 const char *store_upload_id(const struct upload *upload);
 uint64_t store_upload_size(const struct upload *upload);
+int store_upload_fd(const struct upload *upload); /* the store's; readable */
 int store_blob_write(struct upload *upload, const void *data, size_t len, struct error *err);
 /* Leaves the upload for later (another request, another process). Frees it. */
 void store_blob_park(struct upload *upload);

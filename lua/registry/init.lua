@@ -20,7 +20,7 @@ Image.__index, Pushed.__index = Image, Pushed
 -- What registry.build takes.
 local BUILD_OPTIONS = {
   "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache", "cache_from", "cache_to",
-  "secrets", "memory", "processes",
+  "secrets", "memory", "processes", "push",
 }
 
 --- Only these keys, so that a mistyped one does not pass for an absent one.
@@ -56,6 +56,12 @@ function registry.reference(ref)
   return api.reference { ref = ref }.ref
 end
 
+--- What a push answered, as an object.
+local function pushed_of(result)
+  result.ref_text, result.ref = result.ref, nil
+  return setmetatable(result, Pushed)
+end
+
 --- registry.content_tag(context, options?) -> 16 hexadecimal digits, a valid tag
 ---
 --- It changes when, and only when, what goes into the image changes: the files that .dockerignore lets through (paths,
@@ -72,10 +78,13 @@ function registry.content_tag(context, options)
 end
 
 --- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?, cache_from?, cache_to?,
---- secrets?, memory?, processes? } -> image
+--- secrets?, memory?, processes?, push? } -> image
 ---
 --- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
 --- image.layers.
+---
+--- push = true (under name and tag) or a reference sends it at once: layers go to the registry while they are made, which
+--- is the quickest way there. image.pushed is then what image:push() returns.
 ---
 --- A layer that was made before of the same things (paths, modes, owners and contents of what is copied; for RUN the
 --- files below, words, variables, user) is taken and logged as CACHED. no_cache = true makes all of them anew,
@@ -89,13 +98,16 @@ end
 function registry.build(options)
   check_keys("registry.build", options, BUILD_OPTIONS)
   need("registry.build", options, "context", '"components/training"')
-  if type(options.cache_from) == "string" then
-    local copy = {}
-    for key, value in pairs(options) do copy[key] = value end
-    copy.cache_from = { options.cache_from }
-    options = copy
+  local given = {}
+  for key, value in pairs(options) do given[key] = value end
+  if type(given.cache_from) == "string" then given.cache_from = { given.cache_from } end
+  if given.push == true then
+    given.push = registry.reference(need("registry.build", options, "name", '"training"') .. ":" .. (options.tag or "latest"))
   end
-  return setmetatable(api.build(options), Image)
+  given.push = given.push or nil
+  local image = setmetatable(api.build(given), Image)
+  if image.pushed then image.pushed = pushed_of(image.pushed) end
+  return image
 end
 
 --- image:ref() -> the reference under which push() without `to` sends the image
@@ -112,9 +124,7 @@ function Image:push(options)
   options = options or {}
   check_keys("image:push", options, { "to", "from" })
   local to = options.to or self:ref()
-  local result = api.push { digest = self.digest, ref = to, from = options.from }
-  result.ref_text, result.ref = result.ref, nil
-  return setmetatable(result, Pushed)
+  return pushed_of(api.push { digest = self.digest, ref = to, from = options.from })
 end
 
 --- pushed:ref() -> the reference under which it is there now
@@ -142,10 +152,9 @@ function registry.ensure(options)
   if digest then return { ref = ref, digest = digest, tag = tag, built = false, pushed = false } end
   local image = registry.build {
     context = options.context, dockerfile = options.dockerfile, name = name, tag = tag, args = options.args,
-    labels = options.labels, target = options.target,
+    labels = options.labels, target = options.target, push = ref,
   }
-  local pushed = image:push { to = ref }
-  return { ref = ref, digest = image.digest, tag = tag, built = true, pushed = not pushed.skipped }
+  return { ref = ref, digest = image.digest, tag = tag, built = true, pushed = not image.pushed.skipped }
 end
 
 --- registry.base_image{ name? } -> { ref, digest, tag, pushed }

@@ -1214,9 +1214,10 @@ function host.registry.base_image() end
 ---@param secrets? table # map
 ---@param memory? any
 ---@param processes? integer # int
+---@param push? string
 ---@return table image
----@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer }): table
-function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes) end
+---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer, push?: string }): table
+function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes, push) end
 
 ---a tag that names the content of a build context
 ---@param context string # path

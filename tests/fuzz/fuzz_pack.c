@@ -93,7 +93,7 @@ static void take_entries(struct input *in, struct entries *e)
 static int pack(struct store *store, const struct entries *e, struct layer_result *out)
 {
     struct error err = {0};
-    struct layer *layer = layer_new(store, 7, &err);
+    struct layer *layer = layer_new(store, 7, NULL, &err);
 
     check(layer);
     for (size_t i = 0; i < e->count; i++)

@@ -374,7 +374,7 @@ static void whiteouts(void **state)
     value_set_array(ids);
     for (size_t l = 0; l < 2; l++) {
         struct layer_result result;
-        struct layer *layer = layer_new(store, 0, &err);
+        struct layer *layer = layer_new(store, 0, NULL, &err);
         for (size_t i = 0; i < 6; i++) {
             struct layer_entry entry = {
                 .path = layers[l][i].path, .mode = layers[l][i].type | layers[l][i].mode, .fd = -1};
