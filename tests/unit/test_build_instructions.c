@@ -335,7 +335,7 @@ static void copies(void **state)
         {"COPY a.txt /x\nCOPY --link b.md /x/y", "d755 0:0 x\n-644 0:0 x/y\n"},
         {"COPY <<a.txt <<\"b\" /x/\nA\na.txt\n$B\nb", "d755 0:0 x\n-644 0:0 x/a.txt\n"},
         {"COPY --chmod=700 --chown=1:2 <<E /x\nE", "-700 1:2 x\n"},
-        {"COPY <<../e /x/\n../e", "that is no name of a file"},
+        {"COPY <<../e /x/\n../e", "Dockerfile:2: COPY: <<../e: '../e' is no name of a file"},
         {"COPY <<y.txt a.txt /x/\n1\ny.txt", "d755 0:0 x\n-644 0:0 x/a.txt\n-644 0:0 x/y.txt\n"},
     };
 
