@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 
+import registry
 import sandbox
 import scheduler
 import serve
@@ -114,6 +115,7 @@ def sandboxes(_):
 
 
 GROUPS = {"start": start, "compile": compile_pipeline, "cpu": cpu, "memory": memory, "sandbox": sandboxes, "serve": serving,
+          "registry": lambda _: registry.registry(row),
           "scheduler": lambda state: scheduler.scheduler(state, row)}
 
 
