@@ -9,15 +9,18 @@
     }
 
 const struct primitive registry_rows[] = {
+    ROW(attach, "ref:string type:string blob:string? text:string? annotations:map?", "result:map",
+        "a document that refers to an image, beside it in its registry"),
     ROW(base_image, "", "image:map",
         "build the image that holds this program (mlhost/base) into the build cache"),
     ROW(build,
         "context:path dockerfile:path? name:string? tag:string? args:map? labels:map? "
         "target:string? cache:bool? no_cache:bool? cache_from:array? cache_to:string? "
-        "secrets:map? memory:any? processes:int? push:string?",
+        "secrets:map? memory:any? processes:int? push:string? provenance:map?",
         "image:map", "build an image from a Dockerfile, without a daemon, into the build cache"),
     ROW(content_tag, "context:path dockerfile:path? args:map? salt:string?", "tag:string",
         "a tag that names the content of a build context"),
+    ROW(document, "blob:string", "document:map", "a JSON document of the build cache"),
     ROW(dockerfile, "path:path", "parsed:map", "a Dockerfile as data, with its problems"),
     ROW(exists, "ref:string", "digest:string", "the digest that a tag names, or nil"),
     ROW(inspect, "ref:string", "image:map", "config and layers of an image, without pulling it"),
@@ -27,6 +30,8 @@ const struct primitive registry_rows[] = {
     ROW(push, "digest:string ref:string from:string?", "result:map",
         "push an image; what is there already is skipped"),
     ROW(reference, "ref:string", "parts:map", "what a reference means under the active profile"),
+    ROW(sbom, "digest:string? ref:string? name:string?", "result:map",
+        "what is in an image, as SPDX 2.3"),
     ROW(tags, "repository:string", "tags:array", "the tags of a repository"),
     ROW(unpack, "ref:string to:path", "image:map", "an image's files in a folder"),
     {.sign = {.name = NULL}},

@@ -187,6 +187,7 @@ int builder_image(struct builder *builder, const char *reference, struct stage *
         oci_manifest_load(builder->spec->store, digest.text, &manifest, NULL, err) != 0 ||
         oci_config_load(builder->spec->store, &manifest, &config, err) != 0)
         return -1;
+    builder_note_image(builder, reference, &digest);
     stage_init(out);
     const struct value *inner = value_get(&config, "config");
     if (inner && inner->kind == VALUE_MAP) {
@@ -419,6 +420,9 @@ static int load(struct builder *builder, struct error *err)
     if (dockerfile_parse(text.data ? text.data : "", text.len, builder->label, &builder->dockerfile,
                          NULL, err) != 0)
         return -1;
+    struct digest digest;
+    digest_bytes(text.data ? text.data : "", text.len, &digest);
+    builder_note_file(builder, "dockerfile", NULL, &digest);
     builder->instructions = value_get(&builder->dockerfile, "instructions");
     builder->escape = *value_get_string(&builder->dockerfile, "escape", "\\");
     const char *syntax = value_get_string(&builder->dockerfile, "syntax", "docker/dockerfile");
@@ -558,6 +562,8 @@ int oci_build(const struct build_spec *spec, struct build_result *out, struct er
                 error_set(err, ERR_NOT_FOUND, "%s has no stage '%s'", builder.label, spec->target);
         else
             status = builder_build(&builder, stage, err);
+        if (status == 0)
+            status = builder_note_context(&builder, err);
         if (status == 0)
             status = write_stage(&builder, stage, out, err);
         if (status == 0)

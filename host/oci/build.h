@@ -67,6 +67,10 @@ struct build_spec {
     enum build_caching caching;
     build_find_fn *find; /* layers of RUN that are not in the store's own cache; may be NULL */
     void *find_ctx;
+    bool hash_context;       /* the context is a material even where its files were not all read */
+    struct value *materials; /* NULL, or an array: gets { name, uri?, digest?, dirHash? } of the
+                                Dockerfile, of each image, and of the context, where one was used;
+                                without dirHash when that would have cost reading much */
     struct value *used; /* NULL, or an array: gets { key, layer?, diffId, size, mediaType } of each
                            RUN, for build_cache_push */
     const struct layer_watcher *watcher; /* of the layers that are made; may be NULL */

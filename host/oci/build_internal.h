@@ -93,6 +93,12 @@ void stage_add_layer(struct builder *builder, struct stage *stage, const struct 
 void stage_mix(const struct stage *stage, struct cache_key *key);
 /* What was made just now, for stage_add_layer and build_cache_put. */
 struct cached_layer cached_layer_of(const struct layer_result *result);
+/* For the provenance: an image by its reference and digest, a file by its digest. */
+void builder_note_image(struct builder *builder, const char *reference,
+                        const struct digest *digest);
+void builder_note_file(struct builder *builder, const char *name, const char *uri,
+                       const struct digest *digest);
+int builder_note_context(struct builder *builder, struct error *err);
 /* A layer that was made before, here or elsewhere (spec->find). 1 found, 0 not. */
 int stage_find(struct builder *builder, const struct digest *key, struct cached_layer *out);
 int stage_keep(struct builder *builder, const struct digest *key, const struct cached_layer *layer,

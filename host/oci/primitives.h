@@ -10,6 +10,7 @@ primitive_fn prim_registry_content_tag, prim_registry_build, prim_registry_base_
 primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_registry_tags,
     prim_registry_manifest;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
+primitive_fn prim_registry_sbom, prim_registry_document, prim_registry_attach;
 
 /* ---- what the two files of primitives share ---- */
 
@@ -25,6 +26,14 @@ int push_image(struct remote *remote, struct store *store, const char *digest,
  * if it has one. */
 int script_reference(struct call *call, const char *text, struct image_reference *out,
                      struct error *err);
+struct build_spec;
+struct build_result;
+/* primitives_attest.c: the statement of how an image was made -> the store; its digest ->
+ * out.provenance. Without the context's hash there is none, for it would not say what the image was
+ * made of. started: ms, or 0. */
+int note_provenance(const struct value *args, const struct build_spec *build,
+                    const struct build_result *result, int64_t started, struct value *out,
+                    struct error *err);
 /* An image of the cache or of a registry, completely in `store` afterwards. */
 int fetch_image(struct call *call, struct store *store, const struct image_reference *reference,
                 struct digest *digest, struct error *err);

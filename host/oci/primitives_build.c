@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/size.h"
 #include "oci/base_image.h"
@@ -351,15 +352,18 @@ static int keep_name(struct call *call, struct store *store, const struct build_
 
 /*
  * registry.build(context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?,
- *                cache_from?, cache_to?, push?) -> { digest, config, name, tag, layers, size,
- * pushed }
+ *                cache_from?, cache_to?, push?, provenance?) -> { digest, config, name, tag,
+ * layers, size, pushed, provenance }
  *
  * Builds into the cache (.mlhost/cache/oci). push: a reference; layers are on their way there while
  * they are made, and `pushed` is what registry.push returns. name and tag: under which the cache
  * keeps it too. Layers that were made before of the same things are taken and logged as CACHED;
  * no_cache makes them all anew, cache = false keeps none of them for later either. cache_from:
  * references that layers of RUN may be taken from, which other machines wrote with cache_to; what
- * they must be trusted with stands in host/oci/build_cache_remote.h.
+ * they must be trusted with stands in host/oci/build_cache_remote.h. provenance in the reply: the
+ * digest of the statement (host/oci/provenance.h) in the build cache; nil when the context is so
+ * large that its files were not read for it, unless `provenance` is given: { builder?, invocation?
+ * }.
  */
 int prim_registry_build(struct call *call, const struct value *args, struct value *out,
                         struct error *err)
@@ -371,13 +375,15 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
     cleanup_value struct value build_args = {0};
     cleanup_value struct value labels = {0};
     cleanup_value struct value used = {0};
-    int64_t epoch;
+    cleanup_value struct value materials = {0};
+    int64_t epoch, started = clock_wall_ms();
     bool given; /* SOURCE_DATE_EPOCH */
     cleanup_store struct store *store = cache_store(call, err);
     cleanup_delivery struct delivery delivery = {0};
     struct build_result result;
 
     value_set_array(&used);
+    value_set_array(&materials);
     if (value_get(args, "args"))
         value_copy(&build_args, value_get(args, "args"));
     if (value_get(args, "labels"))
@@ -413,6 +419,8 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .caching = caching_of(args),
                               .find = find_layer,
                               .find_ctx = sources,
+                              .hash_context = value_get(args, "provenance"),
+                              .materials = &materials,
                               .used = &used,
                               .watcher = delivery.streams ? remote_streams_watcher(delivery.streams)
                                                           : NULL};
@@ -427,6 +435,8 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
         return -1;
     value_put_string(out, "digest", result.manifest.text);
     value_put_string(out, "config", result.config.text);
+    if (note_provenance(args, &spec, &result, given ? 0 : started, out, err) != 0)
+        return -1;
     value_put_string(out, "name", name);
     value_put_string(out, "tag", name ? tag : NULL);
     value_put_int(out, "layers", (int64_t)result.layers);

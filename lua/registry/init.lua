@@ -10,6 +10,7 @@
 --- is called mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is
 --- this program.
 local host = require "host"
+local json = require "json"
 
 local api = host.registry
 local registry = {}
@@ -17,10 +18,13 @@ local registry = {}
 local Image, Pushed = {}, {}
 Image.__index, Pushed.__index = Image, Pushed
 
+local SPDX, IN_TOTO = "application/spdx+json", "application/vnd.in-toto+json"
+local SLSA = "https://slsa.dev/provenance/v1"
+
 -- What registry.build takes.
 local BUILD_OPTIONS = {
   "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache", "cache_from", "cache_to",
-  "secrets", "memory", "processes", "push",
+  "secrets", "memory", "processes", "push", "provenance",
 }
 
 --- Only these keys, so that a mistyped one does not pass for an absent one.
@@ -78,7 +82,7 @@ function registry.content_tag(context, options)
 end
 
 --- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?, cache_from?, cache_to?,
---- secrets?, memory?, processes?, push? } -> image
+--- secrets?, memory?, processes?, push?, provenance? } -> image
 ---
 --- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
 --- image.layers.
@@ -91,6 +95,8 @@ end
 --- cache = false keeps none of them for later either.
 ---
 ---   cache_to    reference (with a tag) in a registry under which the layers of RUN are kept for other machines
+---   provenance  true, or { builder = URI, invocation = text }: what image:push { provenance = true } says of who built it.
+---               Needed only where the context is so large that its files would not all be read otherwise
 ---   cache_from  reference, or array of references, written so, that layers of RUN may be taken from. Whoever can push
 ---               to them decides what is in the image, as with a base image; all else is checked (digests, diff ids)
 ---   secrets     for RUN --mount=type=secret,id=...: map of ids to a secret, a text, or { file = path } (needs `read`)
@@ -101,6 +107,9 @@ function registry.build(options)
   local given = {}
   for key, value in pairs(options) do given[key] = value end
   if type(given.cache_from) == "string" then given.cache_from = { given.cache_from } end
+  if given.provenance == true then given.provenance = {} end
+  if given.provenance == false then given.provenance = nil end
+  if given.provenance ~= nil then check_keys("registry.build: provenance", given.provenance, { "builder", "invocation" }) end
   if given.push == true then
     given.push = registry.reference(need("registry.build", options, "name", '"training"') .. ":" .. (options.tag or "latest"))
   end
@@ -110,21 +119,75 @@ function registry.build(options)
   return image
 end
 
+--- A build's provenance, or an error that says how to get one.
+local function need_provenance(what, image)
+  if type(image) == "table" and image.provenance then return image.provenance end
+  error(what .. ": this image has no provenance: registry.build makes it, with provenance = true where the context is large", 3)
+end
+
+--- registry.sbom(image, options?) -> document: what is in an image, as SPDX 2.3
+---
+--- image is what registry.build or registry.pull returned, or a reference, whose image is fetched. Listed are packages of
+--- dpkg, apk, Python and npm, and this program; the same image gives the same document. options.name: what the document
+--- calls the image.
+---@param options { name: string? }?
+---@return table
+function registry.sbom(image, options)
+  options = options or {}
+  check_keys("registry.sbom", options, { "name" })
+  if type(image) == "string" then return api.sbom { ref = image, name = options.name }.document end
+  return api.sbom { digest = image.digest, name = options.name or image.name or image.ref_text }.document
+end
+
+--- registry.provenance(image) -> statement: how an image of registry.build was made (in-toto, SLSA provenance v1)
+---
+--- Base images by digest, Dockerfile and context by hash, build arguments (values of those that are named like secrets are
+--- withheld), times unless SOURCE_DATE_EPOCH is set.
+---@return table
+function registry.provenance(image) return api.document { blob = need_provenance("registry.provenance", image) } end
+
+--- registry.attach(ref, { type, document, annotations? }) -> digest of the artifact that refers to ref's image
+---
+---   type         its artifactType: "application/spdx+json", "application/vnd.in-toto+json", ...
+---   document     a text, or a table, which is sent as JSON
+---   annotations  table of texts
+function registry.attach(ref, options)
+  check_keys("registry.attach", options, { "type", "document", "annotations" })
+  need("registry.attach", options, "type", '"application/spdx+json"')
+  local text = need("registry.attach", options, "document", "registry.sbom(image)")
+  if type(text) == "table" then text = json.encode(text) end
+  return api.attach { ref = ref, type = options.type, text = text, annotations = options.annotations }.digest
+end
+
 --- image:ref() -> the reference under which push() without `to` sends the image
 function Image:ref()
   if not self.name then error("this image has no name: registry.build { name = ... }, or push { to = ... }", 2) end
   return registry.reference(self.name .. ":" .. (self.tag or "latest"))
 end
 
---- image:push{ to?, from? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent (blobs), bytes
+--- image:push{ to?, from?, sbom?, provenance? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent
+--- (blobs), bytes, and sbom and provenance: the digests of these artifacts
 ---
----   to    reference, default the image's own name and tag in the active profile's registry
----   from  a repository of that registry whose blobs may be used there instead of being sent
+---   to          reference, default the image's own name and tag in the active profile's registry
+---   from        a repository of that registry whose blobs may be used there instead of being sent
+---   sbom        true: what is in the image (registry.sbom) goes beside it, as a referrer
+---   provenance  true: how it was made (registry.provenance), too; only of images that registry.build made
 function Image:push(options)
   options = options or {}
-  check_keys("image:push", options, { "to", "from" })
+  check_keys("image:push", options, { "to", "from", "sbom", "provenance" })
+  if options.provenance then need_provenance("image:push", self) end
   local to = options.to or self:ref()
-  return pushed_of(api.push { digest = self.digest, ref = to, from = options.from })
+  local result = pushed_of(api.push { digest = self.digest, ref = to, from = options.from })
+  local there = result.ref_text:gsub(":[^:/@]*$", "") .. "@" .. result.digest
+  if options.sbom then
+    local sbom = api.sbom { digest = self.digest, name = result.ref_text }
+    result.sbom = api.attach { ref = there, type = SPDX, blob = sbom.blob }.digest
+  end
+  if options.provenance then
+    local kind = { ["in-toto.io/predicate-type"] = SLSA }
+    result.provenance = api.attach { ref = there, type = IN_TOTO, blob = self.provenance, annotations = kind }.digest
+  end
+  return result
 end
 
 --- pushed:ref() -> the reference under which it is there now

@@ -1195,6 +1195,16 @@ function host.mlflow.upload_artifact(client, artifact_uri, from, path) end
 ---@class host.registry
 host.registry = {}
 
+---a document that refers to an image, beside it in its registry
+---@param ref string
+---@param type string
+---@param blob? string
+---@param text? string
+---@param annotations? table # map
+---@return table result
+---@overload fun(args: { ref: string, type: string, blob?: string, text?: string, annotations?: table }): table
+function host.registry.attach(ref, type, blob, text, annotations) end
+
 ---build the image that holds this program (mlhost/base) into the build cache
 ---@return table image
 function host.registry.base_image() end
@@ -1215,9 +1225,10 @@ function host.registry.base_image() end
 ---@param memory? any
 ---@param processes? integer # int
 ---@param push? string
+---@param provenance? table # map
 ---@return table image
----@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer, push?: string }): table
-function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes, push) end
+---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer, push?: string, provenance?: table }): table
+function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes, push, provenance) end
 
 ---a tag that names the content of a build context
 ---@param context string # path
@@ -1233,6 +1244,12 @@ function host.registry.content_tag(context, dockerfile, args, salt) end
 ---@return table parsed
 ---@overload fun(args: { path: string }): table
 function host.registry.dockerfile(path) end
+
+---a JSON document of the build cache
+---@param blob string
+---@return table document
+---@overload fun(args: { blob: string }): table
+function host.registry.document(blob) end
 
 ---the digest that a tag names, or nil
 ---@param ref string
@@ -1271,6 +1288,14 @@ function host.registry.push(digest, ref, from) end
 ---@return table parts
 ---@overload fun(args: { ref: string }): table
 function host.registry.reference(ref) end
+
+---what is in an image, as SPDX 2.3
+---@param digest? string
+---@param ref? string
+---@param name? string
+---@return table result
+---@overload fun(args: { digest?: string, ref?: string, name?: string }): table
+function host.registry.sbom(digest, ref, name) end
 
 ---the tags of a repository
 ---@param repository string

@@ -1,143 +1,22 @@
 #!/usr/bin/env python3
 """The cache of builds: what a RUN depends on, and what not; sharing its layers through docker-registry; what comes of a cache that
 lies. $MLHOST is the program. Prints "N passed, N failed" last."""
-import hashlib
 import io
 import json
 import os
-import re
 import shutil
-import socket
-import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 import traceback
 import urllib.error
-import urllib.request
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-PROGRAM = os.path.abspath(os.environ.get("MLHOST", os.path.join(HERE, "../../build/mlhost")))
-BUSYBOX = "/bin/busybox"
+from image_builds import BUSYBOX, Machine, Registry, check, finish
+
 HEAD = 'FROM scratch\nCOPY busybox /bin/busybox\nSHELL ["/bin/busybox", "sh", "-c"]\n'
 # Another value each time it really runs.
 STAMP = "RUN /bin/busybox head -c 8 /dev/urandom | /bin/busybox sha256sum > /stamp\n"
-passed = failed = 0
-
-
-def check(name, good, *more):
-    global passed, failed
-    if good:
-        passed += 1
-        print("ok   " + name)
-    else:
-        failed += 1
-        print("FAIL " + name, *more, sep="\n     ")
-
-
-def lua(value):
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"[{lua(k)}] = {lua(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "{ " + ", ".join(map(lua, value)) + " }"
-    return json.dumps(value)
-
-
-class Built:
-    def __init__(self, log, status):
-        self.log, self.status = log, status
-        found = re.search(r"built (\S+)", log)
-        self.digest = found.group(1) if found else None
-        self.cached = re.findall(r"CACHED (\w+)", log)
-
-
-class Machine:
-    """A workspace with a state folder of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.context = os.path.join(folder, "ctx")
-        os.makedirs(self.context)
-        shutil.copy(BUSYBOX, os.path.join(self.context, "busybox"))
-        os.chmod(os.path.join(self.context, "busybox"), 0o755)
-
-    def write(self, name, text):
-        path = os.path.join(self.context, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w") as out:
-            out.write(text)
-
-    def build(self, dockerfile, env=None, umask=0o022, user=None, **options):
-        self.write("Dockerfile", dockerfile)
-        time.sleep(0.1)  # what changed this very moment is not cached
-        script = ('local registry = require "registry"\npipeline "t" { permissions = { net = { "127.0.0.1" } } }\n'
-                  'stage "s" { run = function()\n  local image = registry.build(' + lua({"context": "ctx", **options}) +
-                  ')\n  log.info("built %s", image.digest)\nend }\n')
-        with open(os.path.join(self.folder, "t.lua"), "w") as out:
-            out.write(script)
-        result = subprocess.run([PROGRAM, "run", "t.lua", "--output", "plain"], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=60, umask=umask, user=user, group=user,
-                                extra_groups=[] if user else None, env={**os.environ, **(env or {})})
-        return Built(result.stdout, result.returncode)
-
-    def blob(self, digest):
-        with open(os.path.join(self.folder, ".mlhost/cache/oci/blobs/sha256", digest.split(":")[1]), "rb") as file:
-            return file.read()
-
-    def config(self, built):
-        return json.loads(self.blob(json.loads(self.blob(built.digest))["config"]["digest"]))
-
-
-class Registry:
-    def __init__(self, folder):
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        config = os.path.join(folder, "registry.yml")
-        with open(config, "w") as out:
-            out.write("version: 0.1\nlog: { level: error, accesslog: { disabled: true } }\n"
-                      f"storage: {{ filesystem: {{ rootdirectory: {folder}/registry }} }}\n"
-                      f'http: {{ addr: "127.0.0.1:{self.port}" }}\n')
-        self.log = open(os.path.join(folder, "registry.log"), "w")
-        self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=self.log, stderr=self.log)
-        for _ in range(200):
-            try:
-                self.request("GET", "/v2/")
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise SystemExit("docker-registry did not start: see its log\n" + open(self.log.name).read())
-
-    def request(self, method, path, body=None, **headers):
-        url = path if path.startswith("http") else f"http://127.0.0.1:{self.port}{path}"
-        request = urllib.request.Request(url, data=body, method=method,
-                                         headers={k.replace("_", "-"): v for k, v in headers.items()})
-        with urllib.request.urlopen(request, timeout=20) as reply:
-            return reply.read(), reply.headers
-
-    def manifest(self, name, ref):
-        return json.loads(self.request("GET", f"/v2/{name}/manifests/{ref}",
-                                       Accept="application/vnd.oci.image.manifest.v1+json")[0])
-
-    def blob(self, name, digest):
-        return self.request("GET", f"/v2/{name}/blobs/{digest}")[0]
-
-    def put_blob(self, name, data):
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        where = self.request("POST", f"/v2/{name}/blobs/uploads/", b"")[1]["Location"]
-        self.request("PUT", where + ("&" if "?" in where else "?") + "digest=" + digest, data,
-                     Content_Type="application/octet-stream")
-        return digest
-
-    def put_manifest(self, name, tag, manifest):
-        self.request("PUT", f"/v2/{name}/manifests/{tag}", json.dumps(manifest).encode(),
-                     Content_Type="application/vnd.oci.image.manifest.v1+json")
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 def runs(machine):
@@ -203,6 +82,28 @@ def runs(machine):
     check("and does not", machine.build(HEAD + STAMP).digest == anew.digest)
     built = machine.build(HEAD + STAMP, cache=False, cache_to="127.0.0.1:1/x:1")
     check("cache = false goes with nothing", built.status != 0 and "no_cache = true" in built.log, built.log)
+
+
+def mounts(machine):
+    text = HEAD + "RUN --mount=type=bind,source=src,target=/src /bin/busybox cp /src/a /b\n"
+    machine.write("src/a", "one")
+    first = machine.build(text)
+    check("a bind of the context is found again", first.status == 0 and "RUN" in machine.build(text).cached, first.log)
+    machine.write("other", "x")
+    check("other files do not count", "RUN" in machine.build(text).cached)
+    machine.write("src/a", "two")
+    built = machine.build(text)
+    check("its files do", "RUN" not in built.cached and built.digest != first.digest, built.log)
+    stages = (HEAD.replace("scratch", "scratch AS a") + "COPY src/a /in\n" + HEAD +
+              "RUN --mount=from=a,target=/m /bin/busybox cp /m/in /out && /bin/busybox head -c 8 /dev/urandom > /stamp\n")
+    first = machine.build(stages)
+    check("a bind of a stage is found again", first.status == 0 and machine.build(stages).digest == first.digest, first.log)
+    machine.write("src/a", "three")
+    check("a stage's files count", machine.build(stages).digest != first.digest)
+    text = HEAD + "RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t /bin/busybox date >> /c/n; /bin/busybox cp /c/n /n\n"
+    first = machine.build(text)
+    again = machine.build(text)
+    check("what is in a cache mount does not count", "RUN" in again.cached and again.digest == first.digest, again.log)
 
 
 def sharing(registry, one, two):
@@ -348,6 +249,7 @@ def main():
             return Machine(os.path.join(work, name))
 
         runs(fresh("runs"))
+        mounts(fresh("mounts"))
         os.chmod(work, 0o755)
         reproducible(fresh)
         registry = Registry(work)
@@ -360,8 +262,7 @@ def main():
         if registry:
             registry.stop()
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed != 0)
+    finish()
 
 
 main()
