@@ -57,8 +57,8 @@ static int compare_items(const void *a, const void *b)
     return order ? order : x->order < y->order ? -1 : x->order > y->order;
 }
 
-/* Folders on the way that neither the image nor the layer has; the owner of --chown is theirs too.
- */
+/* The folders on the way, for a layer by itself says of every entry where it is: those that the
+ * image has, as they are there, and new ones, which the owner of --chown owns, too. */
 static int add_parents(struct copy *copy, struct error *err)
 {
     cleanup_value struct value seen = {0};
@@ -74,12 +74,18 @@ static int add_parents(struct copy *copy, struct error *err)
             /* With --link, too, folders of the image stay as they are, but what is none gives way.
              */
             const struct tree_node *there = tree_get(&copy->stage->tree, parent);
-            if (value_get(&seen, parent) || (there && S_ISDIR(there->mode)))
+            if (value_get(&seen, parent))
                 break;
-            if (there && !copy->link)
+            if (there && !S_ISDIR(there->mode) && !copy->link)
                 return error_set(err, ERR_INVALID, "/%s is in the image, and no folder", parent);
             value_put(&seen, parent);
             copy_folder(copy, mem_strdup(parent));
+            if (there && S_ISDIR(there->mode)) {
+                struct item *item = &copy->items[copy->count - 1];
+                item->mode = there->mode;
+                item->uid = there->uid;
+                item->gid = there->gid;
+            }
         }
     }
     return 0;
