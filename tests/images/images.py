@@ -71,37 +71,67 @@ class Registry:
         self.request("PUT", f"/v2/{name}/manifests/{tag}", manifest, Content_Type=OCI + "manifest.v1+json")
 
     def image(self, name, tag):
-        """-> manifest, config, layers as (descriptor, uncompressed bytes); every digest and size is checked."""
         manifest = json.loads(self.request("GET", f"/v2/{name}/manifests/{tag}", Accept=ACCEPT)[0])
+        return Image(manifest, lambda digest: self.request("GET", f"/v2/{name}/blobs/{digest}")[0])
 
-        def blob(descriptor):
-            data, _ = self.request("GET", f"/v2/{name}/blobs/{descriptor['digest']}")
-            assert sha256(data) == descriptor["digest"] and len(data) == descriptor["size"], descriptor
-            return data
 
-        config = json.loads(blob(manifest["config"]))
-        layers = []
-        for descriptor in manifest["layers"]:
-            data = blob(descriptor)
-            layers.append((descriptor, gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data))
-        return manifest, config, layers
+class Image:
+    """An image wherever it is; every digest and size that is read is checked."""
+
+    def __init__(self, manifest, read):
+        self.manifest, self.read = manifest, read
+        self.config = json.loads(self.blob(manifest["config"]))
+        self.diff_ids = self.config["rootfs"]["diff_ids"]
+
+    def blob(self, descriptor):
+        data = self.read(descriptor["digest"])
+        assert sha256(data) == descriptor["digest"] and len(data) == descriptor["size"], descriptor
+        return data
+
+    def tree(self, known=None):
+        """path -> Node. known: diff id of a lowest layer -> its tree, so that it need not be read again."""
+        tree, first = {}, 0
+        if known and self.diff_ids[:1] and self.diff_ids[0] in known:
+            tree, first = dict(known[self.diff_ids[0]]), 1
+        for descriptor, diff_id in list(zip(self.manifest["layers"], self.diff_ids))[first:]:
+            data = self.blob(descriptor)
+            data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+            assert sha256(data) == diff_id, f"the layer {descriptor['digest']} has not the diff id that the config says"
+            apply_layer(tree, data)
+        tree.pop("", None)
+        return tree
+
+    def problems(self):
+        """What the image spec asks of any image and this one has not, as texts."""
+        problems, config = [], self.config
+        if len(self.diff_ids) != len(self.manifest["layers"]):
+            problems.append(f"{len(self.diff_ids)} diff ids for {len(self.manifest['layers'])} layers")
+        told = [item for item in config.get("history", []) if not item.get("empty_layer")]
+        if config.get("history") and len(told) != len(self.diff_ids):
+            problems.append(f"the history tells of {len(told)} layers, there are {len(self.diff_ids)}")
+        if (config.get("os"), config.get("architecture")) != ("linux", ARCHITECTURE):
+            problems.append(f"made for {config.get('os')}/{config.get('architecture')}")
+        if self.manifest.get("schemaVersion") != 2 or self.manifest["config"]["mediaType"] != OCI + "config.v1+json":
+            problems.append("the manifest is not OCI's")
+        return problems
+
+
+def folder_image(place):
+    """What skopeo and buildah write as dir:PLACE."""
+    def read(digest):
+        with open(os.path.join(place, digest.split(":")[1]), "rb") as f:
+            return f.read()
+
+    with open(os.path.join(place, "manifest.json"), encoding="utf-8") as f:
+        return Image(json.load(f), read)
 
 
 # ---- base images ----
 
-APPLETS = ("addgroup adduser ar ash awk base64 basename bunzip2 bzip2 cat chgrp chmod chown cksum cmp comm cp cpio cut date dd "
-           "deluser delgroup df diff dirname du echo ed egrep env expand expr false fgrep find fold free getopt grep gunzip gzip "
-           "head hexdump hostname httpd id install kill less link ln logger ls lzcat md5sum mkdir mkfifo mknod mktemp mv nc nl "
-           "nohup nproc od paste patch pgrep printf ps pwd readlink realpath rm rmdir sed seq setsid sh sha1sum sha256sum shuf "
-           "sleep sort split stat strings stty su sum sync tac tail tar tee test time timeout touch tr true truncate tty uname "
-           "uniq unlink unxz unzip uptime usleep vi watch wc wget which whoami xargs xz yes zcat").split()
-
-
 def busybox_layer():
     """A root file system of busybox, with the users, groups and folders that such images have."""
     program = shutil.which("busybox")
-    if not program:
-        return None
+    applets = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         def add(name, kind=tarfile.REGTYPE, mode=0o644, data=b"", link="", uid=0, gid=0):
@@ -118,7 +148,7 @@ def busybox_layer():
         add("var/tmp", tarfile.DIRTYPE, 0o1777)
         with open(program, "rb") as f:
             add("bin/busybox", mode=0o755, data=f.read())
-        for applet in sorted(APPLETS):
+        for applet in sorted(set(applets) - {"busybox"}):
             add("bin/" + applet, tarfile.SYMTYPE, 0o777, link="busybox")
         add("usr/bin/env", tarfile.SYMTYPE, 0o777, link="../../bin/busybox")
         add("etc/passwd", data=b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n"
@@ -233,14 +263,6 @@ def apply_layer(tree, data):
     return tree
 
 
-def flatten(layers):
-    tree = {}
-    for data in layers:
-        apply_layer(tree, data)
-    tree.pop("", None)
-    return tree
-
-
 def quote(text):
     return "".join(c if c.isprintable() and c not in " \\" else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "surrogateescape"))
                    for c in text)
@@ -292,18 +314,3 @@ def config_text(config):
     if config.get("author"):
         inner["author"] = config["author"]
     return json.dumps(inner, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def check_image(manifest, config, layers):
-    """What the image spec asks of any image, and the layers' digests. -> problems, as texts."""
-    problems = []
-    if [sha256(data) for _, data in layers] != config["rootfs"]["diff_ids"]:
-        problems.append("the diff ids are not those of the layers")
-    told = [item for item in config.get("history", []) if not item.get("empty_layer")]
-    if config.get("history") and len(told) != len(layers):
-        problems.append(f"the history tells of {len(told)} layers, there are {len(layers)}")
-    if (config.get("os"), config.get("architecture")) != ("linux", ARCHITECTURE):
-        problems.append(f"made for {config.get('os')}/{config.get('architecture')}")
-    if manifest.get("schemaVersion") != 2 or manifest["config"]["mediaType"] != OCI + "config.v1+json":
-        problems.append("the manifest is not OCI's")
-    return problems

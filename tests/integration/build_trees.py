@@ -87,7 +87,8 @@ class Trees:
         self.work = work
         self.passed = self.failed = 0
         self.skipped = set()
-        self.bases = {"scratch": {}}
+        self.bases = {"scratch": {}}  # name -> tree
+        self.layers = {}              # diff id -> tree
         self.known = {}
         self.buildah = None
         self.server = None
@@ -123,7 +124,8 @@ class Trees:
 
     def put_base(self, name, layer, config):
         self.registry.put_image("library/" + name, "1", [layer], config)
-        self.bases[name] = images.flatten([data for _, data in self.registry.image("library/" + name, "1")[2]])
+        image = self.registry.image("library/" + name, "1")
+        self.bases[name] = self.layers[image.diff_ids[0]] = image.tree()
 
     def find_buildah(self):
         if os.environ.get("MLHOST_NO_BUILDAH") or os.geteuid() != 0:
@@ -141,6 +143,12 @@ class Trees:
         with open(os.path.join(self.work, "policy.json"), "w", encoding="utf-8") as f:
             f.write('{"default": [{"type": "insecureAcceptAnything"}]}')
         self.buildah = found.stdout.strip()
+        # vfs works everywhere and copies the base for each container.
+        test = subprocess.run([self.buildah, "--root", os.path.join(self.work, "test/root"), "--runroot",
+                               os.path.join(self.work, "test/run"), "--storage-driver", "overlay", "from", "--signature-policy",
+                               os.path.join(self.work, "policy.json"), "scratch"], capture_output=True,
+                              env={**os.environ, "CONTAINERS_CONF": os.path.join(self.work, "containers.conf")})
+        self.driver = "overlay" if test.returncode == 0 else "vfs"
 
     # ---- builders ----
 
@@ -174,29 +182,27 @@ class Trees:
         case.prepare(os.path.join(space, "context"))
         steps, args = self.references(case, "buildah")
         env = {**os.environ, "CONTAINERS_CONF": os.path.join(self.work, "containers.conf"), "TMPDIR": space, "HOME": space}
-        store = [self.buildah, "--root", os.path.join(space, "root"), "--runroot", os.path.join(space, "run"), "--storage-driver", "vfs"]
+        store = [self.buildah, "--root", os.path.join(space, "root"), "--runroot", os.path.join(space, "run"),
+                 "--storage-driver", self.driver]
+        policy = ["--signature-policy", os.path.join(self.work, "policy.json")]
+        commands = []
         for dockerfile, target, to in steps:
-            command = [*store, "build", "--isolation", "chroot", "--tls-verify=false", "--layers=false", "--format", "docker", "-q", "--signature-policy",
-                       os.path.join(self.work, "policy.json"), "-f", dockerfile, "-t", to]
-            for name, value in args.items():
-                command += ["--build-arg", f"{name}={value}"]
-            for command in ([*command, *(["--target", target] if target else []), "."],
-                            [*store, "push", "-q", "--tls-verify=false", "--format", "v2s2", "--signature-policy",
-                             os.path.join(self.work, "policy.json"), to, "docker://" + to]):
-                done = subprocess.run(command, cwd=os.path.join(space, "context"), env=env, capture_output=True, text=True, timeout=300,
-                                      stdin=subprocess.DEVNULL)
-                if done.returncode:
-                    return done.stdout + done.stderr
+            commands.append([*store, "build", "--isolation", "chroot", "--tls-verify=false", "--layers=false", "--format", "docker",
+                             "-q", *policy, "-f", dockerfile, "-t", to, *(f"--build-arg={k}={v}" for k, v in args.items()),
+                             *(["--target", target] if target else []), "."])
+        commands.append([*store, "push", "-q", "--disable-compression", *policy, steps[-1][2], "dir:" + os.path.join(space, "image")])
+        for command in commands:
+            done = subprocess.run(command, cwd=os.path.join(space, "context"), env=env, capture_output=True, text=True, timeout=300,
+                                  stdin=subprocess.DEVNULL)
+            if done.returncode:
+                return done.stdout + done.stderr
         return None
 
     # ---- comparison ----
 
-    def texts(self, case, who):
-        manifest, config, layers = self.registry.image(f"{who}/{case.name}", "1")
-        problems = images.check_image(manifest, config, layers)
-        tree = images.flatten([data for _, data in layers])
-        return problems, {"tree.txt": images.tree_text(tree, self.bases[case.base], self.known, case.volatile),
-                          "config.json": images.config_text(config)}
+    def texts(self, case, image):
+        return {"tree.txt": images.tree_text(image.tree(self.layers), self.bases[case.base], self.known, case.volatile),
+                "config.json": images.config_text(image.config)}
 
     def one(self, case, accept):
         """-> lines of failures, number of checks passed"""
@@ -209,9 +215,11 @@ class Trees:
             if problem:
                 failures.append(f"{who} does not build:\n{problem}")
                 continue
-            problems, texts = self.texts(case, who)
-            if who == "ours" and problems:
-                failures.append("the image: " + "; ".join(problems))
+            image = (self.registry.image("ours/" + case.name, "1") if who == "ours" else
+                     images.folder_image(os.path.join(folder, "buildah", "image")))
+            if who == "ours" and image.problems():
+                failures.append("the image: " + "; ".join(image.problems()))
+            texts = self.texts(case, image)
             for why, theirs, right in case.differs if who == "buildah" else []:
                 if not any(theirs in text for text in texts.values()):
                     failures.append(f"buildah no longer differs here: {why}")
