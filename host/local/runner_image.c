@@ -239,13 +239,12 @@ static int unpack(const struct value *spec, const char *folder, struct error *er
                       *half = mem_printf("%s.part", folder);
     struct stat st;
 
-    if (stat(folder, &st) == 0)
-        return 0;
     cleanup_close int lock = open(lock_name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (lock < 0)
         return error_errno(err, errno, "cannot open %s", lock_name);
     if (lock_in_time(lock, lock_name, err) < 0)
         return -1;
+    futimens(lock, NULL); /* in use: store_gc_folders leaves it alone */
     if (stat(folder, &st) == 0)
         return 0;
     cleanup_store struct store *store =

@@ -90,14 +90,13 @@ int layer_dir_make(struct store *store, const char *root, const char *digest, co
     cleanup_close int folder = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return error_errno(err, errno, "cannot open %s", root);
-    if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        return 0;
     cleanup_free char *lock_name = mem_printf("%s.lock", name);
     cleanup_close int held = openat(folder, lock_name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (held < 0)
         return error_errno(err, errno, "cannot open %s/%s", root, lock_name);
     if (lock(held, name, options, err) != 0)
         return -1;
+    futimens(held, NULL); /* in use: store_gc_folders leaves it alone */
     return fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0
                ? 0
                : unpack(store, root, folder, name, digest, diff_id, options, err);

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "oci/store_internal.h"
 
@@ -20,6 +22,10 @@
 /* An upload that nobody took up again is removed after that. */
 #define UPLOAD_MAX_AGE_S (24 * 3600)
 #define PARKED_MAX       64
+/* Blobs that were used that long ago are marked as used again. */
+#define USED_AGAIN_S 1
+#define LOCK_WAIT_NS (60 * NS_PER_S)
+#define LOCK_LOOK_MS 5
 
 /* The running digest of a parked upload, so that the next request of the same process need not read
  * it again. */
@@ -60,6 +66,42 @@ int store_make_dirs(struct store *store, const char *path, struct error *err)
     }
 }
 
+int store_lock(struct store *store, bool exclusive, struct error *err)
+{
+    int64_t until = deadline_in(LOCK_WAIT_NS);
+    /* A descriptor of its own: the lock belongs to the open file, and threads share the store's. */
+    cleanup_close int fd = openat(store->dir, "gc.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+
+    if (fd < 0)
+        return error_errno(err, errno, "cannot open %s/gc.lock", store->root);
+    while (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return error_errno(err, errno, "cannot lock %s/gc.lock", store->root);
+        if (deadline_passed(until))
+            return error_set(err, ERR_TIMEOUT, "%s/gc.lock was held for a minute", store->root);
+        poll(NULL, 0, LOCK_LOOK_MS);
+    }
+    return steal_fd(&fd);
+}
+
+int store_write(struct store *store, const char *path, const char *text, struct error *err)
+{
+    unsigned char random[8];
+    uint64_t number;
+
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return error_errno(err, errno, "cannot get random bytes");
+    memcpy(&number, random, sizeof number);
+    cleanup_free char *half = mem_printf("uploads/file-%016llx", (unsigned long long)number);
+    if (file_write(store->dir, half, text, strlen(text), store->durable, err) != 0)
+        return -1;
+    if (renameat(store->dir, half, store->dir, path) == 0)
+        return 0;
+    error_errno(err, errno, "cannot make %s/%s", store->root, path);
+    unlinkat(store->dir, half, 0);
+    return -1;
+}
+
 bool store_file_exists(struct store *store, const char *path)
 {
     struct stat st;
@@ -87,8 +129,7 @@ static void drop_stale_uploads(struct store *store)
         return;
     }
     while ((entry = readdir(folder)))
-        if (upload_id_valid(entry->d_name) &&
-            fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
             now - st.st_mtime > UPLOAD_MAX_AGE_S)
             unlinkat(fd, entry->d_name, 0);
     closedir(folder);
@@ -173,6 +214,14 @@ char *store_blob_path(struct store *store, const char *digest)
     return blob_path(digest, path, NULL) == 0 ? path_join(store->root, path) : NULL;
 }
 
+/* Without right to write there is no collection either that could take it. */
+static bool use_again(struct store *store, const char *path)
+{
+    cleanup_close int held = store_lock(store, false, NULL);
+
+    return utimensat(store->dir, path, NULL, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 bool store_blob_exists(struct store *store, const char *digest, uint64_t *size)
 {
     char path[BLOB_PATH];
@@ -183,7 +232,7 @@ bool store_blob_exists(struct store *store, const char *digest, uint64_t *size)
         return false;
     if (size)
         *size = (uint64_t)st.st_size;
-    return true;
+    return time(NULL) - st.st_mtime <= USED_AGAIN_S || use_again(store, path);
 }
 
 int store_blob_open(struct store *store, const char *digest, uint64_t *size, struct error *err)
@@ -454,6 +503,8 @@ int store_blob_commit(struct upload *upload, const char *expected, struct digest
     }
     upload_name(upload, from);
     blob_path(sum.text, to, NULL);
+    futimens(upload->fd, NULL); /* its manifest may come a grace period after now, not after the
+                                   last byte */
     if (renameat(store->dir, from, store->dir, to) < 0) {
         error_errno(err, errno, "cannot make blob %s", sum.text);
         goto fail;

@@ -45,8 +45,9 @@ bool store_tag_valid(const char *tag); /* [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} */
 
 /* ---- blobs ---- */
 
-bool store_blob_exists(struct store *store, const char *digest,
-                       uint64_t *size); /* size may be NULL */
+/* What is seen here is used: garbage collection (store_gc.h) leaves it alone for its grace period.
+ * size may be NULL. */
+bool store_blob_exists(struct store *store, const char *digest, uint64_t *size);
 /* A readable descriptor, or -1: ERR_NOT_FOUND, or ERR_INVALID for what is no digest. */
 int store_blob_open(struct store *store, const char *digest, uint64_t *size, struct error *err);
 int store_blob_read(struct store *store, const char *digest, size_t limit, struct buf *out,

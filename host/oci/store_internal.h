@@ -18,6 +18,12 @@ struct store {
 
 /* mkdir -p of a relative path below the store. */
 int store_make_dirs(struct store *store, const char *path, struct error *err);
+/* Shared: what is found stays until it is released (close). Exclusive: nobody puts a manifest or
+ * counts on a blob meanwhile. -1 when somebody held the other for a minute. */
+int store_lock(struct store *store, bool exclusive, struct error *err);
+/* A small file, whole or not at all; what a writer who died leaves is in uploads/ only, where
+ * nobody takes it for a tag. */
+int store_write(struct store *store, const char *path, const char *text, struct error *err);
 /* Relative to the store; no link is followed at the end. */
 bool store_file_exists(struct store *store, const char *path);
 void store_file_remove(struct store *store, const char *path);

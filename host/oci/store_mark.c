@@ -128,7 +128,5 @@ int store_blob_forget(struct store *store, const char *name, const char *digest,
         return store_blob_delete(store, digest, err);
     cleanup_free char *folder = mem_printf("repositories/%s/_deleted", name),
                       *path = hidden_path(name, digest);
-    return store_make_dirs(store, folder, err) != 0
-               ? -1
-               : file_write(store->dir, path, "", 0, store->durable, err);
+    return store_make_dirs(store, folder, err) != 0 ? -1 : store_write(store, path, "", err);
 }

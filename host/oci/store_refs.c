@@ -96,7 +96,7 @@ static int marker_put(struct store *store, const char *name, const char *kind, c
 
     if (store_make_dirs(store, folder, err) != 0)
         return -1;
-    return file_write(store->dir, path, text, strlen(text), store->durable, err);
+    return store_write(store, path, text, err);
 }
 
 /* The text of a marker without its line end; NULL with ERR_NOT_FOUND. */
@@ -174,9 +174,16 @@ bool store_type_known(const char *media_type)
     return false;
 }
 
+static bool has_manifest(struct store *store, const char *name, const char *digest)
+{
+    cleanup_free char *path = mem_printf("repositories/%s/_manifests/%s", name, digest + 7);
+
+    return store_file_exists(store, path);
+}
+
 /* Is what a descriptor names in this repository? */
 static int check_descriptor(struct store *store, const char *name, const struct value *descriptor,
-                            const char *what, struct error *err)
+                            const char *what, bool manifest, struct error *err)
 {
     const char *digest = value_get_string(descriptor, "digest", "");
 
@@ -184,19 +191,21 @@ static int check_descriptor(struct store *store, const char *name, const struct 
         return error_set(err, ERR_INVALID, "the manifest's %s has no sha256 or sha512 digest",
                          what);
     /* Layers of elsewhere (urls) need not be here. */
-    if (value_get(descriptor, "urls") || store_blob_in(store, name, digest, NULL))
+    if (value_get(descriptor, "urls") ||
+        (manifest ? store_blob_exists(store, digest, NULL) && has_manifest(store, name, digest)
+                  : store_blob_in(store, name, digest, NULL)))
         return 0;
     error_set(err, ERR_NOT_FOUND, "the manifest's %s %s is not in the registry", what, digest);
     return error_hint(err, "push blobs before the manifest that names them");
 }
 
 static int check_list(struct store *store, const char *name, const struct value *manifest,
-                      const char *key, const char *what, struct error *err)
+                      const char *key, const char *what, bool manifests, struct error *err)
 {
     const struct value *list = value_get(manifest, key);
 
     for (size_t i = 0; i < value_count(list); i++)
-        if (check_descriptor(store, name, value_at(list, i), what, err) != 0)
+        if (check_descriptor(store, name, value_at(list, i), what, manifests, err) != 0)
             return -1;
     return 0;
 }
@@ -224,12 +233,15 @@ int store_manifest_put(struct store *store, const char *name, const char *ref,
     if (media_type && strcmp(own, media_type) != 0)
         return error_set(err, ERR_INVALID, "the manifest says it is %s, the request %s", own,
                          media_type);
+    cleanup_close int held = store_lock(store, false, err);
+    if (held < 0)
+        return -1;
     if (!loose) {
         const struct value *config = value_get(&manifest, "config");
-        if (config && check_descriptor(store, name, config, "config", err) != 0)
+        if (config && check_descriptor(store, name, config, "config", false, err) != 0)
             return -1;
-        if (check_list(store, name, &manifest, "layers", "layer", err) != 0 ||
-            check_list(store, name, &manifest, "manifests", "manifest", err) != 0)
+        if (check_list(store, name, &manifest, "layers", "layer", false, err) != 0 ||
+            check_list(store, name, &manifest, "manifests", "manifest", true, err) != 0)
             return -1;
     }
     digest_bytes_of(by_digest ? named : DIGEST_SHA256, data, len, &sum);
