@@ -15,10 +15,11 @@ static const char *const top_keys[] = {"profile", "profiles", "permissions", "jo
 static const char *const services[] = {"registry", "mlflow",     "kubeflow", "azdo",
                                        "azureml",  "databricks", "k8s",      "seldon"};
 static const char *const service_keys[] = {
-    "url",      "auth",         "namespace",      "ca",        "client_cert", "client_key",
-    "insecure", "proxy",        "headers",        "timeout",   "experiment",  "organization",
-    "project",  "subscription", "resource_group", "workspace", "repository",  "mirrors",
-    "context",  "kubeconfig",   "ingress",        "gateway",   "host",        "namespaces"};
+    "url",        "auth",         "namespace", "ca",           "client_cert",
+    "client_key", "insecure",     "proxy",     "headers",      "timeout",
+    "experiment", "organization", "project",   "subscription", "resource_group",
+    "workspace",  "repository",   "mirrors",   "context",      "kubeconfig",
+    "ingress",    "gateway",      "host",      "namespaces",   "hosts"};
 static const char *const gateways[] = {"istio", "ambassador"};
 static const char *const auth_keys[] = {
     "type",   "token",     "token_file",        "username", "password",

@@ -1,4 +1,6 @@
-/* Docker's config.json: https://docs.docker.com/reference/cli/docker/login/#credential-stores */
+/* Logins: Docker's config.json
+ * (https://docs.docker.com/reference/cli/docker/login/#credential-stores) and
+ * containers-auth.json(5). */
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -21,32 +23,62 @@
 
 extern char **environ;
 
-static char *config_file(void)
+/* Where logins may be, first that is there first: Docker's own, then those of
+ * containers-auth.json(5). Allocated. */
+static size_t config_files(char *files[4])
 {
-    const char *folder = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-
-    if (folder && *folder)
-        return path_join(folder, "config.json");
-    return home && *home ? path_join(home, ".docker/config.json") : NULL;
-}
-
-/* The keys under which a host may be. */
-static size_t keys_of(const char *host, char *keys[6])
-{
+    const char *docker = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
+    const char *named = getenv("REGISTRY_AUTH_FILE"), *run = getenv("XDG_RUNTIME_DIR");
+    const char *config = getenv("XDG_CONFIG_HOME");
     size_t count = 0;
 
-    if (strcmp(host, DOCKER_HUB) == 0) {
-        keys[count++] = mem_strdup("https://index.docker.io/v1/");
-        keys[count++] = mem_strdup("index.docker.io");
-    }
-    keys[count++] = mem_strdup(host);
-    keys[count++] = mem_printf("https://%s", host);
-    keys[count++] = mem_printf("https://%s/v1/", host);
-    keys[count++] = mem_printf("https://%s/v2/", host);
+    if (docker && *docker)
+        files[count++] = path_join(docker, "config.json");
+    else if (home && *home)
+        files[count++] = path_join(home, ".docker/config.json");
+    if (named && *named)
+        files[count++] = mem_strdup(named);
+    if (run && *run)
+        files[count++] = path_join(run, "containers/auth.json");
+    if (config && *config)
+        files[count++] = path_join(config, "containers/auth.json");
+    else if (home && *home)
+        files[count++] = path_join(home, ".config/containers/auth.json");
     return count;
 }
 
-static int decode_pair(const char *encoded, char **user, char **password, struct error *err)
+/* The keys of one repository, the longest prefix first: "host/a/b", "host/a". An array of texts. */
+static void repository_keys(const char *host, const char *name, struct value *out)
+{
+    value_set_array(out);
+    for (size_t len = name ? strlen(name) : 0; len;) {
+        value_take_string(value_push(out), mem_printf("%s/%.*s", host, (int)len, name));
+        while (len && name[len - 1] != '/')
+            len--;
+        while (len && name[len - 1] == '/')
+            len--;
+    }
+}
+
+/* The keys under which a host may be. */
+static void host_keys(const char *host, struct value *out)
+{
+    static const char *const hub[] = {"https://index.docker.io/v1/", "index.docker.io",
+                                      "registry-1.docker.io"};
+
+    value_set_array(out);
+    if (strcmp(host, DOCKER_HUB) == 0)
+        for (size_t i = 0; i < sizeof hub / sizeof *hub; i++)
+            value_push_string(out, hub[i]);
+    value_push_string(out, host);
+    value_take_string(value_push(out), mem_printf("https://%s", host));
+    value_take_string(value_push(out), mem_printf("https://%s/", host));
+    value_take_string(value_push(out), mem_printf("https://%s/v1/", host));
+    value_take_string(value_push(out), mem_printf("https://%s/v2/", host));
+    value_take_string(value_push(out), mem_printf("http://%s", host));
+}
+
+static int decode_pair(const char *encoded, struct docker_login *out, struct error *err)
 {
     size_t len = strlen(encoded);
     cleanup_free char *plain = mem_alloc(len + 4);
@@ -62,8 +94,8 @@ static int decode_pair(const char *encoded, char **user, char **password, struct
     char *colon = strchr(plain, ':');
     if (!colon)
         return error_set(err, ERR_INVALID, "auth is not user:password");
-    *user = mem_strndup(plain, (size_t)(colon - plain));
-    *password = mem_strdup(colon + 1);
+    out->user = mem_strndup(plain, (size_t)(colon - plain));
+    out->password = mem_strdup(colon + 1);
     return 0;
 }
 
@@ -133,8 +165,8 @@ out:
     return status;
 }
 
-static int from_helper(const char *helper, const char *key, int64_t deadline, char **user,
-                       char **password, char **identity, struct error *err)
+static int from_helper(const char *helper, const char *key, int64_t deadline,
+                       struct docker_login *login, struct error *err)
 {
     cleanup_buf struct buf out = BUF_INIT;
     cleanup_value struct value reply = {0};
@@ -155,68 +187,115 @@ static int from_helper(const char *helper, const char *key, int64_t deadline, ch
     if (!*secret)
         return 0;
     if (strcmp(name, "<token>") == 0) {
-        *identity = mem_strdup(secret);
+        login->identity = mem_strdup(secret);
     } else {
-        *user = mem_strdup(name);
-        *password = mem_strdup(secret);
+        login->user = mem_strdup(name);
+        login->password = mem_strdup(secret);
     }
     return 1;
 }
 
-static int from_entry(const struct value *entry, char **user, char **password, char **identity,
-                      struct error *err)
+static int from_entry(const struct value *entry, struct docker_login *login, struct error *err)
 {
-    const char *token = value_get_string(entry, "identitytoken", ""),
+    const char *identity = value_get_string(entry, "identitytoken", ""),
+               *bearer = value_get_string(entry, "registrytoken", ""),
                *encoded = value_get_string(entry, "auth", "");
     const char *name = value_get_string(entry, "username", ""),
                *secret = value_get_string(entry, "password", "");
 
-    if (*token) {
-        *identity = mem_strdup(token);
+    if (*bearer) {
+        login->bearer = mem_strdup(bearer);
+        return 1;
+    }
+    if (*identity) {
+        login->identity = mem_strdup(identity);
         return 1;
     }
     if (*encoded)
-        return decode_pair(encoded, user, password, err) == 0 ? 1 : -1;
+        return decode_pair(encoded, login, err) == 0 ? 1 : -1;
     if (!*name || !*secret)
         return 0;
-    *user = mem_strdup(name);
-    *password = mem_strdup(secret);
+    login->user = mem_strdup(name);
+    login->password = mem_strdup(secret);
     return 1;
 }
 
-int docker_credentials(const char *host, int64_t deadline, char **user, char **password,
-                       char **identity, struct error *err)
+static int from_auths(const struct value *config, const struct value *keys,
+                      struct docker_login *login, struct error *err)
 {
-    cleanup_free char *path = config_file();
+    int found = 0;
+
+    for (size_t i = 0; i < value_count(keys) && found == 0; i++)
+        found = from_entry(value_get(value_get(config, "auths"), value_text(value_at(keys, i), "")),
+                           login, err);
+    return found;
+}
+
+static int from_helpers(const struct value *config, const struct value *keys, int64_t deadline,
+                        struct docker_login *login, struct error *err)
+{
+    int found = 0;
+
+    for (size_t i = 0; i < value_count(keys) && found == 0; i++) {
+        const char *key = value_text(value_at(keys, i), "");
+        const char *helper = value_get_string(value_get(config, "credHelpers"), key, NULL);
+        if (helper)
+            found = from_helper(helper, key, deadline, login, err);
+    }
+    return found;
+}
+
+static int from_file(const char *path, const char *host, const char *name, int64_t deadline,
+                     struct docker_login *login, struct error *err)
+{
     cleanup_buf struct buf text = BUF_INIT;
     cleanup_value struct value config = {0};
-    struct error problem = {0};
-    char *keys[6];
+    cleanup_value struct value narrow = {0};
+    cleanup_value struct value wide = {0};
 
-    if (!path || access(path, F_OK) < 0)
-        return 0;
     if (file_read(AT_FDCWD, path, CONFIG_LIMIT, &text, err) != 0 ||
         value_from_json(text.data ? text.data : "", text.len, path, NULL, &config, err) != 0)
         return -1;
-    size_t count = keys_of(host, keys);
-    int found = 0;
-    for (size_t i = 0; i < count && found == 0; i++) {
-        const char *helper = value_get_string(value_get(&config, "credHelpers"), keys[i], NULL);
-        if (helper)
-            found = from_helper(helper, keys[i], deadline, user, password, identity, &problem);
-    }
+    repository_keys(host, name, &narrow);
+    host_keys(host, &wide);
     const char *store = value_get_string(&config, "credsStore", "");
+    /* What is said of a repository counts more than what is said of its host. */
+    int found = from_helpers(&config, &narrow, deadline, login, err);
+    if (found == 0)
+        found = from_auths(&config, &narrow, login, err);
+    if (found == 0)
+        found = from_helpers(&config, &wide, deadline, login, err);
     if (found == 0 && *store)
-        found = from_helper(store, keys[0], deadline, user, password, identity, &problem);
-    for (size_t i = 0; i < count && found == 0; i++)
-        found = from_entry(value_get(value_get(&config, "auths"), keys[i]), user, password,
-                           identity, &problem);
-    for (size_t i = 0; i < count; i++)
-        free(keys[i]);
-    if (found < 0) {
-        if (err)
-            *err = problem;
-        return error_wrap(err, "%s: %s", path, host);
+        found = from_helper(store, value_text(value_at(&wide, 0), host), deadline, login, err);
+    if (found == 0)
+        found = from_auths(&config, &wide, login, err);
+    return found < 0 ? error_wrap(err, "%s: %s", path, host) : found;
+}
+
+void docker_login_free(struct docker_login *login)
+{
+    free(login->user);
+    free(login->password);
+    free(login->identity);
+    free(login->bearer);
+    free(login->origin);
+    *login = (struct docker_login){0};
+}
+
+int docker_credentials(const char *host, const char *name, int64_t deadline,
+                       struct docker_login *login, struct error *err)
+{
+    char *files[4];
+    size_t count = config_files(files);
+    int found = 0;
+
+    for (size_t i = 0; i < count && found == 0; i++) {
+        if (access(files[i], F_OK) == 0)
+            found = from_file(files[i], host, name, deadline, login, err);
+        if (found > 0)
+            login->origin = mem_strdup(files[i]);
     }
+    for (size_t i = 0; i < count; i++)
+        free(files[i]);
     return found;
 }

@@ -7,25 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/mem.h"
+#include "oci/remote_header.h"
+
+#define WARNINGS_LIMIT 4096
 
 void remote_free(struct remote *remote)
 {
     if (!remote)
         return;
-    while (remote->tokens) {
-        struct remote_token *next = remote->tokens->next;
-        free(remote->tokens->scope);
-        free(remote->tokens->text);
-        free(remote->tokens);
-        remote->tokens = next;
-    }
-    char *texts[] = {remote->host, remote->base,        remote->base_host,  remote->unix_socket,
-                     remote->ca,   remote->client_cert, remote->client_key, remote->proxy,
-                     remote->user, remote->password,    remote->identity,   remote->bearer};
+    char *texts[] = {remote->host,      remote->base,  remote->base_host,   remote->unix_socket,
+                     remote->ca,        remote->proxy, remote->client_cert, remote->client_key,
+                     remote->mirror_of, remote->masked};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
+    docker_login_free(&remote->login);
+    value_free(&remote->azure);
+    remote_session_put(remote->session);
     pthread_mutex_destroy(&remote->lock);
     free(remote);
 }
@@ -82,13 +82,12 @@ static char *config_path(struct call *call, const struct value *config, const ch
     return path ? path_join(call_workspace(call), path) : NULL;
 }
 
-static int use_config(struct remote *remote, const struct service_target *target, struct error *err)
+static int use_config(struct remote *remote, const struct value *config, struct error *err)
 {
-    const struct value *config = target->config;
     const char *url = value_get_string(config, "url", "");
     bool plain = strncmp(url, "http://", 7) == 0;
 
-    remote->trusted = true;
+    remote->config = config;
     remote->insecure = value_get_bool(config, "insecure", false);
     remote->ca = config_path(remote->call, config, "ca");
     remote->client_cert = config_path(remote->call, config, "client_cert");
@@ -100,48 +99,50 @@ static int use_config(struct remote *remote, const struct service_target *target
                           "use https://, or say `insecure: true` beside the url in mlhost.yaml");
     }
     if (plain || strncmp(url, "https://", 8) == 0) {
+        cleanup_free char *host = url_host(url, NULL);
         free(remote->base);
-        remote->base = mem_printf("http%s://%s", plain ? "" : "s", remote->host);
+        remote->base = mem_printf("http%s://%s", plain ? "" : "s", host);
     }
     return 0;
 }
 
-struct remote *remote_new(struct call *call, const char *host, struct error *err)
+/* Certificates where Docker and containers-certs.d(5) have them; a host that has some is one of
+ * https. */
+static void use_certificates(struct remote *remote)
 {
-    struct service_target target;
-    struct http *http = call_http(call, err);
+    static const char *const folders[] = {".config/containers/certs.d", ".config/docker/certs.d",
+                                          "/etc/containers/certs.d", "/etc/docker/certs.d"};
+    const char *home = getenv("HOME");
 
-    if (!http)
-        return NULL;
-    struct remote *remote = mem_alloc(sizeof *remote);
-    remote->call = call;
-    remote->http = http;
-    remote->host = mem_strdup(host);
-    pthread_mutex_init(&remote->lock, NULL);
-    call_service(call, "registry", &target);
-    const char *url = value_get_string(target.config, "url", NULL);
-    cleanup_free char *configured = url ? url_host(url, NULL) : NULL;
-    if (strcmp(host, LOCAL_REGISTRY) == 0) {
-        if (!target.unix_socket) {
-            error_set(err, ERR_NOT_FOUND,
-                      "%s is the registry of the profile local; the active one is %s", host,
-                      target.profile ? target.profile : "another");
-            error_hint(
-                err, "use --profile local, or the name of a registry that this profile can reach");
-            remote_free(remote);
-            return NULL;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        if (*folders[i] != '/' && (!home || !*home))
+            continue;
+        cleanup_free char *folder =
+            *folders[i] == '/' ? mem_strdup(folders[i]) : path_join(home, folders[i]);
+        cleanup_free char *ca = mem_printf("%s/%s/ca.crt", folder, remote->host);
+        cleanup_free char *cert = mem_printf("%s/%s/client.cert", folder, remote->host);
+        cleanup_free char *key = mem_printf("%s/%s/client.key", folder, remote->host);
+        bool has_ca = access(ca, R_OK) == 0;
+        bool has_key = access(cert, R_OK) == 0 && access(key, R_OK) == 0;
+        if (!has_ca && !has_key)
+            continue;
+        if (has_ca)
+            remote->ca = steal_ptr(&ca);
+        if (has_key) {
+            remote->client_cert = steal_ptr(&cert);
+            remote->client_key = steal_ptr(&key);
         }
-        remote->unix_socket = mem_strdup(target.unix_socket);
-        remote->trusted = true;
+        free(remote->base);
+        remote->base = mem_printf("https://%s", remote->host);
+        return;
     }
-    remote->base =
-        mem_printf("http%s://%s", remote->unix_socket || host_is_loopback(host) ? "" : "s",
-                   strcmp(host, DOCKER_HUB) == 0 ? "registry-1.docker.io" : host);
-    if (configured && strcasecmp(configured, host) == 0 && use_config(remote, &target, err) != 0) {
-        remote_free(remote);
-        return NULL;
-    }
+}
+
+/* "https://[::1]:5000" -> host and port, for the permission check. */
+static void split_base(struct remote *remote)
+{
     const char *name = strstr(remote->base, "://") + 3;
+
     if (*name == '[') {
         size_t len = strcspn(name, "]");
         remote->base_host = mem_strndup(name + 1, len - 1);
@@ -151,7 +152,100 @@ struct remote *remote_new(struct call *call, const char *host, struct error *err
     }
     const char *port = strchr(name, ':');
     remote->base_port = port ? atoi(port + 1) : strncmp(remote->base, "https", 5) == 0 ? 443 : 80;
+}
+
+static int find_registry(struct remote *remote, struct error *err)
+{
+    const char *host = remote->host;
+    struct service_target target;
+
+    call_service(remote->call, "registry", &target);
+    const char *url = value_get_string(target.config, "url", NULL);
+    cleanup_free char *configured = url ? url_host(url, NULL) : NULL;
+    if (strcmp(host, LOCAL_REGISTRY) == 0) {
+        if (!target.unix_socket) {
+            error_set(err, ERR_NOT_FOUND,
+                      "%s is the registry of the profile local; the active one is %s", host,
+                      target.profile ? target.profile : "another");
+            return error_hint(
+                err, "use --profile local, or the name of a registry that this profile can reach");
+        }
+        remote->unix_socket = mem_strdup(target.unix_socket);
+        remote->trusted = true;
+    }
+    remote->base =
+        mem_printf("http%s://%s", remote->unix_socket || host_is_loopback(host) ? "" : "s",
+                   strcmp(host, DOCKER_HUB) == 0 ? "registry-1.docker.io" : host);
+    const struct value *other = value_get(value_get(target.config, "hosts"), host);
+    if (configured && strcasecmp(configured, host) == 0) {
+        remote->trusted = true;
+        return use_config(remote, target.config, err);
+    }
+    if (other)
+        return use_config(remote, other, err);
+    if (!remote->unix_socket)
+        use_certificates(remote);
+    return 0;
+}
+
+struct remote *remote_new(struct call *call, const char *host, struct error *err)
+{
+    struct http *http = call_http(call, err);
+
+    if (!http)
+        return NULL;
+    struct remote *remote = mem_alloc(sizeof *remote);
+    remote->call = call;
+    remote->http = http;
+    remote->host = mem_strdup(host);
+    pthread_mutex_init(&remote->lock, NULL);
+    if (find_registry(remote, err) != 0) {
+        remote_free(remote);
+        return NULL;
+    }
+    split_base(remote);
     remote->near = remote->unix_socket != NULL;
+    return remote;
+}
+
+struct remote *remote_new_mirror(struct call *call, const char *host, size_t index,
+                                 struct error *err)
+{
+    struct service_target target;
+
+    call_service(call, "registry", &target);
+    const struct value *mirrors = value_get(value_get(target.config, "mirrors"), host);
+    const struct value *entry = mirrors && mirrors->kind == VALUE_ARRAY ? value_at(mirrors, index)
+                                : index == 0                            ? mirrors
+                                                                        : NULL;
+    const char *url = value_text(entry, NULL);
+    if (!url)
+        return NULL;
+    cleanup_remote struct remote *origin = remote_new(call, host, err);
+    /* A mirror is a way to the origin, so the stage needs the right to go there. */
+    if (!origin ||
+        (!origin->trusted && call_allow_net(call, origin->base_host, origin->base_port, err) != 0))
+        return NULL;
+    cleanup_free char *name = url_host(url, NULL);
+    struct remote *remote = remote_new(call, name, err);
+    if (!remote)
+        return NULL;
+    bool plain = strncmp(url, "http://", 7) == 0;
+    if (plain && !remote->insecure && !host_is_loopback(name)) {
+        error_set(err, ERR_INVALID, "the mirror %s of %s is configured with plain http", name,
+                  host);
+        error_hint(err, "use https://, or say hosts: { \"%s\": { insecure: true } }", name);
+        remote_free(remote);
+        return NULL;
+    }
+    if (strstr(url, "://")) {
+        free(remote->base);
+        remote->base = mem_printf("http%s://%s", plain ? "" : "s", name);
+        free(remote->base_host);
+        split_base(remote);
+    }
+    remote->trusted = true;
+    remote->mirror_of = mem_strdup(host);
     return remote;
 }
 
@@ -197,7 +291,7 @@ int remote_allow(void *ctx, const char *host, int port, const char *address, str
     return 0;
 }
 
-static bool same_origin(const struct remote *remote, const char *url)
+bool remote_own_url(const struct remote *remote, const char *url)
 {
     size_t len = strlen(remote->base);
 
@@ -205,20 +299,34 @@ static bool same_origin(const struct remote *remote, const char *url)
                            (url[len] == '/' || url[len] == '?' || url[len] == '\0'));
 }
 
+/* A path becomes a URL; a mirror is told whose image is meant. Allocated. */
+static char *whole_url(const struct remote *remote, const char *url)
+{
+    bool tell = remote->mirror_of && strncmp(url, "/v2/", 4) == 0;
+
+    return mem_printf("%s%s%s%s", *url == '/' ? remote->base : "", url,
+                      !tell              ? ""
+                      : strchr(url, '?') ? "&ns="
+                                         : "?ns=",
+                      tell ? remote->mirror_of : "");
+}
+
+/* *used: the Authorization header that went out, allocated, or NULL. */
 static int send_once(struct remote *remote, const char *scope, const struct http_request *given,
-                     struct http_response *response, struct error *err)
+                     struct http_response *response, char **used, struct error *err)
 {
     struct http_request request = *given;
     struct http_headers headers = {0};
-    bool own = same_origin(remote, given->url);
-    cleanup_free char *url =
-        *given->url == '/' ? mem_printf("%s%s", remote->base, given->url) : mem_strdup(given->url);
+    bool own = remote_own_url(remote, given->url);
+    cleanup_free char *url = whole_url(remote, given->url);
     int status = 0;
 
     for (size_t i = 0; i < given->headers.count; i++)
         http_header_add(&headers, given->headers.items[i].name, given->headers.items[i].value);
     if (own)
-        status = remote_authorize(remote, scope, &headers, err);
+        status = remote_authorize(remote, scope, used, err);
+    if (*used)
+        http_header_add(&headers, "Authorization", *used);
     request.url = url;
     request.headers = headers;
     request.unix_socket = own ? remote->unix_socket : NULL;
@@ -243,19 +351,43 @@ static int send_once(struct remote *remote, const char *scope, const struct http
     return status;
 }
 
+/* What the registry wants people to read (distribution-spec, Warnings): each text once. */
+static void show_warnings(struct remote *remote, const struct http_headers *headers)
+{
+    size_t total = 0;
+
+    for (size_t i = 0; i < headers->count; i++) {
+        char text[512];
+        if (strcasecmp(headers->items[i].name, "Warning") != 0 || !remote->session)
+            continue;
+        total += strlen(headers->items[i].value);
+        if (total > WARNINGS_LIMIT || !warning_text(headers->items[i].value, text, sizeof text) ||
+            !remote_session_warning(remote->session, text))
+            continue;
+        call_log(remote->call, "warning", "%s: %s", remote->host, text);
+    }
+}
+
 int remote_send(struct remote *remote, const char *scope, const struct http_request *request,
                 struct http_response *response, struct error *err)
 {
-    if (send_once(remote, scope, request, response, err) != 0)
-        return -1;
-    if (response->status != 401 || request->source)
-        return 0;
-    int again = remote_challenge(remote, scope, &response->headers, err);
-    if (again <= 0)
-        return again;
-    http_response_free(response);
-    *response = (struct http_response){0};
-    return send_once(remote, scope, request, response, err);
+    for (int attempt = 0;; attempt++) {
+        cleanup_free char *used = NULL;
+        if (send_once(remote, scope, request, response, &used, err) != 0)
+            return -1;
+        show_warnings(remote, &response->headers);
+        /* Whom the registry sends us to is told nothing of us, so its challenge has no answer. */
+        if (response->status != 401 || request->source || !remote_own_url(remote, response->url))
+            return 0;
+        int again = remote_challenge(remote, scope, &response->headers, used, attempt, err);
+        if (again <= 0) {
+            if (again < 0)
+                http_response_free(response);
+            return again;
+        }
+        http_response_free(response);
+        *response = (struct http_response){0};
+    }
 }
 
 /* "CODE: message (detail); ..." of {"errors": [...]}. */
@@ -294,11 +426,11 @@ int remote_refused(struct remote *remote, const struct http_request *request,
     snprintf(err->service, sizeof err->service, "registry");
     error_wrap(err, "%s", what);
     if (response->status == 401 || response->status == 403)
-        error_hint(
-            err, "%s%s for %s: set `auth` of the registry in mlhost.yaml, or `docker login %s`",
-            remote->credentials_from ? "the registry does not accept the credentials of "
-                                     : "there are no credentials",
-            remote->credentials_from ? remote->credentials_from : "", remote->host, remote->host);
+        error_hint(err,
+                   "%s%s for %s: set `auth` of the registry in mlhost.yaml, or `docker login %s`",
+                   remote->login.origin ? "the registry does not accept the credentials of "
+                                        : "there are no credentials",
+                   remote->login.origin ? remote->login.origin : "", remote->host, remote->host);
     else if (response->status == 404)
         error_hint(err,
                    "is the name right? registry.tags \"%s/NAME\" lists the tags of a repository",

@@ -1,11 +1,11 @@
 /*
  * A registry over the OCI distribution API (v1.1): pings nothing, asks for what it needs, answers
  * challenges (basic, bearer tokens), checks every digest and size. One `struct remote` per
- * primitive call; its tokens are shared by the call's threads.
+ * primitive call; tokens are shared by all calls of the process (remote_session.h).
  *
- * Credentials, first that is there: the active profile's `registry.auth` (for that registry), then
- * Docker's config.json
- * ($DOCKER_CONFIG, ~/.docker): credHelpers, credsStore, auths.
+ * Credentials, first that is there: the active profile's `registry.auth` (for that registry, or in
+ * `registry.hosts`), then Docker's config.json ($DOCKER_CONFIG, ~/.docker), $REGISTRY_AUTH_FILE and
+ * containers/auth.json: those of the repository, then of the host; credHelpers, credsStore, auths.
  * Plain http: for loopback hosts, and where the profile's url says http:// and `insecure: true`.
  */
 #ifndef MLHOST_OCI_REMOTE_H
@@ -16,12 +16,13 @@
 #include "broker/primitive.h"
 #include "loop/http.h"
 #include "oci/reference.h"
+#include "oci/remote_session.h"
 #include "oci/store.h"
 
-struct remote_token {
-    struct remote_token *next;
-    char *scope, *text;
-    int64_t until; /* deadline */
+/* Who we are at a registry: user and password, an identity (refresh) token, or a bearer token. */
+struct docker_login {
+    char *user, *password, *identity, *bearer;
+    char *origin; /* for messages: the file, or "mlhost.yaml" */
 };
 
 struct remote {
@@ -33,16 +34,23 @@ struct remote {
     int base_port;
     char *unix_socket;
     char *ca, *client_cert, *client_key, *proxy;
-    bool insecure, trusted; /* trusted: the operator configured this registry */
-    bool near;              /* it is on a private address itself, so it may send us to others */
-    pthread_mutex_t lock;   /* guards what follows */
-    struct remote_token *tokens;
-    char *user, *password, *identity, *bearer;
-    bool credentials_known, basic;
-    const char *credentials_from;
+    char *mirror_of;            /* the host whose images this one has copies of, or NULL */
+    const struct value *config; /* what the profile says of it, or NULL */
+    bool insecure, trusted;     /* trusted: the operator configured this registry */
+    bool near;                  /* it is on a private address itself, so it may send us to others */
+    pthread_mutex_t lock; /* guards what follows, until it is known; then it does not change */
+    bool credentials_known;
+    struct docker_login login;
+    struct value azure; /* profile's auth that signs in at Azure AD, or nil */
+    struct remote_session *session;
+    char *masked; /* the token of the session that was masked last */
 };
 
 struct remote *remote_new(struct call *call, const char *host, struct error *err);
+/* The profile's `registry.mirrors` of a host, in their order: the index'th, or NULL without an
+ * error: there are no more. Mirrors are read from only. */
+struct remote *remote_new_mirror(struct call *call, const char *host, size_t index,
+                                 struct error *err);
 void remote_free(struct remote *remote);
 void remote_cleanup(struct remote **remote);
 #define cleanup_remote __attribute__((cleanup(remote_cleanup)))
@@ -66,16 +74,28 @@ int remote_refused(struct remote *remote, const struct http_request *request,
 
 http_allow_fn remote_allow; /* ctx: the remote */
 
+/* Does the URL, or path, belong to the registry itself? */
+bool remote_own_url(const struct remote *remote, const char *url);
+
 /* remote_auth.c */
-/* After a 401: a new token, or basic. 1: try again, 0: nothing to try, -1. */
+/* After a 401 to a request that was sent with `used` (its Authorization header, or NULL), for the
+ * `attempt`th time, from 0: a new token, or basic. 1: try again, 0: nothing to try, -1. */
 int remote_challenge(struct remote *remote, const char *scope, const struct http_headers *headers,
-                     struct error *err);
-int remote_authorize(struct remote *remote, const char *scope, struct http_headers *headers,
-                     struct error *err);
-/* docker_config.c: user and password, or an identity token, of a host. 1 found, 0 none, -1.
- * Allocated. */
-int docker_credentials(const char *host, int64_t deadline, char **user, char **password,
-                       char **identity, struct error *err);
+                     const char *used, int attempt, struct error *err);
+/* The Authorization header for a scope, allocated, or *out NULL: none. */
+int remote_authorize(struct remote *remote, const char *scope, char **out, struct error *err);
+/* "user:password" as a header's value. Allocated. */
+char *remote_basic(const struct remote *remote);
+/* Masks a secret for this call. */
+void remote_mask(struct remote *remote, const char *text);
+/* remote_token.c: asks the token service; the session's turn is ours. Keeps what it gives.
+ * missing_first: the challenge's scopes stand in front of ours. */
+int remote_fetch_token(struct remote *remote, const char *scope, const struct challenge *challenge,
+                       bool missing_first, struct error *err);
+/* docker_config.c: the login for a repository (name may be NULL) of a host. 1 found, 0 none, -1. */
+int docker_credentials(const char *host, const char *name, int64_t deadline,
+                       struct docker_login *login, struct error *err);
+void docker_login_free(struct docker_login *login);
 
 /* ---- images ---- */
 

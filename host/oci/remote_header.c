@@ -1,5 +1,6 @@
 #include "oci/remote_header.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -135,4 +136,25 @@ char *link_next(const struct http_headers *headers)
         }
     }
     return NULL;
+}
+
+bool warning_text(const char *header, char *out, size_t room)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+
+    if (strncmp(header, "299 ", 4) != 0)
+        return false;
+    header += 4 + strspn(header + 4, " ");
+    header += strcspn(header, " ");
+    header += strspn(header, " ");
+    if (*header != '"')
+        return false;
+    parameter(header, &text);
+    if (!text.len)
+        return false;
+    for (char *at = text.data; *at; at++)
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            *at = ' ';
+    snprintf(out, room, "%s", text.data);
+    return true;
 }

@@ -20,4 +20,8 @@ bool challenge_find(const struct http_headers *headers, const char *scheme, stru
 /* The URL of `Link: <url>; rel="next"` (RFC 8288), or NULL. Allocated. */
 char *link_next(const struct http_headers *headers);
 
+/* The text of `Warning: 299 - "text"` (RFC 7234, 5.5), control characters replaced; false for
+ * another one. */
+bool warning_text(const char *header, char *out, size_t room);
+
 #endif

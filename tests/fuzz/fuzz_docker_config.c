@@ -8,17 +8,20 @@
 #include "folder.h"
 #include "oci/remote.h"
 
-static void ask(const char *host)
+static void ask(const char *host, const char *name)
 {
     struct error err = {0};
-    cleanup_free char *user = NULL, *password = NULL, *identity = NULL;
+    struct docker_login login = {0};
 
-    int found = docker_credentials(host, deadline_in(NS_PER_S), &user, &password, &identity, &err);
+    int found = docker_credentials(host, name, deadline_in(NS_PER_S), &login, &err);
     check_result(found, &err);
     if (found > 0)
-        check(identity ? *identity != '\0' : user && password);
+        check(login.bearer     ? *login.bearer != '\0'
+              : login.identity ? *login.identity != '\0'
+                               : login.user && login.password);
     else
-        check(!user && !password && !identity);
+        check(!login.user && !login.password && !login.identity && !login.bearer);
+    docker_login_free(&login);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -28,11 +31,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!ready) {
         setenv("PATH", "/nonexistent", 1);
         setenv("DOCKER_CONFIG", fuzz_folder(), 1);
+        setenv("HOME", "/nonexistent", 1);
         ready = true;
     }
     fuzz_file("config.json", data, size);
-    ask(DOCKER_HUB);
-    ask("ghcr.io");
-    ask("registry.example:5000");
+    ask(DOCKER_HUB, "library/debian");
+    ask("ghcr.io", "team/a/b");
+    ask("registry.example:5000", NULL);
     return 0;
 }

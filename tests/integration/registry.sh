@@ -188,7 +188,7 @@ rm "$DOCKER_CONFIG/config.json"
 ok "token: anonymous pull" "log.info('digest %s', registry.pull('127.0.0.1:$bearer/public/x:1').digest)" "digest $digest"
 fails "token: anonymous push" "$build image:push { to = '127.0.0.1:$bearer/public/x:2' }" "UNAUTHORIZED" "there are no credentials"
 printf '{"auths":{"127.0.0.1:%s":{"auth":"%s"}}}' "$bearer" "$(printf 'bob:mistaken' | base64)" >"$DOCKER_CONFIG/config.json"
-fails "token: a wrong password" "registry.tags '127.0.0.1:$bearer/public/x'" "UNAUTHORIZED: wrong password" "Docker's config.json"
+fails "token: a wrong password" "registry.tags '127.0.0.1:$bearer/public/x'" "UNAUTHORIZED: wrong password" "docker/config.json"
 rm "$DOCKER_CONFIG/config.json"
 
 # ---- TLS with a CA of its own ----
