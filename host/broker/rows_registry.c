@@ -18,6 +18,8 @@ const struct primitive registry_rows[] = {
         "target:string? cache:bool? no_cache:bool? cache_from:array? cache_to:string? "
         "secrets:map? memory:any? processes:int? push:string? provenance:map?",
         "image:map", "build an image from a Dockerfile, without a daemon, into the build cache"),
+    ROW(collect, "dry_run:bool? untagged:bool? grace:int?", "result:map",
+        "remove what no image needs any more from this machine's stores of images"),
     ROW(content_tag, "context:path dockerfile:path? args:map? salt:string?", "tag:string",
         "a tag that names the content of a build context"),
     ROW(document, "blob:string", "document:map", "a JSON document of the build cache"),

@@ -10,6 +10,7 @@ primitive_fn prim_registry_content_tag, prim_registry_build, prim_registry_base_
 primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_registry_tags,
     prim_registry_manifest;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
+primitive_fn prim_registry_collect;
 primitive_fn prim_registry_sbom, prim_registry_document, prim_registry_attach;
 
 /* ---- what the two files of primitives share ---- */

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "oci/build_cache.h"
 #include "oci/store_internal.h"
@@ -23,11 +24,14 @@ struct gc {
     struct path_set needed; /* digests */
 };
 
-static int stopped(const struct gc *gc, struct error *err)
+int store_gc_stopped(const struct store_gc_options *options, struct error *err)
 {
-    return cancelled(gc->options->cancel)
-               ? error_set(err, ERR_CANCELLED, "the collection was cancelled; what is gone is gone")
-               : 0;
+    if (cancelled(options->cancel))
+        return error_set(err, ERR_CANCELLED, "the collection was cancelled; what is gone is gone");
+    if (options->deadline && deadline_passed(options->deadline))
+        return error_set(err, ERR_TIMEOUT,
+                         "the time for the collection is over; what is gone is gone");
+    return 0;
 }
 
 static void tell(const struct gc *gc, struct store_gc_count *count, const char *kind,
@@ -145,7 +149,7 @@ static int mark_repository(struct gc *gc, const char *name, struct error *err)
 {
     cleanup_repository struct repository repository = {0};
 
-    if (stopped(gc, err) != 0 || load(gc, name, &repository, err) != 0 ||
+    if (store_gc_stopped(gc->options, err) != 0 || load(gc, name, &repository, err) != 0 ||
         (gc->options->untagged && keep(gc, name, &repository, err) != 0))
         return -1;
     for (size_t i = 0; i < repository.count; i++) {
@@ -239,7 +243,7 @@ static int sweep_blobs(struct gc *gc, const char *algorithm, struct error *err)
             count->bytes += size;
             continue;
         }
-        status = stopped(gc, err);
+        status = store_gc_stopped(gc->options, err);
         int gone = status != 0            ? 0
                    : gc->options->dry_run ? 1
                                           : remove_blob(gc, dirfd(folder), entry->d_name, err);

@@ -19,8 +19,9 @@
 
 struct store_gc_options {
     int64_t grace_s;
-    bool untagged; /* manifests, too: those that no tag, index or kept subject leads to */
-    bool dry_run;  /* counts what would go */
+    bool untagged;    /* manifests, too: those that no tag, index or kept subject leads to */
+    bool dry_run;     /* counts what would go */
+    int64_t deadline; /* 0: none */
     const struct cancel *cancel; /* may be NULL */
     /* Told of each thing that goes: "manifest", "blob", "upload", "layer" or "image". May be NULL.
      */
@@ -37,6 +38,9 @@ struct store_gc_result {
     struct store_gc_count kept;                              /* blobs that are needed */
     struct store_gc_count young; /* blobs that nothing needs, within the grace period */
 };
+
+/* 0, or why the collection ends now. */
+int store_gc_stopped(const struct store_gc_options *options, struct error *err);
 
 /* Counts are added to *out. */
 int store_gc(struct store *store, const struct store_gc_options *options,

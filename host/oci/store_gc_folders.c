@@ -117,8 +117,8 @@ int store_gc_folders(const char *root, const char *kind, const struct store_gc_o
         uint64_t bytes = 0;
         if (!folder_name(entry->d_name))
             continue;
-        if (cancelled(options->cancel)) {
-            status = error_set(err, ERR_CANCELLED, "the collection was cancelled");
+        if (store_gc_stopped(options, err) != 0) {
+            status = -1;
             break;
         }
         status = collect(dirfd(folder), root, entry->d_name, cutoff, &mounts, options->dry_run,

@@ -234,6 +234,21 @@ function registry.base_image(options)
   return { ref = ref, digest = image.digest, tag = image.tag, pushed = not pushed.skipped }
 end
 
+--- registry.collect(options?) -> { registry, cache, images, bytes }: frees the disk of what no image needs any more
+---
+--- In the embedded registry and in the build cache these are blobs that no manifest names, uploads that nobody went on
+--- with and unpacked layers; `images` are unpacked images of tasks. Pushes, pulls and builds may go on meanwhile.
+---   dry_run   true: nothing goes, the result says what would
+---   untagged  true: manifests that no tag, index or subject leads to go, too; default false
+---   grace     seconds that what nothing needs stays after its last use, default one day
+--- registry and cache are { manifests, blobs, uploads, layers, kept, young }, each { count, bytes }; young is what goes
+--- once the grace is over. bytes is the sum of what went.
+function registry.collect(options)
+  options = options or {}
+  check_keys("registry.collect", options, { "dry_run", "untagged", "grace" })
+  return api.collect { dry_run = options.dry_run, untagged = options.untagged, grace = options.grace }
+end
+
 --- registry.exists(ref) -> the digest that a tag names, or nil
 function registry.exists(ref) return api.exists { ref = ref } end
 

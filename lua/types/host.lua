@@ -1230,6 +1230,14 @@ function host.registry.base_image() end
 ---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer, push?: string, provenance?: table }): table
 function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes, push, provenance) end
 
+---remove what no image needs any more from this machine's stores of images
+---@param dry_run? boolean # bool
+---@param untagged? boolean # bool
+---@param grace? integer # int
+---@return table result
+---@overload fun(args: { dry_run?: boolean, untagged?: boolean, grace?: integer }): table
+function host.registry.collect(dry_run, untagged, grace) end
+
 ---a tag that names the content of a build context
 ---@param context string # path
 ---@param dockerfile? string # path
