@@ -1,6 +1,7 @@
 #include "oci/build_run_job.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
@@ -335,19 +336,52 @@ static int execute(struct job *job, struct error *err)
 
 /* ---- the layer ---- */
 
-/* Stubs that the command put nothing into. */
+/* What a path of the root was before the command: the topmost layer that has it says. */
+static bool stat_below(const struct job *job, const char *path, struct stat *st)
+{
+    const struct strings *lowers = &job->parts[0].lowers;
+
+    for (size_t i = 0; i < lowers->count; i++) {
+        cleanup_free char *at = mem_printf("%s/%s/%s", job->root, lowers->items[i], path);
+        if (lstat(at, st) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Folders above a stub that are in the upper folder for its sake alone are no change either. */
+static void remove_parents(const struct job *job, char *path)
+{
+    for (char *slash = strrchr(path, '/'); slash; slash = strrchr(path, '/')) {
+        struct stat now, before;
+        *slash = '\0';
+        cleanup_free char *at = path_join(job->parts[0].upper, path);
+        if (lstat(at, &now) < 0 || !stat_below(job, path, &before) ||
+            now.st_mode != before.st_mode || now.st_uid != before.st_uid ||
+            now.st_gid != before.st_gid || rmdir(at) < 0)
+            return;
+    }
+}
+
+/* Stubs that the command put nothing into. The folder that one was in keeps its time. */
 static void remove_stubs(struct job *job)
 {
     const struct value *stubs = value_get(job->spec, "stubs");
 
     for (size_t i = value_count(stubs); i-- > 0;) {
-        cleanup_free char *path =
-            path_join(job->parts[0].upper, value_text(value_at(stubs, i), ""));
-        struct stat st;
-        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        cleanup_free char *stub = mem_strdup(value_text(value_at(stubs, i), ""));
+        cleanup_free char *path = path_join(job->parts[0].upper, stub);
+        cleanup_free char *folder = mem_strndup(path, (size_t)(strrchr(path, '/') - path));
+        struct stat st, above;
+        if (lstat(path, &st) < 0 || lstat(folder, &above) < 0)
+            continue;
+        if (S_ISDIR(st.st_mode))
             rmdir(path);
-        else if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+        else if (S_ISREG(st.st_mode) && st.st_size == 0)
             unlink(path);
+        const struct timespec times[2] = {above.st_atim, above.st_mtim};
+        utimensat(AT_FDCWD, folder, times, AT_SYMLINK_NOFOLLOW);
+        remove_parents(job, stub);
     }
 }
 
