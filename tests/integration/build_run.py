@@ -326,7 +326,7 @@ def secrets(place):
     sums = {name: hashlib.sha256(text).hexdigest() for name, text in (("token", values[0]), ("plain", values[2]))}
     script = f"""RUN --mount=type=secret,id=token test "$(sha256sum < /run/secrets/token)" = "{sums['token']}  -" \
 && test "$(stat -c %a:%u /run/secrets/token)" = 400:0 && cat /run/secrets/token
-RUN --mount=type=secret,id=.netrc,target=/root/.netrc,mode=0440 grep -q hunter /root/.netrc && sed -n 2p /root/.netrc
+RUN --mount=type=secret,id=.netrc,target=/home/app/.netrc,mode=0440 grep -q hunter /home/app/.netrc && sed -n 2p /home/app/.netrc
 RUN --mount=type=secret,id=token,env=TOKEN --mount=type=secret,id=plain,target=/p test "$(sha256sum < /p)" = "{sums['plain']}  -" \
 && test ! -e /run/secrets && test ${{#TOKEN}} = 17 && echo "it is $TOKEN"
 RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent
