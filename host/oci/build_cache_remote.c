@@ -207,7 +207,7 @@ static int check_layer(struct store *store, const struct cached_layer *layer, st
         return error_set(err, ERR_DIGEST, "layer %s has %llu bytes, the manifest says %llu",
                          layer->digest.text, (unsigned long long)size,
                          (unsigned long long)layer->size);
-    struct inflater *inflater = inflater_new(fd);
+    struct inflater *inflater = inflater_new(fd, true);
     int status = inflater_finish(inflater, &file, &stream, err);
     inflater_free(inflater);
     if (status != 0)

@@ -18,7 +18,8 @@ struct unpack_options {
 /*
  * Unpacks all layers of the manifest (an index is resolved to linux and this machine's
  * architecture) into `target`, which is made and must be empty; its parent must exist. Layers may
- * be plain, gzip or zstd; each is checked against its digest and its diff id. Whiteouts and opaque
+ * be plain, gzip or zstd; each is checked against its diff id (or its digest, where the config has
+ * none). Whiteouts and opaque
  * folders remove what lower layers left. As root, owners are kept; otherwise the files are the
  * caller's, and devices are left out. Nothing is ever made outside of target, whatever links and
  * names the layers hold. On failure target is removed again. options may be NULL.

@@ -184,7 +184,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cleanup_close int fd = memfd_create("layer", MFD_CLOEXEC);
     check(fd >= 0 && fd_write_all(fd, data + 1, size - 1, NULL) == 0);
     lseek(fd, 0, SEEK_SET);
-    struct inflater *inflater = inflater_new(fd);
+    struct inflater *inflater = inflater_new(fd, true);
     inflater_finish(inflater, &file, &stream, &err);
     inflater_free(inflater);
     as_tree(fd);
