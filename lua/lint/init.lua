@@ -13,7 +13,9 @@ local KINDS = {
   { name = "lua", module = "lint.lua", matches = function(name) return name:match "%.lua$" end },
   { name = "yaml", module = "lint.yaml", matches = function(name) return name:match "%.ya?ml$" or name == "MLproject" end },
   { name = "dockerfile", module = "lint.dockerfile",
-    matches = function(name) return name:match "^Dockerfile" or name:match "%.[Dd]ockerfile$" end },
+    matches = function(name)
+      return (name:match "^Dockerfile" or name:match "%.[Dd]ockerfile$") and not name:match "%.dockerignore$"
+    end },
   { name = "python", module = "lint.python", matches = function(name) return name:match "%.py$" end, whole = true },
 }
 
