@@ -252,9 +252,8 @@ int stage_tree(struct builder *builder, struct stage *stage, struct error *err)
 {
     for (size_t i = (size_t)stage->tree.layers; i < value_count(&stage->layers); i++) {
         const char *digest = value_get_string(value_at(&stage->layers, i), "digest", "");
-        cleanup_close int fd = store_blob_open(builder->spec->store, digest, NULL, err);
-        if (fd < 0 || tree_add_layer(&stage->tree, fd, err) != 0)
-            return error_wrap(err, "layer %s", digest);
+        if (tree_add_blob(&stage->tree, builder->spec->store, digest, err) != 0)
+            return -1;
     }
     return 0;
 }
@@ -264,8 +263,10 @@ struct context *builder_context(struct builder *builder, struct error *err)
     if (builder->context)
         return builder->context;
     builder->context = context_list(builder->spec->context, builder->spec->dockerfile, err);
-    if (builder->context && builder->spec->caching != BUILD_CACHE_OFF)
-        context_remember(builder->context, builder->spec->store);
+    if (!builder->context || builder->spec->caching == BUILD_CACHE_OFF)
+        return builder->context;
+    context_settle(builder->context);
+    context_remember(builder->context, builder->spec->store);
     return builder->context;
 }
 

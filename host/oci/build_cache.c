@@ -148,8 +148,7 @@ static bool load(struct store *store, const char *path, struct cached_layer *out
     return parse(text.data, out);
 }
 
-/* The time of the last use, for pruning. */
-static void touch(struct store *store, const char *path)
+void build_cache_touch(struct store *store, const char *path)
 {
     struct stat st;
 
@@ -168,7 +167,7 @@ int build_cache_get(struct store *store, const struct digest *key, struct cached
     if (out->kind == CACHED_LAYER &&
         (!store_blob_exists(store, out->digest.text, &size) || size != out->size))
         return 0;
-    touch(store, path);
+    build_cache_touch(store, path);
     return 1;
 }
 
@@ -260,6 +259,29 @@ static void list_entries(struct store *store, struct listing *list, size_t *gone
         qsort(list->entries, list->count, sizeof *list->entries, compare_used);
 }
 
+/* Old files of a folder beside the entries. */
+static size_t prune_folder(struct store *store, const char *path, int64_t max_age_s)
+{
+    int fd = openat(store->dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *found;
+    struct stat st;
+    int64_t now = time(NULL);
+    size_t gone = 0;
+
+    if (!folder) {
+        if (fd >= 0)
+            close(fd);
+        return 0;
+    }
+    while ((found = readdir(folder)))
+        if (fstatat(fd, found->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+            now - st.st_mtime > max_age_s)
+            gone += unlinkat(fd, found->d_name, 0) == 0;
+    closedir(folder);
+    return gone;
+}
+
 size_t build_cache_prune(struct store *store, int64_t max_age_s, size_t max_entries,
                          uint64_t max_bytes)
 {
@@ -282,7 +304,8 @@ size_t build_cache_prune(struct store *store, int64_t max_age_s, size_t max_entr
             gone += unlinkat(store->dir, path, 0) == 0;
     }
     free(list.entries);
-    return gone;
+    gone += prune_folder(store, BUILD_CACHE_FILES, max_age_s);
+    return gone + prune_folder(store, BUILD_CACHE_TREES, max_age_s);
 }
 
 void build_cache_tidy(struct store *store)

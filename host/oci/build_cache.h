@@ -23,6 +23,10 @@
 
 #include "oci/store.h"
 
+/* Beside the entries: digests of files of contexts (context_known.c), what is in layers
+ * (tree_list.c). Such a file lives as long as an entry, from its last use on. */
+#define BUILD_CACHE_FILES "build/files"
+#define BUILD_CACHE_TREES "build/trees"
 /* Another rule for keys or for layers makes all entries before it strangers. */
 #define BUILD_CACHE_VERSION "mlhost-build-cache 1"
 
@@ -63,6 +67,8 @@ int build_cache_put(struct store *store, const struct digest *key, const struct 
 #define BUILD_CACHE_MAX_AGE_S   (30 * 24 * 3600)
 #define BUILD_CACHE_MAX_ENTRIES 20000u
 #define BUILD_CACHE_MAX_BYTES   (UINT64_C(32) << 30)
+/* It was used: `path` is below the store. */
+void build_cache_touch(struct store *store, const char *path);
 /* Forgets entries that were not used for max_age_s, then the longest unused ones until what is left
  * names at most max_bytes of layers in max_entries. Blobs are left to the store's own collection.
  * Returns how many went. */

@@ -52,6 +52,9 @@ void context_file_stat(struct context_file *file, const struct stat *st);
  * tick of the clock, without any of them showing it: it is not settled, and its digest is not kept.
  */
 bool context_settled(const struct context *context, const struct context_file *file);
+/* Waits for the next ticks where files were written just now, and looks whether they still are what
+ * they were: then they are settled. 35 ms then; not for the file systems that count in seconds. */
+void context_settle(struct context *context);
 /* Without it context_digest works, too, and nothing is remembered. */
 void context_remember(struct context *context, struct store *store);
 bool context_digest_known(const struct context *context, const struct context_file *file);

@@ -4,21 +4,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "oci/build_cache.h"
 #include "oci/context.h"
 #include "oci/store_internal.h"
 #include "oci/workers.h"
 
-#define FOLDER      "build/files"
 #define MAGIC       "mlhost-files 1\n"
 #define MAGIC_LEN   (sizeof MAGIC - 1)
 #define INDEX_LIMIT (512u << 20)
 #define SUM         32
 #define COARSE_NS   (2 * NS_PER_S)   /* what the coarsest file systems round times to */
-#define FINE_NS     (50 * NS_PER_MS) /* several ticks of the kernel's clock */
+#define FINE_NS     (30 * NS_PER_MS) /* several ticks of the kernel's clock */
 
 enum state { UNKNOWN, WANTED, KNOWN };
 
@@ -86,6 +87,37 @@ bool context_settled(const struct context *context, const struct context_file *f
     return last < context->listed_ns - (coarse ? COARSE_NS : FINE_NS);
 }
 
+static bool same_still(const struct context *context, const struct context_file *file)
+{
+    struct context_file now = {0};
+    struct stat st;
+
+    if (fstatat(context->dir, file->path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return false;
+    context_file_stat(&now, &st);
+    return now.mode == file->mode && now.size == file->size && now.inode == file->inode &&
+           now.modified_ns == file->modified_ns && now.changed_ns == file->changed_ns;
+}
+
+void context_settle(struct context *context)
+{
+    const struct timespec pause = {.tv_nsec = FINE_NS + 5 * NS_PER_MS};
+    int64_t now;
+    size_t fresh = 0;
+
+    for (size_t i = 0; i < context->count; i++)
+        fresh += S_ISREG(context->files[i].mode) && !context_settled(context, &context->files[i]);
+    if (!fresh)
+        return;
+    nanosleep(&pause, NULL);
+    now = clock_wall_ms() * NS_PER_MS;
+    for (size_t i = 0; i < context->count; i++)
+        if (S_ISREG(context->files[i].mode) && !context_settled(context, &context->files[i]) &&
+            !same_still(context, &context->files[i]))
+            return;
+    context->listed_ns = now;
+}
+
 static void take(struct context *context, const struct record *record, const char *path)
 {
     cleanup_free char *name = mem_strndup(path, record->path_len);
@@ -135,10 +167,12 @@ void context_remember(struct context *context, struct store *store)
 
     digest_bytes(place, strlen(place), &name);
     free(known->path);
-    known->path = mem_printf(FOLDER "/%s", name.text + 7);
+    known->path = mem_printf(BUILD_CACHE_FILES "/%s", name.text + 7);
     known->store = store;
-    if (file_read(store->dir, known->path, INDEX_LIMIT, &text, NULL) == 0)
+    if (file_read(store->dir, known->path, INDEX_LIMIT, &text, NULL) == 0) {
+        build_cache_touch(store, known->path);
         read_index(context, &text);
+    }
 }
 
 void context_known_save(struct context *context)
@@ -149,7 +183,7 @@ void context_known_save(struct context *context)
     uint8_t sum[SUM];
 
     if (!known || !known->store || !known->changed ||
-        store_make_dirs(known->store, FOLDER, NULL) != 0)
+        store_make_dirs(known->store, BUILD_CACHE_FILES, NULL) != 0)
         return;
     buf_append(&text, MAGIC, MAGIC_LEN);
     for (size_t i = 0; i < context->count; i++) {

@@ -273,9 +273,8 @@ static int collect(struct collector *collector, struct error *err)
 
     for (size_t i = 0; i < value_count(collector->layers); i++) {
         const char *digest = value_get_string(value_at(collector->layers, i), "digest", "");
-        cleanup_close int fd = store_blob_open(collector->store, digest, NULL, err);
-        if (fd < 0 || tree_add_layer(&collector->tree, fd, err) != 0)
-            return error_wrap(err, "layer %s", digest);
+        if (tree_add_blob(&collector->tree, collector->store, digest, err) != 0)
+            return -1;
     }
     collector->spool = store_scratch(collector->store, err);
     if (collector->spool < 0)

@@ -151,7 +151,7 @@ void tree_put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, ui
     put(tree, path, mode, uid, gid, link, origin, tree->layers, size);
 }
 
-static void add_entry(struct tree *tree, const struct tar_entry *entry)
+void tree_add_entry(struct tree *tree, const struct tar_entry *entry)
 {
     const char *slash = strrchr(entry->path, '/');
     const char *leaf = slash ? slash + 1 : entry->path;
@@ -178,7 +178,7 @@ static void add_entry(struct tree *tree, const struct tar_entry *entry)
             to->origin ? to->origin : to->path, to->layer, to->size);
 }
 
-int tree_add_layer(struct tree *tree, int fd, struct error *err)
+int tree_add_seen(struct tree *tree, int fd, tree_seen_fn *seen, void *ctx, struct error *err)
 {
     struct tar_entry entry;
     int status;
@@ -186,12 +186,21 @@ int tree_add_layer(struct tree *tree, int fd, struct error *err)
 
     if (!reader)
         return -1;
-    while ((status = tar_reader_next(reader, &entry, err)) > 0)
-        if (*entry.path)
-            add_entry(tree, &entry);
+    while ((status = tar_reader_next(reader, &entry, err)) > 0) {
+        if (!*entry.path)
+            continue;
+        tree_add_entry(tree, &entry);
+        if (seen)
+            seen(ctx, &entry);
+    }
     tar_reader_free(reader);
     tree->layers++;
     return status;
+}
+
+int tree_add_layer(struct tree *tree, int fd, struct error *err)
+{
+    return tree_add_seen(tree, fd, NULL, NULL, err);
 }
 
 char *tree_resolve(const struct tree *tree, const char *path, bool last, struct error *err)

@@ -30,6 +30,14 @@ struct tree {
 void tree_free(struct tree *tree); /* leaves an empty one */
 /* Adds a layer file (tar, gzip, zstd) on top. */
 int tree_add_layer(struct tree *tree, int fd, struct error *err);
+/* Adds a layer of the store (tar, gzip, zstd) on top. What is in a large one is remembered there:
+ * build/trees/ (tree_list.c). */
+int tree_add_blob(struct tree *tree, struct store *store, const char *digest, struct error *err);
+/* For tree_list.c: one entry of the layer; the layer, and each entry to somebody who keeps it. */
+struct tar_entry;
+void tree_add_entry(struct tree *tree, const struct tar_entry *entry);
+typedef void tree_seen_fn(void *ctx, const struct tar_entry *entry);
+int tree_add_seen(struct tree *tree, int fd, tree_seen_fn *seen, void *ctx, struct error *err);
 /* Adds one entry to the topmost layer, for a builder that has just written it. */
 void tree_put(struct tree *tree, const char *path, mode_t mode, uint32_t uid, uint32_t gid,
               const char *link, const char *origin, uint64_t size);

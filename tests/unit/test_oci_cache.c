@@ -15,7 +15,9 @@
 #include "oci/build.h"
 #include "oci/build_cache.h"
 #include "oci/context.h"
+#include "oci/layer.h"
 #include "oci/manifest.h"
+#include "oci/tree.h"
 #include "oci/unpack.h"
 
 static char work[64];
@@ -48,12 +50,6 @@ static void put(const char *name, const char *text)
     ok(file_write(AT_FDCWD, in(name), text, strlen(text), false, &err), err);
 }
 
-/* ctime cannot be set back: wait until what was written is settled. */
-static void settle(void)
-{
-    usleep(80 * 1000);
-}
-
 static int set_up(void **state)
 {
     (void)state;
@@ -81,7 +77,6 @@ static struct digest build_with(const char *dockerfile, enum build_caching cachi
     struct build_result result;
 
     put("Dockerfile", dockerfile);
-    settle();
     struct build_spec spec = {.store = store,
                               .context = in("ctx"),
                               .dockerfile = in("Dockerfile"),
@@ -430,6 +425,7 @@ static struct digest digest_of(const char *name, bool expect_known)
     struct digest digest;
 
     assert_non_null(context);
+    context_settle(context);
     context_remember(context, store);
     const struct context_file *file = context_find(context, name);
     assert_non_null(file);
@@ -463,7 +459,6 @@ static void known_files(void **state)
     (void)state;
     put("ctx/a", "one");
     put("ctx/b", "other");
-    settle();
     digest_bytes("one", 3, &right);
     assert_string_equal(digest_of("a", false).text, right.text);
     assert_string_equal(digest_of("a", true).text, right.text);
@@ -485,14 +480,141 @@ static void known_files(void **state)
     ok(file_write(AT_FDCWD, index, whole.data, whole.len, false, &err), err);
     assert_string_equal(digest_of("a", true).text, right.text);
 
-    /* Written this moment: it may change once more within the tick, so nobody relies on it. */
     put("ctx/a", "two");
-    digest_of("a", false);
-    digest_of("a", false);
-    settle();
-    digest_of("a", false);
     digest_bytes("two", 3, &right);
+    assert_string_equal(digest_of("a", false).text, right.text);
     assert_string_equal(digest_of("a", true).text, right.text);
+}
+
+/* What was written within the same tick as it was looked at may change without a trace. */
+static void settled(void **state)
+{
+    const int64_t now = INT64_C(1700000000000000000);
+    static const struct {
+        int64_t modified_ago, changed_ago;
+        bool settled;
+    } cases[] = {
+        {1000000001, 900000001, true},
+        {1, 900000001, false},
+        {900000001, 1, false},
+        {-5, -5, false}, /* clocks differ */
+        {3600000000001, 20000001, false},
+        {3600000000001, 40000001, true},
+        {1000000000, 1000000000, false}, /* whole seconds: it counts in them */
+        {3000000000, 3000000000, true},
+        {3000000000, 1000000000, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct context context = {.listed_ns = now};
+        struct context_file file = {.modified_ns = now - cases[i].modified_ago,
+                                    .changed_ns = now - cases[i].changed_ago};
+        assert_int_equal(context_settled(&context, &file), cases[i].settled);
+    }
+}
+
+/* ---- lists of layers ---- */
+
+static void make_layer(struct store *store, bool second, struct layer_result *out)
+{
+    static uint8_t noise[300000];
+    struct error err = {0};
+    const struct layer_entry first_entries[] = {
+        {.path = "d", .mode = S_IFDIR | 0750, .uid = 3},
+        {.path = "d/gone", .mode = S_IFREG | 0644},
+        {.path = "d/noise", .mode = S_IFREG | 0600, .data = noise, .size = sizeof noise, .gid = 9},
+        {.path = "d/second", .mode = S_IFREG | 0600, .hard = true, .link = "d/noise"},
+        {.path = "link", .mode = S_IFLNK | 0777, .link = "d/noise"},
+        {.path = "old/x", .mode = S_IFREG | 0644},
+    };
+    const struct layer_entry second_entries[] = {
+        {.path = "d/.wh.gone", .mode = S_IFREG | 0644},
+        {.path = "n", .mode = S_IFREG | 0600, .data = noise, .size = sizeof noise},
+        {.path = "old/.wh..wh..opq", .mode = S_IFREG | 0644},
+    };
+    uint32_t random = 1;
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
+    struct layer *layer = layer_new(store, 0, NULL, &err);
+    assert_non_null(layer);
+    for (size_t i = 0; i < (second ? 3 : 6); i++)
+        ok(layer_add(layer, second ? &second_entries[i] : &first_entries[i], &err), err);
+    ok(layer_finish(layer, out, &err), err);
+}
+
+static char *tree_text(const struct tree *tree)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    size_t count;
+    const struct tree_node **nodes = tree_sorted(tree, &count);
+
+    for (size_t i = 0; i < count; i++)
+        buf_printf(&text, "%s %o %u %u %s %s %d %zu\n", nodes[i]->path, nodes[i]->mode,
+                   nodes[i]->uid, nodes[i]->gid, nodes[i]->link ? nodes[i]->link : "-",
+                   nodes[i]->origin ? nodes[i]->origin : "-", nodes[i]->layer,
+                   (size_t)nodes[i]->size);
+    free(nodes);
+    return buf_steal(&text);
+}
+
+static char *listed(struct store *store, const struct layer_result layers[2])
+{
+    struct error err = {0};
+    struct tree tree = {0};
+
+    for (size_t i = 0; i < 2; i++)
+        ok(tree_add_blob(&tree, store, layers[i].digest.text, &err), err);
+    char *text = tree_text(&tree);
+    tree_free(&tree);
+    return text;
+}
+
+static void layer_lists(void **state)
+{
+    struct error err = {0};
+    cleanup_store struct store *store = store_open_at(in("store"), false, &err);
+    struct layer_result layers[2];
+    struct tree tree = {0};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        make_layer(store, i == 1, &layers[i]);
+        cleanup_close int fd = store_blob_open(store, layers[i].digest.text, NULL, &err);
+        ok(tree_add_layer(&tree, fd, &err), err);
+    }
+    cleanup_free char *wanted = tree_text(&tree);
+    tree_free(&tree);
+    holds(wanted, "d/second 100600 0 9 - d/noise 0 300000");
+    assert_null(strstr(wanted, "gone"));
+    assert_null(strstr(wanted, "old/x"));
+    for (int i = 0; i < 2; i++) {
+        cleanup_free char *text = listed(store, layers);
+        assert_string_equal(text, wanted);
+    }
+    cleanup_free char *name =
+        mem_printf("%s/store/build/trees/%s", work, layers[0].digest.text + 7);
+    cleanup_free char *blob = store_blob_path(store, layers[0].digest.text);
+    cleanup_buf struct buf list = BUF_INIT;
+    ok(file_read(AT_FDCWD, name, 65536, &list, &err), err);
+    /* It is the list that is read: zeros of the same size are no layer. */
+    ok(file_write(AT_FDCWD, blob, "", 0, false, &err), err);
+    assert_int_equal(truncate(blob, (off_t)layers[0].size), 0);
+    cleanup_free char *by_list = listed(store, layers);
+    assert_string_equal(by_list, wanted);
+    assert_int_equal(unlink(blob), 0);
+    make_layer(store, false, &layers[0]);
+    /* Damaged anywhere, it is none. */
+    for (size_t i = 0; i < list.len; i += 11) {
+        list.data[i] ^= 4;
+        ok(file_write(AT_FDCWD, name, list.data, list.len, false, &err), err);
+        list.data[i] ^= 4;
+        cleanup_free char *text = listed(store, layers);
+        assert_string_equal(text, wanted);
+        ok(file_write(AT_FDCWD, name, list.data, i, false, &err), err);
+        cleanup_free char *again = listed(store, layers);
+        assert_string_equal(again, wanted);
+    }
 }
 
 /* ---- SOURCE_DATE_EPOCH ---- */
@@ -550,7 +672,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(entries),   TEST(broken_entries), TEST(keys),      TEST(pruning),
         TEST(copies),    TEST(hidden_change),  TEST(lost_blob), TEST(stages_and_archives),
-        TEST(not_asked), TEST(known_files),    TEST(epochs),
+        TEST(not_asked), TEST(known_files),    TEST(settled),   TEST(layer_lists),
+        TEST(epochs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
