@@ -1,5 +1,6 @@
 #include "oci/remote_header.h"
 
+#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,5 +157,36 @@ bool warning_text(const char *header, char *out, size_t room)
         if ((unsigned char)*at < ' ' || *at == 0x7f)
             *at = ' ';
     snprintf(out, room, "%s", text.data);
+    return true;
+}
+
+char *location_resolve(const char *base, const char *location)
+{
+    CURLU *url = curl_url();
+    char *next = NULL, *copy = NULL;
+
+    if (url && curl_url_set(url, CURLUPART_URL, base, 0) == CURLUE_OK &&
+        curl_url_set(url, CURLUPART_URL, location, 0) == CURLUE_OK &&
+        curl_url_get(url, CURLUPART_URL, &next, 0) == CURLUE_OK)
+        copy = mem_strdup(next);
+    curl_free(next);
+    curl_url_cleanup(url);
+    return copy;
+}
+
+bool range_end(const char *header, uint64_t *count)
+{
+    char *rest;
+
+    if (!header)
+        return false;
+    if (strncasecmp(header, "bytes=", 6) == 0)
+        header += 6;
+    if (strncmp(header, "0-", 2) != 0 || header[2] < '0' || header[2] > '9')
+        return false;
+    unsigned long long last = strtoull(header + 2, &rest, 10);
+    if (*rest || last >= INT64_MAX)
+        return false;
+    *count = last ? last + 1 : 0;
     return true;
 }

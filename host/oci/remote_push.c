@@ -11,13 +11,15 @@
 #include "oci/remote_upload.h"
 #include "oci/workers.h"
 
-#define BLOB_ATTEMPTS 3
+#define BLOB_ATTEMPTS   3
+#define KNOWN_MANIFESTS 256 /* that are looked through for repositories to mount from */
 
 struct push {
     struct remote *remote;
     struct store *store;
     const char *name;
     const struct value *from;
+    struct value known; /* where blobs may be besides: digest -> repository */
     char *scope, *label;
     const struct value **blobs; /* descriptors */
     int64_t total;
@@ -25,6 +27,53 @@ struct push {
     atomic_size_t sent;
     _Atomic uint64_t bytes;
 };
+
+/* ---- where a blob may be already ---- */
+
+/* The repositories of this registry that images of the build cache came from or went to: digest of
+ * a blob -> name. A base image's layers are mounted from there instead of being sent. */
+static void know_repositories(struct push *push)
+{
+    struct image_reference host = {.host = push->remote->host, .name = (char[]){"x"}};
+    cleanup_free char *sample = image_reference_cache_name(&host);
+    cleanup_value struct value names = {0};
+    size_t prefix = strlen(sample), left = KNOWN_MANIFESTS;
+
+    value_set_map(&push->known);
+    if (prefix < 2 || store_repositories(push->store, &names, NULL) != 0)
+        return;
+    prefix -= 1;
+    for (size_t i = 0; i < value_count(&names) && left; i++) {
+        const char *cached = value_text(value_at(&names, i), "");
+        cleanup_value struct value manifests = {0};
+        if (strncmp(cached, sample, prefix) != 0 || strcmp(cached + prefix, push->name) == 0 ||
+            store_manifests(push->store, cached, &manifests, NULL) != 0)
+            continue;
+        for (size_t k = 0; k < value_count(&manifests) && left; k++, left--) {
+            cleanup_buf struct buf text = BUF_INIT;
+            cleanup_value struct value manifest = {0};
+            if (store_blob_read(push->store, value_text(value_at(&manifests, k), ""),
+                                STORE_MANIFEST_LIMIT, &text, NULL) != 0 ||
+                oci_manifest_parse(text.data, text.len, cached, &manifest, NULL) != 0)
+                continue;
+            const struct value *layers = value_get(&manifest, "layers");
+            for (size_t n = 0; n < value_count(layers); n++)
+                value_put_string(&push->known, value_get_string(value_at(layers, n), "digest", ""),
+                                 cached + prefix);
+        }
+    }
+}
+
+/* The repository to mount a blob from, or NULL: what the caller named, else what the cache knows.
+ */
+static const char *mount_source(const struct push *push, const char *digest)
+{
+    const char *from = value_text(value_at(push->from, 0), NULL);
+
+    if (!from)
+        from = value_get_string(&push->known, digest, NULL);
+    return from && strcmp(from, push->name) != 0 ? from : NULL;
+}
 
 struct meter {
     struct push *push;
@@ -67,13 +116,13 @@ static int has_blob(struct push *push, const char *digest, struct error *err)
                                   : remote_refused(push->remote, &request, &response, what, err);
 }
 
-static int send_blob(struct push *push, const char *digest, const char *location, int fd,
+static int send_blob(struct push *push, const char *digest, struct remote_upload *upload, int fd,
                      uint64_t size, struct error *err)
 {
     struct meter meter = {.push = push};
 
-    if (remote_upload_file(push->remote, push->name, location, digest, fd, size, on_progress,
-                           &meter, err) != 0) {
+    if (remote_upload_file(push->remote, push->name, upload, digest, fd, size, on_progress, &meter,
+                           err) != 0) {
         atomic_fetch_sub(&push->done, meter.seen);
         return -1;
     }
@@ -84,7 +133,7 @@ static int send_blob(struct push *push, const char *digest, const char *location
 static int push_once(struct push *push, const struct value *descriptor, struct error *err)
 {
     const char *digest = value_get_string(descriptor, "digest", "");
-    cleanup_free char *location = NULL;
+    cleanup_upload struct remote_upload upload = {0};
     uint64_t size;
 
     int there = has_blob(push, digest, err);
@@ -92,10 +141,8 @@ static int push_once(struct push *push, const struct value *descriptor, struct e
         atomic_fetch_add(&push->done, value_get_int(descriptor, "size", 0));
         return there < 0 ? -1 : 0;
     }
-    const char *from = value_text(value_at(push->from, 0), NULL);
-    int mounted =
-        remote_upload_begin(push->remote, push->name, digest,
-                            from && strcmp(from, push->name) != 0 ? from : NULL, &location, err);
+    int mounted = remote_upload_begin(push->remote, push->name, digest, mount_source(push, digest),
+                                      &upload, err);
     if (mounted != 0) {
         atomic_fetch_add(&push->done, value_get_int(descriptor, "size", 0));
         return mounted < 0 ? -1 : 0;
@@ -105,8 +152,11 @@ static int push_once(struct push *push, const struct value *descriptor, struct e
         error_hint(err, "the build cache is not complete: build or pull the image again");
         return -1;
     }
-    if (send_blob(push, digest, location, fd, size, err) != 0)
+    if (send_blob(push, digest, &upload, fd, size, err) != 0) {
+        /* What the registry has of it is of no use to anybody. */
+        remote_upload_cancel(push->remote, push->name, &upload);
         return -1;
+    }
     atomic_fetch_add(&push->sent, 1);
     atomic_fetch_add(&push->bytes, size);
     return 0;
@@ -211,6 +261,7 @@ int remote_push(struct remote *remote, struct store *store, const char *digest, 
                         .from = from,
                         .scope = mem_printf("repository:%s:pull,push", name),
                         .label = mem_printf("push %s:%s", name, tag)};
+    know_repositories(&push);
     int status = push_blobs(&push, &manifest, err);
     if (status == 0)
         status =
@@ -218,6 +269,7 @@ int remote_push(struct remote *remote, struct store *store, const char *digest, 
                          out->digest.text, err);
     out->sent = push.sent;
     out->bytes = push.bytes;
+    value_free(&push.known);
     free(push.scope);
     free(push.label);
     return status;

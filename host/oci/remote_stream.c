@@ -62,11 +62,11 @@ static void *send_thread(void *arg)
     struct stream *stream = arg;
     struct remote *remote = stream->streams->remote;
     const char *name = stream->streams->name;
-    cleanup_free char *location = NULL;
+    cleanup_upload struct remote_upload upload = {0};
 
-    if (remote_upload_begin(remote, name, NULL, NULL, &location, NULL) != 0)
+    if (remote_upload_begin(remote, name, NULL, NULL, &upload, NULL) != 0)
         return NULL;
-    int status = remote_upload_stream(remote, name, &location, source, stream, NULL);
+    int status = remote_upload_stream(remote, name, &upload, source, stream, NULL);
     /* The source ended because the layer did, or the transfer failed before. */
     pthread_mutex_lock(&stream->lock);
     while (!stream->ended && !stream->given_up && status == 0)
@@ -74,9 +74,9 @@ static void *send_thread(void *arg)
     bool whole = status == 0 && stream->ended && !stream->given_up;
     pthread_mutex_unlock(&stream->lock);
     if (whole)
-        stream->there = remote_upload_close(remote, name, location, stream->digest.text, NULL) == 0;
+        stream->there = remote_upload_close(remote, name, &upload, stream->digest.text, NULL) == 0;
     if (!stream->there)
-        remote_upload_cancel(remote, name, location);
+        remote_upload_cancel(remote, name, &upload);
     return NULL;
 }
 
