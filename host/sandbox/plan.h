@@ -43,6 +43,7 @@ struct plan {
     struct tree root;
     int devices[DEVICE_COUNT]; /* in the child */
     int masks[MASK_COUNT];     /* in the child: one more /dev/null each */
+    int terminals;             /* in the child: /dev/pts; -1: the kernel gives none */
     char **candidates;         /* what to try to execute, in order */
     size_t candidate_count;
     char uid_map[48], gid_map[48];

@@ -143,6 +143,9 @@ static int overlay_tree(const struct plan *plan, const struct tree *tree)
 
 static int open_devices(struct plan *plan)
 {
+    static const char *const pts[] = {"mode", "0620", "ptmxmode", "0666", NULL};
+
+    plan->terminals = new_mount("devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
     for (int i = 0; i < DEVICE_COUNT; i++) {
         plan->devices[i] = clone_tree(sandbox_devices[i], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
         if (plan->devices[i] < 0) {
@@ -286,6 +289,11 @@ static int attach_devices(struct plan *plan)
             return -1;
     }
     if (mkdir("/dev/shm", 0755) < 0 || chmod("/dev/shm", 01777) < 0)
+        return -1;
+    /* A set of terminals of its own. */
+    if (plan->terminals >= 0 &&
+        (mkdir("/dev/pts", 0755) < 0 || symlink("pts/ptmx", "/dev/ptmx") < 0 ||
+         move_mount(plan->terminals, "", AT_FDCWD, "/dev/pts", MOVE_MOUNT_F_EMPTY_PATH) < 0))
         return -1;
     plan->detail = NULL;
     return 0;

@@ -238,7 +238,7 @@ def view(place):
     place.check("the image's files only", set(read("root-has").split()) <= {
         "bin", "dev", "etc", "home", "proc", "root", "tmp", "who", "first", "count", "root-has"}, read("root-has"))
     place.check("a host name and hosts of its own", read("host") == "build\n" and "localhost" in read("hosts"), read("host") + read("hosts"))
-    place.check("few devices", set(read("devices").split()) == {"fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom",
+    place.check("few devices", set(read("devices").split()) == {"fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "urandom",
                                                                 "zero"}, read("devices"))
     place.check("/etc/hosts is not in the layer", not any(name in layer for layer in image.layers for name in ("etc/hosts", "etc/resolv.conf",
                 "proc", "dev", "sys")), [sorted(layer) for layer in image.layers[-1:]])

@@ -126,7 +126,8 @@ static void a_root_of_its_own(void **state)
     assert_string_equal(
         result.out.data,
         "/bin /dev /etc /lib /lib64 /new /proc /tmp /trap /usr\n0\n/\nro\nro\nfull\n"
-        "/dev/fd /dev/full /dev/null /dev/random /dev/shm /dev/stderr /dev/stdin /dev/stdout "
+        "/dev/fd /dev/full /dev/null /dev/ptmx /dev/pts /dev/random /dev/shm /dev/stderr "
+        "/dev/stdin /dev/stdout "
         "/dev/urandom /dev/zero\nplanted\nshm\nfd\nproc\nfixed\n");
     exec_result_free(&result);
     assert_int_equal(access("/etc/planted", F_OK), -1);
