@@ -60,22 +60,20 @@ static int match(const char *p, const char *s, size_t *steps)
     for (;;) {
         if ((*steps)-- == 0)
             return -1;
-        if (p[0] == '*' && p[1] == '*') {
-            while (*p == '*')
-                p++;
-            if (*p == '/') { /* two stars and a slash: also nothing at all */
-                int found = match(p + 1, s, steps);
-                if (found != 0)
-                    return found;
-            } else if (!*p) {
+        if (p[0] == '*' && p[1] == '*') { /* any folders, or none; at the end: anything */
+            p += 2;
+            p += *p == '/';
+            if (!*p)
                 return 1;
-            }
-            for (; *s; s++) {
+            for (;;) {
                 int found = match(p, s, steps);
                 if (found != 0)
                     return found;
+                s = strchr(s, '/');
+                if (!s)
+                    return 0;
+                s++;
             }
-            return match(p, s, steps);
         }
         if (*p == '*') {
             p++;
@@ -114,8 +112,12 @@ static int match(const char *p, const char *s, size_t *steps)
 
 int wildcard_match(const char *pattern, const char *path)
 {
-    size_t steps = 200000;
+    size_t steps = 200000, len = strlen(path);
+    const char *rest = pattern + 2;
 
+    /* "**.md": the end of any path, when that is all. */
+    if (strncmp(pattern, "**", 2) == 0 && *rest && *rest != '/' && !wildcard_has(rest))
+        return len >= strlen(rest) && strcmp(path + len - strlen(rest), rest) == 0;
     return match(pattern, path, &steps);
 }
 
@@ -135,11 +137,21 @@ int wildcard_plain(const char *pattern, const char *path)
     return wildcard_match(single, path);
 }
 
-/* "./a//b/../c/" -> "a/c"; "" for the root itself. */
+/* "./a//b/../c/" -> "a/c", "/../a" -> "a", "../a" as it is (it matches nothing); "" for the root
+ * itself. */
 static char *clean(const char *text, size_t len)
 {
     cleanup_free char *copy = mem_strndup(text, len);
+    int depth = 0;
 
+    for (const char *at = copy; *copy != '/' && *at; at += *at == '/') {
+        size_t part = strcspn(at, "/");
+        bool up = part == 2 && at[0] == '.' && at[1] == '.';
+        depth += up ? -1 : part && !(part == 1 && *at == '.');
+        if (depth < 0)
+            return mem_strdup("..");
+        at += part;
+    }
     return tree_clean(copy);
 }
 

@@ -18,11 +18,14 @@ static const char *lookup(void *ctx, const char *name, size_t len)
 
 static void expand(const char *word)
 {
-    struct error err = {0};
+    struct error err = {0}, problem = {0};
     cleanup_value struct value words = {0};
     cleanup_free char *text = dockerfile_expand(word, '\\', 0, lookup, NULL, &err);
 
-    if (!text && !err.code)
+    cleanup_free char *raw =
+        dockerfile_expand(word, '\\', DOCKERFILE_RAW_QUOTES, lookup, NULL, &problem);
+
+    if ((!text && !err.code) || (!raw && !problem.code))
         abort();
     value_set_array(&words);
     dockerfile_split(word, '\\', &words, &err);
@@ -35,6 +38,10 @@ static void parse(const char *text, size_t len)
     cleanup_value struct value problems = {0};
     struct error err = {0};
 
+    cleanup_value struct value trigger = {0};
+
+    if (dockerfile_parse_trigger(text, "base", 1, &trigger, &err) != 0 && !err.code)
+        abort();
     value_set_array(&problems);
     int good = dockerfile_parse(text, len, "Dockerfile", &strict, NULL, &err);
     if (good != 0 && !err.code)

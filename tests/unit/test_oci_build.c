@@ -349,14 +349,19 @@ static void ignore_rules(void **state)
         const char *rules, *path;
         bool ignored;
     } cases[] = {
-        {"*.md", "a.md", true},      {"*.md", "x/a.md", false},     {"**/*.md", "x/y/a.md", true},
-        {"**/*.md", "a.md", true},   {"docs", "docs/a/b", true},    {"/docs/", "docs/a", true},
-        {"*\n!keep", "keep", false}, {"*\n!keep", "keep/x", false}, {"*\n!keep", "other", true},
-        {"a/**", "a/b/c", true},     {"a/**/z", "a/z", true},       {"a/**/z", "a/b/c/z", true},
-        {"?.c", "x.c", true},        {"?.c", "xy.c", false},        {"[a-c].o", "b.o", true},
-        {"[^a-c].o", "b.o", false},  {"# x\n#x", "#x", false},      {"\\#x", "#x", true},
-        {" a ", "a", true},          {"!a\na", "a", true},          {"a\n!a/b", "a/b", false},
-        {"a\n!a/b", "a/c", true},    {"./x/../y", "y", true},       {"**", "a/b", true},
+        {"*.md", "a.md", true},       {"*.md", "x/a.md", false},     {"**/*.md", "x/y/a.md", true},
+        {"**/*.md", "a.md", true},    {"docs", "docs/a/b", true},    {"/docs/", "docs/a", true},
+        {"*\n!keep", "keep", false},  {"*\n!keep", "keep/x", false}, {"*\n!keep", "other", true},
+        {"a/**", "a/b/c", true},      {"a/**/z", "a/z", true},       {"a/**/z", "a/b/c/z", true},
+        {"?.c", "x.c", true},         {"?.c", "xy.c", false},        {"[a-c].o", "b.o", true},
+        {"[^a-c].o", "b.o", false},   {"# x\n#x", "#x", false},      {"\\#x", "#x", true},
+        {" a ", "a", true},           {"!a\na", "a", true},          {"a\n!a/b", "a/b", false},
+        {"a\n!a/b", "a/c", true},     {"./x/../y", "y", true},       {"**", "a/b", true},
+        {"a**b", "ab", true},         {"a**b", "axb", false},        {"a**b", "ax/b", true},
+        {"a**/[b]c", "abc/x", true},  {"**a", "xa", true},           {"**a?", "xab", false},
+        {"../*", "x", false},         {"/../x", "x", true},          {"a/../../*", "x", false},
+        {"**/*.b/", "a/x.b/c", true}, {"a/**", "a", false},          {"***", "a/b", true},
+        {"**/**/a", "a", true},       {"a/**/**/b", "a/b", true},    {"x/*/..", "x/y", true},
     };
     struct error err = {0};
 
