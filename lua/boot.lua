@@ -113,6 +113,7 @@ end
 local modes = {
   plan = "prelude.pipeline", check = "prelude.check", stage = "prelude.pipeline", always = "prelude.pipeline",
   component = "component", model = "model", test = "prelude.suite", repl = "prelude.repl",
+  image = "image",
 }
 
 return function(_, start)

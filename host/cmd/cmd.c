@@ -11,14 +11,14 @@
 extern const struct command cmd_run, cmd_plan, cmd_check, cmd_runs, cmd_logs, cmd_replay;
 extern const struct command cmd_doctor;
 extern const struct command cmd_serve, cmd_task_runner, cmd_build_step;
-extern const struct command cmd_model, cmd_component, cmd_test, cmd_repl, cmd_help;
+extern const struct command cmd_model, cmd_image, cmd_component, cmd_test, cmd_repl, cmd_help;
 extern const struct command cmd_version;
 
 /* In the order in which `mlhost help` lists them. */
 const struct command *const commands[] = {
     &cmd_run,    &cmd_plan,  &cmd_check,       &cmd_runs,       &cmd_logs,      &cmd_replay,
-    &cmd_doctor, &cmd_serve, &cmd_task_runner, &cmd_build_step, &cmd_component, &cmd_model,
-    &cmd_repl,   &cmd_test,  &cmd_help,        &cmd_version,    NULL,
+    &cmd_doctor, &cmd_serve, &cmd_task_runner, &cmd_build_step, &cmd_component, &cmd_image,
+    &cmd_model,  &cmd_repl,  &cmd_test,        &cmd_help,       &cmd_version,   NULL,
 };
 
 const struct command *command_find(const char *name)

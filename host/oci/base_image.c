@@ -254,7 +254,7 @@ int base_image_build(struct store *store, const char *program, const char *const
     if (status != 0)
         return error_wrap(err, "base image");
     base_config(&diff_ids, epoch, &config);
-    if (build_write_image(store, &config, &layers, out, err) != 0)
+    if (build_write_image(store, &config, &layers, NULL, out, err) != 0)
         return -1;
     memcpy(tag, out->config.text + 7, 16);
     tag[16] = '\0';

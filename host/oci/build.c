@@ -465,7 +465,7 @@ static void builder_end(struct builder *builder)
 }
 
 int build_write_image(struct store *store, const struct value *config, const struct value *layers,
-                      struct build_result *out, struct error *err)
+                      const struct value *annotations, struct build_result *out, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
     cleanup_value struct value manifest = {0};
@@ -482,6 +482,8 @@ int build_write_image(struct store *store, const struct value *config, const str
     value_put_string(descriptor, "digest", out->config.text);
     value_put_int(descriptor, "size", (int64_t)text.len);
     value_copy(value_put(&manifest, "layers"), layers);
+    if (value_count(annotations))
+        value_copy(value_put(&manifest, "annotations"), annotations);
     out->layers = value_count(layers);
     out->size = 0;
     for (size_t i = 0; i < out->layers; i++)
@@ -516,7 +518,7 @@ static int write_stage(struct builder *builder, struct stage *stage, struct buil
     value_put_string(rootfs, "type", "layers");
     value_copy(value_put(rootfs, "diff_ids"), &stage->diff_ids);
     value_copy(value_put(&config, "history"), &stage->history);
-    return build_write_image(builder->spec->store, &config, &stage->layers, out, err);
+    return build_write_image(builder->spec->store, &config, &stage->layers, NULL, out, err);
 }
 
 /* Arguments for builders, which no ARG needs to name. */

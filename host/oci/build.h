@@ -94,8 +94,8 @@ int build_epoch(struct value *args, int64_t *epoch, bool *given, struct error *e
 int build_references(const char *dockerfile, const char *label, const struct value *args,
                      struct value *out, struct error *err);
 /* Manifest and config -> the store. `config` is the whole image config. layers: array of
- * descriptors. */
+ * descriptors. annotations: map of texts, or NULL. */
 int build_write_image(struct store *store, const struct value *config, const struct value *layers,
-                      struct build_result *out, struct error *err);
+                      const struct value *annotations, struct build_result *out, struct error *err);
 
 #endif

@@ -20,6 +20,7 @@ struct layer {
     void *watch;
     int64_t mtime;
     size_t entries;
+    bool raw;
 };
 
 static int keep(void *ctx, const void *data, size_t len, struct error *err)
@@ -58,6 +59,12 @@ size_t layer_entries(const struct layer *layer)
 static int put(struct layer *layer, const void *data, size_t len, struct error *err)
 {
     return pack_write(layer->pack, data, len, err);
+}
+
+int layer_raw(struct layer *layer, const void *data, size_t len, struct error *err)
+{
+    layer->raw = true;
+    return put(layer, data, len, err);
 }
 
 static int pad(struct layer *layer, uint64_t size, struct error *err)
@@ -291,7 +298,7 @@ int layer_finish(struct layer *layer, struct layer_result *out, struct error *er
     static const uint8_t end[2 * BLOCK];
     int status = -1;
 
-    if (put(layer, end, sizeof end, err) == 0 &&
+    if ((layer->raw || put(layer, end, sizeof end, err) == 0) &&
         pack_finish(layer->pack, &out->tar_size, &out->diff_id, err) == 0) {
         out->size = store_upload_size(layer->upload);
         out->entries = layer->entries;

@@ -61,6 +61,8 @@ struct layer;
 struct layer *layer_new(struct store *store, int64_t mtime, const struct layer_watcher *watcher,
                         struct error *err);
 int layer_add(struct layer *layer, const struct layer_entry *entry, struct error *err);
+/* Bytes of a tar stream that somebody else wrote, its end included: instead of entries. */
+int layer_raw(struct layer *layer, const void *data, size_t len, struct error *err);
 size_t layer_entries(const struct layer *layer);
 /* Ends the stream; the blob is in the store. Frees the layer in any case. */
 int layer_finish(struct layer *layer, struct layer_result *out, struct error *err);

@@ -9,6 +9,8 @@ primitive_fn prim_registry_content_tag, prim_registry_build, prim_registry_base_
     prim_registry_dockerfile;
 primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_registry_tags,
     prim_registry_manifest;
+primitive_fn prim_registry_load, prim_registry_layer, prim_registry_export, prim_registry_squash,
+    prim_registry_compose, prim_registry_platform;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
 primitive_fn prim_registry_collect;
 primitive_fn prim_registry_sbom, prim_registry_document, prim_registry_attach;

@@ -60,6 +60,9 @@ function registry.reference(ref)
   return api.reference { ref = ref }.ref
 end
 
+--- registry.parts(ref) -> { ref, host, name, tag, digest }: a reference as it is meant, in its parts
+function registry.parts(ref) return api.reference { ref = ref } end
+
 --- What a push answered, as an object.
 local function pushed_of(result)
   result.ref_text, result.ref = result.ref, nil
@@ -273,5 +276,7 @@ function registry.copy(from, to) return registry.pull(from):push { to = to } end
 
 --- registry.unpack(ref, folder) -> digest: the image's files in a new or empty folder (permission write)
 function registry.unpack(ref, folder) return api.unpack { ref = ref, to = folder }.digest end
+
+for name, fn in pairs(require "registry.edit" (function(image) return setmetatable(image, Image) end)) do registry[name] = fn end
 
 return registry

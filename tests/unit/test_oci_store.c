@@ -249,7 +249,7 @@ static void image_of(const struct made *entries, size_t count, struct build_resu
     struct value *ids = value_put(rootfs, "diff_ids");
     value_set_array(ids);
     value_push_string(ids, digest.text);
-    ok(build_write_image(store, &config, &layers, out, &err), err);
+    ok(build_write_image(store, &config, &layers, NULL, out, &err), err);
 }
 #define IMAGE(out, ...)                                                                            \
     do {                                                                                           \
@@ -392,7 +392,7 @@ static void whiteouts(void **state)
         cleanup_close int fd = store_blob_open(store, result.digest.text, NULL, &err);
         ok(tree_add_layer(&tree, fd, &err), err);
     }
-    ok(build_write_image(store, &config, &list, &image, &err), err);
+    ok(build_write_image(store, &config, &list, NULL, &image, &err), err);
     ok(oci_unpack(store, image.manifest.text, in("out"), NULL, &err), err);
     static const struct {
         const char *path;

@@ -1,0 +1,245 @@
+-- The verbs of `mlhost image`. run(words, options, verb) -> the result for --json, the text for people, an exit status.
+local registry = require "registry"
+local json = require "json"
+local usage = require "image.options".usage
+
+local function lines(list) return #list > 0 and table.concat(list, "\n") .. "\n" or "" end
+
+local function size_text(bytes)
+  local units, at = { "B", "KiB", "MiB", "GiB", "TiB" }, 1
+  while bytes >= 1024 and at < #units do
+    bytes, at = bytes / 1024, at + 1
+  end
+  return at == 1 and ("%d B"):format(bytes) or ("%.1f %s"):format(bytes, units[at])
+end
+
+local function pretty(value) return json.encode(value, { pretty = true }) .. "\n" end
+
+local function pushed_text(result)
+  if result.skipped then return ("%s@%s was there already\n"):format(result.ref_text, result.digest) end
+  return ("%s@%s\n"):format(result.ref_text, result.digest)
+end
+
+local function pushed_value(result)
+  return { ref = result.ref_text, digest = result.digest, skipped = result.skipped, blobs = result.blobs, sent = result.sent,
+    bytes = result.bytes }
+end
+
+local verbs = {}
+
+local function verb(definition)
+  definition.name = definition.usage:match "^%S+"
+  verbs[#verbs + 1] = definition
+end
+
+verb {
+  usage = "ls REPOSITORY", summary = "list the tags of a repository", least = 1,
+  run = function(words)
+    local tags = registry.tags(words[1])
+    return tags, lines(tags)
+  end,
+}
+
+verb {
+  usage = "digest REF", summary = "print the digest that a tag names", least = 1,
+  run = function(words)
+    local digest = registry.exists(words[1])
+    if not digest then
+      error({ code = "not_found", message = ("there is no %s"):format(registry.reference(words[1])),
+        hint = "mlhost image ls lists the tags of a repository" }, 0)
+    end
+    return { digest = digest }, digest .. "\n"
+  end,
+}
+
+verb {
+  usage = "manifest REF", summary = "print an image's manifest or index", least = 1,
+  run = function(words)
+    local reply = registry.manifest(words[1])
+    return reply, pretty(reply.manifest)
+  end,
+}
+
+verb {
+  usage = "config REF", summary = "print how an image starts: environment, user, entry point, labels", least = 1,
+  run = function(words)
+    local config = registry.inspect(words[1]).config or {}
+    return config, pretty(config)
+  end,
+}
+
+verb {
+  usage = "inspect REF", summary = "print digest, platform, size and layers of an image", least = 1,
+  run = function(words)
+    local image = registry.inspect(words[1])
+    local out = {
+      ("%-13s %s"):format("reference", image.ref), ("%-13s %s"):format("digest", image.digest),
+      ("%-13s %s"):format("architecture", image.architecture or "?"), ("%-13s %s"):format("created", image.created or "?"),
+      ("%-13s %s in %d layers"):format("size", size_text(image.size), #image.layers),
+    }
+    for _, layer in ipairs(image.layers) do
+      out[#out + 1] = ("  %s %10s  %s"):format(layer.digest, size_text(layer.size), layer.mediaType)
+    end
+    local config = image.config or {}
+    for _, key in ipairs { "Entrypoint", "Cmd", "Env", "User", "WorkingDir", "ExposedPorts", "Labels" } do
+      if config[key] ~= nil and config[key] ~= "" then
+        out[#out + 1] = ("%-13s %s"):format(key, type(config[key]) == "table" and json.encode(config[key]) or config[key])
+      end
+    end
+    return image, lines(out)
+  end,
+}
+
+verb {
+  usage = "copy FROM TO", summary = "copy an image from one registry to another", least = 2,
+  run = function(words)
+    local result = registry.copy(words[1], words[2])
+    return pushed_value(result), pushed_text(result)
+  end,
+}
+
+verb {
+  usage = "tag REF TAG", summary = "give an image of a registry one more tag", least = 2,
+  run = function(words)
+    local tag = words[2]
+    local at = registry.parts(words[1])
+    local result = registry.copy(words[1], ("%s/%s:%s"):format(at.host, at.name, tag))
+    return pushed_value(result), pushed_text(result)
+  end,
+}
+
+verb {
+  usage = "pull REF", summary = "fetch an image into the build cache, every digest checked", least = 1,
+  run = function(words)
+    local image = registry.pull(words[1])
+    return { ref = image.ref_text, digest = image.digest }, ("%s@%s\n"):format(image.ref_text, image.digest)
+  end,
+}
+
+verb {
+  usage = "build CONTEXT --tag REF [options]", summary = "build an image from a Dockerfile, without a daemon", least = 1,
+  options = {
+    tag = "text", t = "=tag", file = "text", f = "=file", ["build-arg"] = "map", label = "map", target = "text",
+    push = "flag", ["no-cache"] = "flag", ["cache-from"] = "repeat", ["cache-to"] = "text", secret = "repeat",
+    memory = "text",
+  },
+  details = [[
+  --tag, -t REF          name of the image, e.g. acme.azurecr.io/training:v1
+  --file, -f FILE        the Dockerfile (default: CONTEXT/Dockerfile)
+  --build-arg NAME=VALUE a build argument; may be repeated
+  --label NAME=VALUE     a label of the image; may be repeated
+  --target STAGE         build this stage, not the last
+  --push                 send it to its registry; layers are on their way while they are made
+  --no-cache             make all layers anew
+  --cache-from REF       take layers of RUN from there; may be repeated
+  --cache-to REF         put them there for other machines
+  --secret id=ID,src=FILE  a file for RUN --mount=type=secret,id=ID; or id=ID,env=NAME
+  --memory SIZE          limit of each RUN]],
+  run = function(words, o, self)
+    local secrets
+    for _, text in ipairs(o.secret or {}) do
+      local given = {}
+      for key, value in text:gmatch "([^=,]+)=([^,]*)" do given[key] = value end
+      local source = given.src or given.source
+      if not given.id or not (source or given.env) then
+        usage(self, "--secret wants id=ID,src=FILE or id=ID,env=NAME, not '%s'", text)
+      end
+      secrets = secrets or {}
+      local secret = require "secret"
+      secrets[given.id] = source and { file = source } or secret.get(given.env)
+    end
+    local name, tag
+    if o.tag then
+      local at = registry.parts(o.tag)
+      name, tag = at.host .. "/" .. at.name, at.tag
+    elseif o.push then
+      usage(self, "--push needs --tag")
+    end
+    local image = registry.build {
+      context = words[1], dockerfile = o.file, name = name, tag = tag, args = o["build-arg"], labels = o.label,
+      target = o.target, push = o.push or nil, no_cache = o["no-cache"] or nil, cache_from = o["cache-from"],
+      cache_to = o["cache-to"], secrets = secrets, memory = o.memory,
+    }
+    local value = { ref = o.tag and image:ref(), digest = image.digest, size = image.size, layers = image.layers,
+      pushed = image.pushed and pushed_value(image.pushed) or nil }
+    if image.pushed then return value, pushed_text(image.pushed) end
+    return value, (o.tag and image:ref() .. "@" or "") .. image.digest .. "\n"
+  end,
+}
+
+verb {
+  usage = "unpack REF FOLDER", summary = "put an image's files into a new or empty folder", least = 2,
+  run = function(words)
+    local digest = registry.unpack(words[1], words[2])
+    return { digest = digest, folder = words[2] }, digest .. "\n"
+  end,
+}
+
+--- What a change of an image answers: sent to --tag, else in the build cache.
+local function changed(image, tag)
+  if not tag then return { digest = image.digest }, image.digest .. "\n" end
+  local result = image:push { to = tag }
+  return pushed_value(result), pushed_text(result)
+end
+
+verb {
+  usage = "append REF PATH... --tag REF [--to FOLDER]", summary = "add layers to an image, without a Dockerfile", least = 2,
+  most = math.huge, options = { tag = "text", t = "=tag", to = "text" },
+  details = [[
+  PATH is a folder, or a tar archive (plain, .gz, .zst); REF may be scratch: an empty image.
+
+  --tag, -t REF          send the new image there; without it, it stays in the build cache
+  --to FOLDER            where the files of folders go in the image (default: /)]],
+  run = function(words, o)
+    local image = registry.append(words[1], table.move(words, 2, #words, 1, {}), { to = o.to })
+    return changed(image, o.tag)
+  end,
+}
+
+local function words_of(text) return text:sub(1, 1) == "[" and json.decode(text) or { "/bin/sh", "-c", text } end
+
+verb {
+  usage = "mutate REF [changes] --tag REF", summary = "change how an image starts, with the same layers", least = 1,
+  options = {
+    tag = "text", t = "=tag", env = "map", label = "map", annotation = "map", entrypoint = "text", cmd = "text", user = "text",
+    workdir = "text", port = "repeat", volume = "repeat", ["stop-signal"] = "text",
+  },
+  details = [[
+  --tag, -t REF          send the new image there; without it, it stays in the build cache
+  --env, --label, --annotation NAME=VALUE   may be repeated
+  --entrypoint, --cmd    a JSON list of words, or a text for the shell
+  --user, --workdir, --stop-signal TEXT
+  --port 8080/tcp, --volume /data           may be repeated]],
+  run = function(words, o)
+    local image = registry.mutate(words[1], {
+      env = o.env, labels = o.label, annotations = o.annotation, user = o.user, workdir = o.workdir,
+      entrypoint = o.entrypoint and words_of(o.entrypoint), cmd = o.cmd and words_of(o.cmd), exposed_ports = o.port,
+      volumes = o.volume, stop_signal = o["stop-signal"],
+    })
+    return changed(image, o.tag)
+  end,
+}
+
+verb {
+  usage = "rebase REF [--from BASE] [--to BASE] --tag REF", summary = "put an image's own layers on another base", least = 1,
+  options = { tag = "text", t = "=tag", from = "text", to = "text" },
+  details = [[
+  --from, --to           the old and the new base (default: what the image's annotations say)
+  --tag, -t REF          send the new image there; without it, it stays in the build cache]],
+  run = function(words, o) return changed(registry.rebase(words[1], { from = o.from, to = o.to }), o.tag) end,
+}
+
+verb {
+  usage = "flatten REF --tag REF", summary = "make one layer of all", least = 1, options = { tag = "text", t = "=tag" },
+  run = function(words, o) return changed(registry.flatten(words[1]), o.tag) end,
+}
+
+verb {
+  usage = "export REF FILE.tar", summary = "write an image's files to a tar archive", least = 2,
+  run = function(words)
+    local bytes = registry.export(words[1], words[2])
+    return { path = words[2], bytes = bytes }, ("%s: %s\n"):format(words[2], size_text(bytes))
+  end,
+}
+
+return verbs
