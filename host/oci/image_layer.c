@@ -43,7 +43,7 @@ int image_layer_tar(const struct image_layer *spec, int fd, const char *name,
     struct layer *layer = layer_new(spec->store, spec->epoch, spec->watcher, err);
     if (!layer)
         return -1;
-    struct inflater *inflater = inflater_new(fd);
+    struct inflater *inflater = inflater_new(fd, false);
     int status = copy_stream(spec, inflater, layer, err);
     inflater_free(inflater);
     if (status != 0) {

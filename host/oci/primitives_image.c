@@ -65,7 +65,8 @@ static int begin(struct call *call, struct store *store, struct image_layer *spe
 }
 
 /* registry.layer(path, to?) -> { mediaType, digest, size, diff_id }: a folder, or a tar archive, as
- * a layer in the build cache. to: where a folder's files go in the image. */
+ * a layer in the build cache. to: where a folder's files go in the image; an archive
+ * names its places itself. */
 int prim_registry_layer(struct call *call, const struct value *args, struct value *out,
                         struct error *err)
 {
@@ -83,9 +84,6 @@ int prim_registry_layer(struct call *call, const struct value *args, struct valu
     if (fd < 0)
         return -1;
     bool folder = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
-    if (to && !folder)
-        return error_set(err, ERR_USAGE, "%s is no folder: an archive names its places itself",
-                         given);
     if ((folder ? image_layer_folder(&spec, path, to, &layer, err)
                 : image_layer_tar(&spec, fd, given, &layer, err)) != 0)
         return -1;

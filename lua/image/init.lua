@@ -31,7 +31,10 @@ end
 local function find(name)
   local verb = by_name[name]
   if verb then return verb end
-  error({ code = "usage", message = ("image: there is no '%s'"):format(name), hint = "the verbs are:\n" .. overview() }, 0)
+  local names = {}
+  for _, known in ipairs(verbs) do names[#names + 1] = known.name end
+  error({ code = "usage", message = ("image: there is no '%s'"):format(name), hint = "the verbs are " .. table.concat(names, " ")
+    .. "; mlhost image help tells about them" }, 0)
 end
 
 function M.image(start)

@@ -242,4 +242,18 @@ verb {
   end,
 }
 
+verb {
+  usage = "gc [--dry-run] [--untagged] [--grace SECONDS]", summary = "free the disk of what no image needs any more",
+  options = { ["dry-run"] = "flag", untagged = "flag", grace = "text" },
+  details = [[
+  --dry-run              only say what would go
+  --untagged             manifests that nothing leads to go, too
+  --grace SECONDS        what was used within that time stays (default: one day)]],
+  run = function(_, o, self)
+    local grace = o.grace and (math.tointeger(tonumber(o.grace)) or usage(self, "--grace wants whole seconds, not '%s'", o.grace))
+    local result = registry.collect { dry_run = o["dry-run"], untagged = o.untagged, grace = grace }
+    return result, ("%s %s\n"):format(size_text(result.bytes), o["dry-run"] and "would be freed" or "freed")
+  end,
+}
+
 return verbs

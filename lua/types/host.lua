@@ -1238,6 +1238,14 @@ function host.registry.build(context, dockerfile, name, tag, args, labels, targe
 ---@overload fun(args: { dry_run?: boolean, untagged?: boolean, grace?: integer }): table
 function host.registry.collect(dry_run, untagged, grace) end
 
+---an image of a config and of layers in the build cache
+---@param config table # map
+---@param layers any[] # array
+---@param annotations? table # map
+---@return table image
+---@overload fun(args: { config: table, layers: any[], annotations?: table }): table
+function host.registry.compose(config, layers, annotations) end
+
 ---a tag that names the content of a build context
 ---@param context string # path
 ---@param dockerfile? string # path
@@ -1265,17 +1273,42 @@ function host.registry.document(blob) end
 ---@overload fun(args: { ref: string }): string
 function host.registry.exists(ref) end
 
+---the files of an image of the build cache as one tar archive
+---@param digest string
+---@param to string # path
+---@return table result
+---@overload fun(args: { digest: string, to: string }): table
+function host.registry.export(digest, to) end
+
 ---config and layers of an image, without pulling it
 ---@param ref string
 ---@return table image
 ---@overload fun(args: { ref: string }): table
 function host.registry.inspect(ref) end
 
+---a folder or a tar archive as a layer in the build cache
+---@param path string # path
+---@param to? string
+---@return table layer
+---@overload fun(args: { path: string, to?: string }): table
+function host.registry.layer(path, to) end
+
+---an image in the build cache, manifest and config as data
+---@param ref? string
+---@param digest? string
+---@return table image
+---@overload fun(args: { ref?: string, digest?: string }): table
+function host.registry.load(ref, digest) end
+
 ---an image's manifest or index as data
 ---@param ref string
 ---@return table reply
 ---@overload fun(args: { ref: string }): table
 function host.registry.manifest(ref) end
+
+---os and architecture of this machine, as images name them
+---@return table platform
+function host.registry.platform() end
 
 ---pull an image into the build cache, every digest checked
 ---@param ref string
@@ -1304,6 +1337,12 @@ function host.registry.reference(ref) end
 ---@return table result
 ---@overload fun(args: { digest?: string, ref?: string, name?: string }): table
 function host.registry.sbom(digest, ref, name) end
+
+---one layer of all that an image of the build cache holds
+---@param digest string
+---@return table layer
+---@overload fun(args: { digest: string }): table
+function host.registry.squash(digest) end
 
 ---the tags of a repository
 ---@param repository string

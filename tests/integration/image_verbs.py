@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""mlhost image: every verb against the embedded registry and docker-registry; skopeo looks at what came of it. $MLHOST is the
+program. Prints "N passed, N failed" last."""
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+
+PROGRAM = os.path.abspath(os.environ.get("MLHOST", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/mlhost")))
+WORK = tempfile.mkdtemp()
+passed = failed = 0
+
+
+def check(name, good, *shown):
+    global passed, failed
+    if good:
+        passed += 1
+        print("ok  ", name)
+    else:
+        failed += 1
+        print("FAIL", name, *shown, sep="\n  ")
+
+
+def image(*words, status=0):
+    """One verb: its standard output. Another exit status than the wanted one is a failure."""
+    env = {"PATH": os.environ["PATH"], "HOME": WORK, "DOCKER_CONFIG": WORK}
+    done = subprocess.run([PROGRAM, "image", *words], cwd=WORK, env=env, capture_output=True, text=True, timeout=120)
+    check("image " + " ".join(words)[:90], done.returncode == status, f"exit status {done.returncode}", done.stdout, done.stderr)
+    return done.stdout if status == 0 else done.stderr
+
+
+def data(*words):
+    try:
+        return json.loads(image(*words, "--json"))
+    except ValueError:
+        return {}
+
+
+def registry():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = os.path.join(WORK, "registry.yml")
+    with open(config, "w") as out:
+        out.write("version: 0.1\nlog: { level: error, accesslog: { disabled: true } }\n"
+                  f"storage: {{ filesystem: {{ rootdirectory: {WORK}/registry }}, delete: {{ enabled: true }} }}\n"
+                  f'http: {{ addr: "127.0.0.1:{port}" }}\n')
+    log = open(os.path.join(WORK, "registry.log"), "w")
+    process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
+            return process, f"127.0.0.1:{port}"
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("docker-registry did not start")
+
+
+def skopeo(*words):
+    done = subprocess.run(["skopeo", *words], capture_output=True, text=True, timeout=120)
+    return done.stdout if done.returncode == 0 else "failed: " + done.stderr
+
+
+def write(path, text, mode=0o644):
+    path = os.path.join(WORK, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as out:
+        out.write(text)
+    os.chmod(path, mode)
+
+
+def tar_file(path, entries):
+    with tarfile.open(os.path.join(WORK, path), "w:gz") as out:
+        for name, text in entries:
+            info = tarfile.TarInfo(name)
+            info.size, info.uid, info.gid, info.mtime = len(text), 12, 34, 1_600_000_000
+            out.addfile(info, io.BytesIO(text.encode()))
+
+
+def layers_of(reference):
+    return data("inspect", reference)["layers"]
+
+
+def names(path):
+    with tarfile.open(path) as archive:
+        return {member.name: member for member in archive.getmembers()}
+
+
+def basics(far):
+    check("help lists the verbs", all(word in image("help") for word in ("ls", "copy", "rebase", "gc")))
+    check("help of one", "--build-arg" in image("help", "build"))
+    check("an unknown verb", "there is no 'frob'" in image("frob", status=2))
+    check("a word too few", "usage: mlhost image ls" in image("ls", status=2))
+    check("an unknown option", "--json" in image("ls", "x", "--frob", status=2))
+    write("ctx/Dockerfile", 'FROM scratch\nARG WHAT=nothing\nLABEL what=$WHAT\nCOPY a /data/a\nCOPY b /data/b\nCMD ["/data/a"]\n')
+    write("ctx/a", "first\n", 0o755)
+    write("ctx/b", "second\n")
+    built = data("build", "ctx", "--tag", "app:1", "--push", "--build-arg", "WHAT=this", "--label", "by=test")
+    check("build and push", built.get("pushed", {}).get("blobs") == 3, built)
+    check("digest", image("digest", "app:1").strip() == built["digest"])
+    check("digest of what is not there", "there is no" in image("digest", "app:none", status=1))
+    config = data("config", "app:1")
+    check("labels of the file and of the option", config.get("Labels") == {"what": "this", "by": "test"}, config)
+    check("a manifest", data("manifest", "app:1")["digest"] == built["digest"])
+    image("tag", "app:1", "stable")
+    check("ls", data("ls", "app") == ["1", "stable"])
+    copied = data("copy", "app:1", far + "/team/app:1")
+    check("copied as it is", copied["digest"] == built["digest"])
+    check("copied twice", data("copy", "app:1", far + "/team/app:1")["skipped"] is True)
+    seen = skopeo("inspect", "--tls-verify=false", f"docker://{far}/team/app:1")
+    check("skopeo sees it", json.loads(seen).get("Digest") == built["digest"] if seen.startswith("{") else False, seen)
+    check("pull", data("pull", far + "/team/app:1")["digest"] == built["digest"])
+    image("unpack", "app:1", "unpacked")
+    with open(os.path.join(WORK, "unpacked/data/b")) as got:
+        check("unpacked", got.read() == "second\n")
+    return built
+
+
+def edits(far, built):
+    write("models/deep/m.bin", "weights\n")
+    tar_file("extra.tgz", [("etc/extra", "text\n")])
+    added = data("append", "app:1", "models", "extra.tgz", "--to", "/models", "--tag", far + "/app:2")
+    check("append keeps the layers below", layers_of(far + "/app:2")[:2] == layers_of("app:1")[:2])
+    check("one layer each", len(layers_of(far + "/app:2")) == 4, added)
+    image("export", far + "/app:2", "flat.tar")
+    files = names(os.path.join(WORK, "flat.tar"))
+    check("the files of both are there", {"models/deep/m.bin", "etc/extra", "data/a"} <= set(files), sorted(files))
+    check("an archive keeps its owners and times", (files["etc/extra"].uid, files["etc/extra"].mtime) == (12, 1_600_000_000))
+    image("append", "scratch", "models", "--tag", "empty:1")
+    check("append to nothing", len(layers_of("empty:1")) == 1)
+    check("append what is not there", "nowhere" in image("append", "app:1", "nowhere", "--tag", "x:1", status=1))
+
+    image("mutate", far + "/app:2", "--env", "A=1", "--env", "B=x=y", "--label", "what=else", "--user", "1000", "--workdir", "/data",
+          "--entrypoint", '["/data/a"]', "--cmd", "echo hi", "--port", "8080/tcp", "--volume", "/data", "--annotation", "k=v",
+          "--tag", far + "/app:3")
+    seen = json.loads(skopeo("inspect", "--config", "--tls-verify=false", f"docker://{far}/app:3") or "{}").get("config", {})
+    check("what mutate changed", seen.get("Labels") == {"what": "else", "by": "test"} and "B=x=y" in seen.get("Env", []) and
+          seen.get("User") == "1000" and seen.get("WorkingDir") == "/data" and seen.get("Entrypoint") == ["/data/a"] and
+          seen.get("Cmd") == ["/bin/sh", "-c", "echo hi"] and seen.get("ExposedPorts") == {"8080/tcp": {}} and
+          seen.get("Volumes") == {"/data": {}}, seen)
+    check("an annotation", data("manifest", far + "/app:3")["manifest"].get("annotations") == {"k": "v"})
+    check("mutate keeps the layers", layers_of(far + "/app:3") == layers_of(far + "/app:2"))
+    check("mutate wants NAME=VALUE", "NAME=VALUE" in image("mutate", "app:1", "--env", "A", status=2))
+
+    write("ctx/b", "second, mended\n")
+    image("build", "ctx", "--tag", "app:1b", "--push")
+    image("rebase", far + "/app:3", "--from", "app:1", "--to", "app:1b", "--tag", far + "/app:4")
+    image("export", far + "/app:4", "rebased.tar")
+    with tarfile.open(os.path.join(WORK, "rebased.tar")) as archive:
+        check("rebase takes the new base", archive.extractfile("data/b").read() == b"second, mended\n")
+    check("and keeps what was above", "models/deep/m.bin" in names(os.path.join(WORK, "rebased.tar")))
+    check("a base that is none", "is not built on" in image("rebase", far + "/app:3", "--from", "empty:1", "--to", "app:1b", status=1))
+    check("no base known", "does not say its base" in image("rebase", far + "/app:3", status=1))
+
+    image("flatten", far + "/app:4", "--tag", far + "/app:5")
+    check("flatten", len(layers_of(far + "/app:5")) == 1)
+    image("export", far + "/app:5", "flattened.tar")
+    files = names(os.path.join(WORK, "flattened.tar"))
+    check("with the same files", set(files) == set(names(os.path.join(WORK, "rebased.tar"))), sorted(files))
+    where = os.path.join(WORK, "layout")
+    check("skopeo copies it whole", "failed" not in skopeo("copy", "--src-tls-verify=false", f"docker://{far}/app:5", f"oci:{where}:5"))
+
+
+def hiding():
+    """What export shows of layers that hide each other: whiteouts, opaque folders, files in a folder's place, hard links."""
+    def layer(name, entries):
+        with tarfile.open(os.path.join(WORK, name), "w") as out:
+            for path, what in entries:
+                info = tarfile.TarInfo(path)
+                if what is None:
+                    info.type, info.mode = tarfile.DIRTYPE, 0o755
+                elif what.startswith("="):
+                    info.type, info.linkname = tarfile.LNKTYPE, what[1:]
+                else:
+                    info.size = len(what)
+                out.addfile(info, io.BytesIO(what.encode()) if what and not what.startswith("=") else None)
+    layer("low.tar", [("d", None), ("d/gone", "x"), ("d/stays", "y"), ("o", None), ("o/old", "x"), ("f", None), ("f/inside", "x"),
+                      ("one", "linked"), ("two", "=one"), ("three", "=one"), ("k1", "pair"), ("k2", "=k1")])
+    layer("high.tar", [("d/.wh.gone", ""), ("o", None), ("o/.wh..wh..opq", ""), ("o/new", "n"), ("f", "a file now"),
+                       (".wh.one", "")])
+    image("append", "scratch", "low.tar", "high.tar", "--tag", "hide:1")
+    image("export", "hide:1", "hide.tar")
+    path = os.path.join(WORK, "hide.tar")
+    files = names(path)
+    check("what is hidden is not there", set(files) == {"d", "d/stays", "o", "o/new", "f", "two", "three", "k1", "k2"}, sorted(files))
+    with tarfile.open(path) as archive:
+        check("links whose file is gone have its content", archive.extractfile("two").read() == b"linked" and
+              archive.extractfile("three").read() == b"linked")
+        check("a link that has its file stays one", archive.getmember("k2").islnk())
+    subprocess.run(["rm", "-rf", os.path.join(WORK, "un")])
+    image("unpack", "hide:1", "un")
+    there = {os.path.relpath(os.path.join(folder, name), os.path.join(WORK, "un"))
+             for folder, folders, plain in os.walk(os.path.join(WORK, "un")) for name in folders + plain}
+    check("unpack says the same", there == set(files), sorted(there))
+
+
+def main():
+    for tool in ("docker-registry", "skopeo"):
+        if not shutil.which(tool):
+            print(f"SKIPPED image_verbs: no {tool}\n0 passed, 0 failed")
+            return 0
+    process, far = registry()
+    try:
+        built = basics(far)
+        edits(far, built)
+        hiding()
+        check("gc", "bytes" in data("gc", "--dry-run"))
+        check("gc wants seconds", "whole seconds" in image("gc", "--grace", "soon", status=2))
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(WORK, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
