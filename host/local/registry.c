@@ -133,8 +133,11 @@ static void data(struct request *rq, const void *bytes, size_t len)
     struct error err = {0};
 
     if (call->upload) {
-        if (store_blob_write(call->upload, bytes, len, &err) < 0)
+        if (store_blob_write(call->upload, bytes, len, &err) < 0) {
+            /* Half a chunk on a full disk would only keep it full. */
+            store_blob_rewind(call->upload, call->size_before);
             registry_refuse_error(rq, "BLOB_UPLOAD_UNKNOWN", &err);
+        }
     } else if (call->kind == REGISTRY_MANIFEST) {
         if (len > STORE_MANIFEST_LIMIT - rq->body.len)
             registry_refuse(rq, 413, "SIZE_INVALID", "a manifest may have up to %u bytes",

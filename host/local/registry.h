@@ -33,6 +33,7 @@ struct registry_request {
     const char *reference; /* tag, digest or upload id; within rq->path */
     struct upload *upload; /* bytes that come in go there */
     bool keep;             /* a broken-off upload can be taken up again */
+    uint64_t size_before;  /* of the upload, when this request came */
     bool ranged;           /* the body must end the upload at range_end bytes */
     uint64_t range_end;
 };

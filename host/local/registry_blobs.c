@@ -249,6 +249,7 @@ void registry_upload_begin(struct request *rq)
             err.code = ERR_NOT_FOUND;
         registry_refuse_error(rq, "BLOB_UPLOAD_UNKNOWN", &err);
     } else if (patch || put) {
+        call->size_before = store_upload_size(call->upload);
         check_range(rq);
     }
 }

@@ -102,6 +102,22 @@ int store_write(struct store *store, const char *path, const char *text, struct 
     return -1;
 }
 
+int store_read(struct store *store, const char *path, size_t limit, struct buf *out,
+               struct error *err)
+{
+    struct stat st;
+
+    if (fstatat(store->dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
+        return error_set(err, ERR_NOT_FOUND, "%s/%s is a link", store->root, path);
+    return file_read(store->dir, path, limit, out, err);
+}
+
+/* What O_NOFOLLOW says of a link means that nothing of ours is there. */
+static int open_problem(void)
+{
+    return errno == ELOOP ? ENOENT : errno;
+}
+
 bool store_file_exists(struct store *store, const char *path)
 {
     struct stat st;
@@ -244,7 +260,7 @@ int store_blob_open(struct store *store, const char *digest, uint64_t *size, str
         return -1;
     cleanup_close int fd = openat(store->dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) != 0)
-        return error_errno(err, errno, "blob %s", digest);
+        return error_errno(err, open_problem(), "blob %s", digest);
     if (size)
         *size = (uint64_t)st.st_size;
     return steal_fd(&fd);
@@ -257,7 +273,7 @@ int store_blob_read(struct store *store, const char *digest, size_t limit, struc
 
     if (blob_path(digest, path, err) != 0)
         return -1;
-    return file_read(store->dir, path, limit, out, err);
+    return store_read(store, path, limit, out, err);
 }
 
 int store_blob_delete(struct store *store, const char *digest, struct error *err)
@@ -395,6 +411,14 @@ int store_blob_write(struct upload *upload, const void *data, size_t len, struct
     return 0;
 }
 
+void store_blob_rewind(struct upload *upload, uint64_t size)
+{
+    hasher_drop(upload->hasher);
+    upload->hasher = NULL;
+    if (ftruncate(upload->fd, (off_t)size) == 0 && lseek(upload->fd, 0, SEEK_END) >= 0)
+        upload->size = size;
+}
+
 void store_blob_park(struct upload *upload)
 {
     struct store *store = upload->store;
@@ -458,7 +482,7 @@ struct upload *store_blob_resume(struct store *store, const char *id, struct err
     upload_name(upload, path);
     upload->fd = openat(store->dir, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (upload->fd < 0) {
-        error_errno(err, errno, "upload %s", id);
+        error_errno(err, open_problem(), "upload %s", id);
         error_hint(err, "it was finished, aborted, or left alone for a day: begin a new one");
         upload_free(upload);
         return NULL;

@@ -84,6 +84,8 @@ const char *store_upload_id(const struct upload *upload);
 uint64_t store_upload_size(const struct upload *upload);
 int store_upload_fd(const struct upload *upload); /* the store's; readable */
 int store_blob_write(struct upload *upload, const void *data, size_t len, struct error *err);
+/* Takes back what was written beyond `size`, as where the disk is full. */
+void store_blob_rewind(struct upload *upload, uint64_t size);
 /* Leaves the upload for later (another request, another process). Frees it. */
 void store_blob_park(struct upload *upload);
 /* Takes up a parked one; ERR_NOT_FOUND. One user at a time: ERR_CONFLICT. */

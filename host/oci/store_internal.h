@@ -24,6 +24,9 @@ int store_lock(struct store *store, bool exclusive, struct error *err);
 /* A small file, whole or not at all; what a writer who died leaves is in uploads/ only, where
  * nobody takes it for a tag. */
 int store_write(struct store *store, const char *path, const char *text, struct error *err);
+/* file_read within the store. The store makes no links: where one was planted there is nothing. */
+int store_read(struct store *store, const char *path, size_t limit, struct buf *out,
+               struct error *err);
 /* Relative to the store; no link is followed at the end. */
 bool store_file_exists(struct store *store, const char *path);
 void store_file_remove(struct store *store, const char *path);

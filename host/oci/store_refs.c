@@ -106,7 +106,7 @@ static char *marker_get(struct store *store, const char *name, const char *kind,
     cleanup_free char *path = mem_printf("repositories/%s/%s/%s", name, kind, leaf);
     cleanup_buf struct buf text = BUF_INIT;
 
-    if (file_read(store->dir, path, 4096, &text, err) != 0)
+    if (store_read(store, path, 4096, &text, err) != 0)
         return NULL;
     char *out = text.len ? buf_steal(&text) : mem_strdup("");
     out[strcspn(out, "\r\n")] = '\0';
@@ -310,7 +310,7 @@ static int list_folder(struct store *store, const char *path, struct value *out,
         return error_errno(err, problem, "cannot list %s/%s", store->root, path);
     }
     while ((entry = readdir(folder)))
-        if (entry->d_name[0] != '.')
+        if (entry->d_name[0] != '.' && entry->d_type != DT_LNK)
             value_push_string(out, entry->d_name);
     closedir(folder);
     sort_names(out);
