@@ -107,7 +107,8 @@ static int add_url(struct copy *copy, const char *url, struct error *err)
         return error_hint(err, "give it a name: a destination that does not end with /");
     }
     if (spec->fetch(spec->ctx, url, fd, &modified, err) != 0 ||
-        check_sum(copy, fd, offset, err) != 0)
+        check_sum(copy, fd, offset, err) != 0 ||
+        builder_note_url(copy->builder, url, fd, offset, err) != 0)
         return -1;
     if (copy->unpack_given && lseek(apart, 0, SEEK_SET) == 0 && tar_is_archive(apart))
         return copy_add_archive(copy, url, apart, err);

@@ -98,6 +98,10 @@ void builder_note_image(struct builder *builder, const char *reference,
                         const struct digest *digest);
 void builder_note_file(struct builder *builder, const char *name, const char *uri,
                        const struct digest *digest);
+/* What was fetched: in fd from offset on. Of the URL scheme, host and path, for the rest may be a
+ * key. */
+int builder_note_url(struct builder *builder, const char *url, int fd, int64_t offset,
+                     struct error *err);
 int builder_note_context(struct builder *builder, struct error *err);
 /* A layer that was made before, here or elsewhere (spec->find). 1 found, 0 not. */
 int stage_find(struct builder *builder, const struct digest *key, struct cached_layer *out);

@@ -1,5 +1,7 @@
 /* What a build was made of, for its provenance. */
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "oci/build_internal.h"
@@ -49,6 +51,33 @@ void builder_note_image(struct builder *builder, const char *reference, const st
         "pkg:docker/%s%s%s%s%s?platform=linux%%2F%s", hub ? "" : parsed.host, hub ? "" : "/", name,
         parsed.tag ? "@" : "", parsed.tag ? parsed.tag : "", oci_architecture());
     builder_note_file(builder, NULL, uri, digest);
+}
+
+int builder_note_url(struct builder *builder, const char *url, int fd, int64_t offset,
+                     struct error *err)
+{
+    const char *host = strstr(url, "://");
+    struct digest digest;
+    char piece[65536];
+    ssize_t n;
+
+    if (!builder->spec->materials || !host)
+        return 0;
+    struct hasher *hasher = hasher_new();
+    while ((n = pread(fd, piece, sizeof piece, (off_t)offset)) > 0) {
+        hasher_update(hasher, piece, (size_t)n);
+        offset += n;
+    }
+    hasher_finish(hasher, &digest);
+    if (n < 0)
+        return error_errno(err, errno, "cannot read back what came from %s", url);
+    host += 3;
+    const char *user = memchr(host, '@', strcspn(host, "/?#"));
+    const char *from = user ? user + 1 : host;
+    cleanup_free char *shown =
+        mem_printf("%.*s%.*s", (int)(host - url), url, (int)strcspn(from, "?#"), from);
+    builder_note_file(builder, NULL, shown, &digest);
+    return 0;
 }
 
 /* Files that were not read for the build are read only when somebody wants it, or when it is

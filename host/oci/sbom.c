@@ -221,7 +221,46 @@ static char *plain_name(const char *name)
     for (char *c = copy; *c; c++)
         if (!isalnum((unsigned char)*c) && !strchr("._-/:", *c))
             *c = '-';
-    return steal_ptr(&copy);
+    return *copy ? steal_ptr(&copy) : mem_strdup("image");
+}
+
+void sbom_document(const struct value *found, const struct value *config, const char *name,
+                   const char *digest, struct value *out)
+{
+    cleanup_free char *shown = plain_name(name);
+    cleanup_value struct value relations = {0};
+    cleanup_buf struct buf comment = BUF_INIT;
+    cleanup_buf struct buf text = BUF_INIT;
+    struct digest space;
+    const struct value *os = value_get(found, "os"), *notes = value_get(found, "notes"),
+                       *list = value_get(found, "packages");
+
+    value_set_map(out);
+    value_put_string(out, "spdxVersion", "SPDX-2.3");
+    value_put_string(out, "dataLicense", "CC0-1.0");
+    value_put_string(out, "SPDXID", DOCUMENT_ID);
+    value_put_string(out, "name", shown);
+    struct value *info = value_put(out, "creationInfo");
+    value_set_map(info);
+    put_time(info, config);
+    value_set_printf(value_push(put_array(info, "creators")), "Tool: mlhost-%s", mlhost_version);
+    for (size_t i = 0; i < value_count(notes); i++)
+        buf_printf(&comment, "%s%s", i ? "; " : "not listed: ", value_text(value_at(notes, i), ""));
+    if (comment.len)
+        value_put_string(out, "comment", comment.data);
+    struct value *packages = put_array(out, "packages");
+    value_set_array(&relations);
+    relate(&relations, DOCUMENT_ID, "DESCRIBES", IMAGE_ID);
+    add_image(packages, shown, digest, config);
+    add_system(packages, &relations, os);
+    for (size_t i = 0; i < value_count(list); i++)
+        add_package(packages, &relations, value_at(list, i), os);
+    value_move(value_put(out, "relationships"), &relations);
+    /* One name for one document: what is in it decides. */
+    value_to_json(out, TEXT_SORTED, &text);
+    digest_bytes(text.data, text.len, &space);
+    value_set_printf(value_put(out, "documentNamespace"),
+                     "https://spdx.org/spdxdocs/mlhost/%s-%.32s", digest + 7, space.text + 7);
 }
 
 int oci_sbom(struct store *store, const char *digest, const char *name, struct value *out,
@@ -230,45 +269,12 @@ int oci_sbom(struct store *store, const char *digest, const char *name, struct v
     cleanup_value struct value manifest = {0};
     cleanup_value struct value config = {0};
     cleanup_value struct value found = {0};
-    cleanup_free char *shown = NULL;
-    struct digest resolved, space;
+    struct digest resolved;
 
     if (oci_manifest_load(store, digest, &manifest, &resolved, err) != 0 ||
         oci_config_load(store, &manifest, &config, err) != 0 ||
         sbom_packages(store, &manifest, &found, err) != 0)
         return error_wrap(err, "SBOM of %s", digest);
-    shown = plain_name(name);
-    const struct value *os = value_get(&found, "os"), *notes = value_get(&found, "notes"),
-                       *list = value_get(&found, "packages");
-    value_set_map(out);
-    value_put_string(out, "spdxVersion", "SPDX-2.3");
-    value_put_string(out, "dataLicense", "CC0-1.0");
-    value_put_string(out, "SPDXID", DOCUMENT_ID);
-    value_put_string(out, "name", shown);
-    struct value *info = value_put(out, "creationInfo");
-    value_set_map(info);
-    put_time(info, &config);
-    value_set_printf(value_push(put_array(info, "creators")), "Tool: mlhost-%s", mlhost_version);
-    cleanup_buf struct buf comment = BUF_INIT;
-    for (size_t i = 0; i < value_count(notes); i++)
-        buf_printf(&comment, "%s%s", i ? "; " : "not listed: ", value_text(value_at(notes, i), ""));
-    if (comment.len)
-        value_put_string(out, "comment", comment.data);
-    struct value *packages = put_array(out, "packages");
-    cleanup_value struct value relations = {0};
-    value_set_array(&relations);
-    relate(&relations, DOCUMENT_ID, "DESCRIBES", IMAGE_ID);
-    add_image(packages, shown, resolved.text, &config);
-    add_system(packages, &relations, os);
-    for (size_t i = 0; i < value_count(list); i++)
-        add_package(packages, &relations, value_at(list, i), os);
-    value_move(value_put(out, "relationships"), &relations);
-    /* One name for one document: what is in it decides. */
-    cleanup_buf struct buf text = BUF_INIT;
-    value_to_json(out, TEXT_SORTED, &text);
-    digest_bytes(text.data, text.len, &space);
-    value_set_printf(value_put(out, "documentNamespace"),
-                     "https://spdx.org/spdxdocs/mlhost/%s-%.32s", resolved.text + 7,
-                     space.text + 7);
+    sbom_document(&found, &config, name, resolved.text, out);
     return 0;
 }

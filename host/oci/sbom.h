@@ -33,13 +33,18 @@ char *sbom_purl(const struct value *package, const struct value *os_release);
 
 /* ---- sbom_packages.c: image -> packages ---- */
 
-/* *out: { packages = [...] sorted by type, name, version, path; os = { ... }; notes = [ texts about
+/* By type, name, version, path; what is there twice goes. */
+void sbom_sort(struct value *packages);
+/* *out: { packages = [...] sorted; os = { ... }; notes = [ texts about
  * what was not read ] }. The image's blobs are in the store. */
 int sbom_packages(struct store *store, const struct value *manifest, struct value *out,
                   struct error *err);
 
 /* ---- sbom.c ---- */
 
+/* found: what sbom_packages gave; config: the image's; digest: of its manifest. */
+void sbom_document(const struct value *found, const struct value *config, const char *name,
+                   const char *digest, struct value *out);
 /* The document about the image `digest` of the store. name: what people call it, or NULL. Same
  * image, same name, same document: its time is the image's. */
 int oci_sbom(struct store *store, const char *digest, const char *name, struct value *out,

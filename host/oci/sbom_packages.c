@@ -250,8 +250,7 @@ static int compare_packages(const void *a, const void *b)
     return 0;
 }
 
-/* Sorted; what is recorded twice in the same words is there once. */
-static void sort_packages(struct value *packages)
+void sbom_sort(struct value *packages)
 {
     struct value *items = packages->as.array.items;
     size_t count = value_count(packages), kept = 0;
@@ -310,7 +309,7 @@ int sbom_packages(struct store *store, const struct value *manifest, struct valu
         close(collector.spool);
     if (status != 0)
         return -1;
-    sort_packages(&packages);
+    sbom_sort(&packages);
     value_set_map(out);
     value_move(value_put(out, "packages"), &packages);
     value_move(value_put(out, "os"), &os);

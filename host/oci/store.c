@@ -235,6 +235,7 @@ static bool use_again(struct store *store, const char *path)
 {
     cleanup_close int held = store_lock(store, false, NULL);
 
+    (void)held;
     return utimensat(store->dir, path, NULL, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 

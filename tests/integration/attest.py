@@ -1,11 +1,14 @@
 """The checks of attest.sh; the argument is oras, or "" when there is none."""
+import functools
 import hashlib
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 import urllib.error
 
@@ -142,6 +145,11 @@ def strange(machine):
     valid(machine.folder, "empty", empty.shown["a"])
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
 def dir_hash(folder):
     """golang.org/x/mod/sumdb/dirhash, Hash1, in hexadecimal."""
     paths = sorted(os.path.relpath(os.path.join(base, name), folder) for base, _, names in os.walk(folder) for name in names)
@@ -176,6 +184,15 @@ def provenances(machine):
           definition["externalParameters"]["dockerfile"] == "ctx/Dockerfile", definition)
     check("when", statement["predicate"]["runDetails"]["metadata"]["startedOn"] <=
           statement["predicate"]["runDetails"]["metadata"]["finishedOn"])
+    handler = functools.partial(Quiet, directory=machine.context)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/root/a"
+        fetched = machine.build(f"FROM scratch\nADD {url}?sig=hush /a\n", after=show)
+        server.shutdown()
+    definition = fetched.shown.get("p", {}).get("predicate", {}).get("buildDefinition", {})
+    check("what was fetched, without keys", {"uri": url, "digest": {"sha256": hashlib.sha256(b"x").hexdigest()}} in
+          definition.get("resolvedDependencies", []) and "hush" not in json.dumps(definition), fetched.log, definition)
     env = {"SOURCE_DATE_EPOCH": "5"}
     first = machine.build(DOCKERFILE, after=show, env=env, **options).shown["p"]
     check("with SOURCE_DATE_EPOCH it is the same twice", first == machine.build(DOCKERFILE, after=show, env=env, **options).shown["p"])
