@@ -162,6 +162,17 @@ def busybox_layer():
     return out.getvalue()
 
 
+def sparse_layer():
+    """As some tools write layers: files without the folders that they are in."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, uid in (("tmp/dropped", 0), ("home/app/deep/file", 1000), ("root/.config", 0)):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.uid, info.gid = 2, 0o644, uid, uid
+            tar.addfile(info, io.BytesIO(b"x\n"))
+    return out.getvalue()
+
+
 def debian_layer():
     """Debian 12, minimal, by debootstrap: made once, kept. -> gzipped tar, diff id; or None and why not."""
     place = os.path.join(CACHE, f"debian-12-minbase-{ARCHITECTURE}.tar.gz")

@@ -114,6 +114,7 @@ class Trees:
                 time.sleep(0.05)
         busybox = images.busybox_layer()
         self.put_base("busybox", busybox, {"Env": ["PATH=" + images.PATH], "Cmd": ["sh"]})
+        self.registry.put_image("library/sparse", "1", [busybox, images.sparse_layer()], {"Env": ["PATH=" + images.PATH]})
         self.known[self.bases["busybox"]["bin/busybox"].digest] = "busybox"
         if any(case.base == "debian" for case in cases):
             layer, reason = images.debian_layer()

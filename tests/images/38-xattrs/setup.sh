@@ -1,0 +1,1 @@
+python3 mk.py files.tar && rm mk.py
