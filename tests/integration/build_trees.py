@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Thirty Dockerfiles (tests/images): each is built, pushed to a docker-registry, read back there by other code, and its files
-and config are those that tree.txt and config.json of its folder tell. Where a newer buildah can be had (tests/peers) the same
+"""The Dockerfiles of tests/images: each is built, pushed to a docker-registry, read back there by other code, and its files and
+config are those that tree.txt and config.json of its folder tell. Built again, from what was kept and from nothing, it is the
+same image to the byte. Where a newer buildah can be had (tests/peers) the same
 build goes through it, and it has to tell the same: that is how the texts were made. Docker's builder is the measure where
 buildah differs from it: case.json says where, and why.
 
   build_trees.py [NAME...]           only those whose folder's name has one of these in it
   build_trees.py --accept [NAME...]  writes the texts from buildah's builds instead; read the difference before committing it
 
-$MLHOST is the program; MLHOST_NO_BUILDAH=1 leaves buildah out; MLHOST_TEST_IMAGES is another folder of such cases. Prints "N passed, N failed" last.
+$MLHOST is the program; MLHOST_NO_BUILDAH=1 leaves buildah out; MLHOST_TEST_IMAGES is another folder of such cases. Prints
+"N passed, N failed" last.
 """
 import concurrent.futures
 import difflib
@@ -44,7 +46,14 @@ SCRIPT = """local registry, fs, json = require "registry", require "fs", require
 pipeline "trees" {{ permissions = {{ net = {{ "127.0.0.1" }} }} }}
 stage "build" {{ run = function(cx)
   for _, step in ipairs(json.decode(fs.read "steps.json")) do
-    registry.build(step.build):push {{ to = step.to }}
+    local image = registry.build(step.build)
+    image:push {{ to = step.to }}
+    local again = registry.build(step.build)
+    assert(again.digest == image.digest, "the layers that were kept make another image")
+    -- nothing kept, and sent while it is made
+    step.build.no_cache, step.build.push = true, step.to .. "-again"
+    again = registry.build(step.build)
+    assert(again.digest == image.digest, "made anew it is another image")
   end
 end }}
 """
@@ -158,7 +167,8 @@ class Trees:
         host = f"127.0.0.1:{self.port}"
         steps = [(dockerfile, None, f"{who}/{name}:1") for dockerfile, name in case.first.items()]
         steps.append((case.dockerfile, case.target, f"{who}/{case.name}:1"))
-        return [(d, t, f"{host}/{to}") for d, t, to in steps], {"REGISTRY": host + "/library", "BUILT": f"{host}/{who}", **case.args}
+        args = {"REGISTRY": host + "/library", "BUILT": f"{host}/{who}", **case.args}
+        return [(d, t, f"{host}/{to}") for d, t, to in steps], args
 
     def build_ours(self, case, folder):
         """-> what went wrong, or None."""
@@ -174,8 +184,9 @@ class Trees:
             json.dump(told, f)
         with open(os.path.join(space, "trees.lua"), "w", encoding="utf-8") as f:
             f.write(SCRIPT.format())
-        done = subprocess.run([MLHOST, "run", "trees.lua", "--output", "plain"], cwd=space, capture_output=True, text=True, timeout=300,
-                              stdin=subprocess.DEVNULL)
+        # With a time of its own a build is the same whenever it is made, RUN included.
+        done = subprocess.run([MLHOST, "run", "trees.lua", "--output", "plain"], cwd=space, capture_output=True, text=True,
+                              timeout=300, stdin=subprocess.DEVNULL, env={**os.environ, "SOURCE_DATE_EPOCH": "1000000000"})
         return None if done.returncode == 0 else done.stdout + done.stderr
 
     def build_buildah(self, case, folder):
@@ -191,10 +202,11 @@ class Trees:
             commands.append([*store, "build", "--isolation", "chroot", "--tls-verify=false", "--layers=false", "--format", "docker",
                              "-q", *policy, "-f", dockerfile, "-t", to, *(f"--build-arg={k}={v}" for k, v in args.items()),
                              *(["--target", target] if target else []), "."])
-        commands.append([*store, "push", "-q", "--disable-compression", *policy, steps[-1][2], "dir:" + os.path.join(space, "image")])
+        commands.append([*store, "push", "-q", "--disable-compression", *policy, steps[-1][2],
+                         "dir:" + os.path.join(space, "image")])
         for command in commands:
-            done = subprocess.run(command, cwd=os.path.join(space, "context"), env=env, capture_output=True, text=True, timeout=300,
-                                  stdin=subprocess.DEVNULL)
+            done = subprocess.run(command, cwd=os.path.join(space, "context"), env=env, capture_output=True, text=True,
+                                  timeout=300, stdin=subprocess.DEVNULL)
             if done.returncode:
                 return done.stdout + done.stderr
         return None
@@ -233,7 +245,8 @@ class Trees:
                 if text == wanted:
                     passed += 1
                     continue
-                failures.append("".join(difflib.unified_diff(wanted.splitlines(True), text.splitlines(True), f"{case.name}/{name}", who)))
+                failures.append("".join(difflib.unified_diff(wanted.splitlines(True), text.splitlines(True),
+                                                             f"{case.name}/{name}", who)))
         shutil.rmtree(folder)
         return failures, passed
 

@@ -213,7 +213,8 @@ class Peers:
                           "oci-archive:" + self.path("skopeo.tar") + ":1"):
             name = transport.split(":")[0]
             self.skopeo("copy", "-q", "--preserve-digests", "--src-tls-verify=false", source, transport)
-            self.skopeo("copy", "-q", "--preserve-digests", "--dest-tls-verify=false", transport, f"docker://{self.host}/skopeo/{name}:1")
+            self.skopeo("copy", "-q", "--preserve-digests", "--dest-tls-verify=false", transport,
+                        f"docker://{self.host}/skopeo/{name}:1")
             self.unchanged("skopeo/" + name, "1")
         self.skopeo("copy", "-q", *insecure, source, f"docker://{self.host}/skopeo/direct:1")
         self.unchanged("skopeo/direct", "1")
@@ -282,7 +283,8 @@ class Peers:
         with open(self.path("blob"), "rb") as f, open(self.path("blob-back"), "rb") as g:
             self.is_("blob", f.read(), g.read())
         self.text("oras", "blob", "delete", "--plain-http", "--force", f"{self.host}/oras/blob@{pushed['digest']}")
-        self.run("oras", "blob", "fetch", "--plain-http", "-o", self.path("never"), f"{self.host}/oras/blob@{pushed['digest']}", status=1)
+        self.run("oras", "blob", "fetch", "--plain-http", "-o", self.path("never"), f"{self.host}/oras/blob@{pushed['digest']}",
+                 status=1)
 
     def oras_layout(self):
         self.text("oras", "cp", "--from-plain-http", "--to-oci-layout", f"{self.host}/ours/app:1", self.path("oras-layout") + ":1")
@@ -293,7 +295,8 @@ class Peers:
     # ---- buildah ----
 
     def buildah(self, *args):
-        return self.text("buildah", "--root", self.path("storage"), "--runroot", self.path("run/storage"), "--storage-driver", "vfs", *args)
+        return self.text("buildah", "--root", self.path("storage"), "--runroot", self.path("run/storage"), "--storage-driver",
+                         "vfs", *args)
 
     def buildah_builds_on_ours(self):
         policy = ["--signature-policy", self.path("policy.json")]
