@@ -71,26 +71,13 @@ static void take_strings(const struct value *list, struct strings *out)
 
 /* ---- the root file system ---- */
 
-/* Layers as folders; a layer that lies further up already hides itself below. */
 static int take_lowers(struct job *job, const struct value *layers, struct strings *out,
                        struct error *err)
 {
     const struct unpack_options options = {.deadline = job->setting->deadline,
                                            .cancel = job->setting->cancel};
 
-    for (size_t i = value_count(layers); i-- > 0;) {
-        const struct value *layer = value_at(layers, i);
-        char name[LAYER_DIR_NAME];
-        bool again = false;
-        if (layer_dir_make(job->setting->store, job->root, value_get_string(layer, "digest", ""),
-                           value_get_string(layer, "diff_id", ""), &options, name, err) != 0)
-            return -1;
-        for (size_t k = 0; k < out->count && !again; k++)
-            again = strcmp(out->items[k], name) == 0;
-        if (!again)
-            strings_add(out, mem_strdup(name));
-    }
-    return 0;
+    return layer_dirs_make(job->setting->store, job->root, layers, &options, out, err);
 }
 
 static int make_dir(const char *path, mode_t mode, struct error *err)

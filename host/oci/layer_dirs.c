@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "oci/store_internal.h"
+#include "oci/tree.h"
 #include "sandbox/sandbox.h"
 
 #define LOOK_MS 20
@@ -78,15 +79,16 @@ static int unpack(struct store *store, const char *root, int folder, const char 
                : 0;
 }
 
-int layer_dir_make(struct store *store, const char *root, const char *digest, const char *diff_id,
-                   const struct unpack_options *options, char name[LAYER_DIR_NAME],
-                   struct error *err)
+/* One folder. *odd: the layer has entries whose folders are not in it, which its lock file tells
+ * from then on. */
+static int make(struct store *store, const char *root, const char *name, const char *digest,
+                const char *diff_id, const struct unpack_options *options, bool *odd,
+                struct error *err)
 {
+    struct unpack_options own = *options;
     struct stat st;
 
-    if (!digest_valid(diff_id))
-        return error_set(err, ERR_INVALID, "layer %s: '%.80s' is no diff id", digest, diff_id);
-    name_of(diff_id, name);
+    own.implied = odd;
     cleanup_close int folder = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return error_errno(err, errno, "cannot open %s", root);
@@ -97,9 +99,84 @@ int layer_dir_make(struct store *store, const char *root, const char *digest, co
     if (lock(held, name, options, err) != 0)
         return -1;
     futimens(held, NULL); /* in use: store_gc_folders leaves it alone */
-    return fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0
-               ? 0
-               : unpack(store, root, folder, name, digest, diff_id, options, err);
+    *odd = fstat(held, &st) == 0 && st.st_size > 0;
+    if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    if (unpack(store, root, folder, name, digest, diff_id, &own, err) != 0)
+        return -1;
+    if (*odd && pwrite(held, "odd\n", 4, 0) != 4)
+        return error_errno(err, errno, "cannot write %s/%s", root, lock_name);
+    return 0;
+}
+
+static const char *text_of(const struct value *layers, size_t i, const char *key)
+{
+    return value_get_string(value_at(layers, i), key, "");
+}
+
+static int add_below(struct store *store, const struct value *layers, size_t end,
+                     struct tree *below, struct error *err)
+{
+    for (size_t i = (size_t)below->layers; i < end; i++) {
+        cleanup_close int fd = store_blob_open(store, text_of(layers, i, "digest"), NULL, err);
+        if (fd < 0 || tree_add_layer(below, fd, err) != 0)
+            return error_wrap(err, "layer %s", text_of(layers, i, "digest"));
+    }
+    return 0;
+}
+
+/* Layer i. One that is odd has a folder for each set of layers that it lies on. */
+static int make_layer(struct store *store, const char *root, const struct value *layers, size_t i,
+                      const struct unpack_options *options, struct tree *below,
+                      char name[LAYER_DIR_NAME], struct error *err)
+{
+    const char *digest = text_of(layers, i, "digest"), *diff_id = text_of(layers, i, "diff_id");
+    struct unpack_options own = *options;
+    cleanup_buf struct buf chain = BUF_INIT;
+    struct digest sum;
+    bool odd = false;
+
+    if (!digest_valid(diff_id))
+        return error_set(err, ERR_INVALID, "layer %s: '%.80s' is no diff id", digest, diff_id);
+    name_of(diff_id, name);
+    if (make(store, root, name, digest, diff_id, options, &odd, err) != 0)
+        return -1;
+    if (!odd || i == 0)
+        return 0;
+    if (add_below(store, layers, i, below, err) != 0)
+        return -1;
+    for (size_t k = 0; k <= i; k++)
+        buf_printf(&chain, "%s\n", text_of(layers, k, "diff_id"));
+    digest_bytes(chain.data, chain.len, &sum);
+    name_of(sum.text, name);
+    own.below = below;
+    return make(store, root, name, digest, diff_id, &own, &odd, err);
+}
+
+int layer_dirs_make(struct store *store, const char *root, const struct value *layers,
+                    const struct unpack_options *options, struct strings *names, struct error *err)
+{
+    size_t count = value_count(layers);
+    cleanup_value struct value made = {0};
+    struct tree below = {0};
+    int status = 0;
+
+    value_set_array(&made);
+    for (size_t i = 0; status == 0 && i < count; i++) {
+        char name[LAYER_DIR_NAME];
+        status = make_layer(store, root, layers, i, options, &below, name, err);
+        value_push_string(&made, name);
+    }
+    tree_free(&below);
+    for (size_t i = count; status == 0 && i-- > 0;) {
+        const char *name = value_text(value_at(&made, i), "");
+        bool again = false; /* one that lies further up hides itself below */
+        for (size_t k = 0; k < names->count && !again; k++)
+            again = strcmp(names->items[k], name) == 0;
+        if (!again)
+            strings_add(names, mem_strdup(name));
+    }
+    return status;
 }
 
 void layer_dir_adopt(const char *root, const char *diff_id, const char *folder)

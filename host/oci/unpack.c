@@ -28,7 +28,7 @@
                                   : archive_entry_##field##_utf8(entry))
 
 struct unpacker {
-    int root;
+    struct unpack_place place;
     bool whiteouts;
     bool as_root;
     bool overlay;
@@ -77,24 +77,24 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
     if (!unpacker->whiteouts || strncmp(leaf, WHITEOUT, strlen(WHITEOUT)) != 0)
         return 0;
     cleanup_free char *folder = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
-    if (unpacker->overlay)
-        return unpack_overlay_whiteout(unpacker->root, folder, leaf + strlen(WHITEOUT),
-                                       strcmp(leaf, OPAQUE) == 0) == 0
-                   ? 1
-                   : error_errno(err, errno, "cannot mark %s as removed", path);
-    if (strcmp(leaf, OPAQUE) == 0) {
-        if (unpack_clear(unpacker->root, folder, made_keep, &unpacker->made) != 0)
-            return error_errno(err, errno, "cannot empty %s", folder);
-        return 1;
-    }
     const char *hidden = leaf + strlen(WHITEOUT);
     if (!*hidden || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
         return error_set(err, ERR_INVALID,
                          "the layer holds the whiteout '%.200s', which names nothing", path);
+    if (unpacker->overlay)
+        return unpack_overlay_whiteout(&unpacker->place, folder, hidden,
+                                       strcmp(leaf, OPAQUE) == 0) == 0
+                   ? 1
+                   : error_errno(err, errno, "cannot mark %s as removed", path);
+    if (strcmp(leaf, OPAQUE) == 0) {
+        if (unpack_clear(unpacker->place.root, folder, made_keep, &unpacker->made) != 0)
+            return error_errno(err, errno, "cannot empty %s", folder);
+        return 1;
+    }
     cleanup_free char *gone = slash ? mem_printf("%s/%s", folder, hidden) : mem_strdup(hidden);
     if (path_set_has(&unpacker->made, gone))
         return 1;
-    cleanup_close int parent = unpack_open_dir(unpacker->root, folder, false);
+    cleanup_close int parent = unpack_open_dir(&unpacker->place, folder, false);
     if (parent >= 0 && unpack_remove(parent, hidden) != 0)
         return error_errno(err, errno, "cannot remove %s", gone);
     return 1;
@@ -141,7 +141,7 @@ static int make_hardlink(struct unpacker *unpacker, const char *to, int parent, 
         return -1;
     if (strcmp(clean, path) == 0)
         return 0;
-    cleanup_close int to_parent = unpack_parent(unpacker->root, clean, false, &to_leaf);
+    cleanup_close int to_parent = unpack_parent(&unpacker->place, clean, false, &to_leaf);
     if (to_parent < 0)
         return error_errno(err, errno, "%s is a link to %s", path, clean);
     unpack_remove(parent, leaf);
@@ -248,7 +248,7 @@ static int unpack_entry(struct unpacker *unpacker, struct archive *archive,
     int dealt_with = whiteout(unpacker, path, err);
     if (dealt_with != 0)
         return dealt_with < 0 ? -1 : 0;
-    cleanup_close int parent = unpack_parent(unpacker->root, path, true, &leaf);
+    cleanup_close int parent = unpack_parent(&unpacker->place, path, true, &leaf);
     if (parent < 0)
         return error_errno(err, errno, "cannot make the folder of %s", path);
     int made = 1;
@@ -327,7 +327,7 @@ static void unpacker_init(struct unpacker *unpacker, const struct unpack_options
     if (!options)
         options = &none;
     *unpacker = (struct unpacker){
-        .root = -1,
+        .place = {.root = -1, .below = options->below},
         .whiteouts = true,
         .as_root = geteuid() == 0,
         .bytes_left = options->max_bytes ? options->max_bytes : DEFAULT_BYTES,
@@ -344,9 +344,12 @@ int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const c
     struct unpacker unpacker;
 
     unpacker_init(&unpacker, options);
-    unpacker.root = target_dirfd;
+    unpacker.place.root = target_dirfd;
     unpacker.whiteouts = whiteouts;
-    return unpack_layer(&unpacker, layer_fd, digest, diff_id, err);
+    int status = unpack_layer(&unpacker, layer_fd, digest, diff_id, err);
+    if (options && options->implied)
+        *options->implied = unpacker.place.implied;
+    return status;
 }
 
 int oci_unpack(struct store *store, const char *manifest_digest, const char *target,
@@ -369,7 +372,7 @@ int oci_unpack(struct store *store, const char *manifest_digest, const char *tar
     if (root < 0)
         return error_errno(err, errno, "cannot open %s", target);
     unpacker_init(&unpacker, options);
-    unpacker.root = root;
+    unpacker.place.root = root;
     const struct value *layers = value_get(&manifest, "layers");
     const struct value *ids = value_path(&config, "rootfs.diff_ids");
     for (size_t i = 0; i < value_count(layers); i++) {

@@ -5,6 +5,8 @@
 #include "loop/cancel.h"
 #include "oci/store.h"
 
+struct tree;
+
 struct unpack_options {
     uint64_t max_bytes;   /* of all files together; 0: 64 GiB */
     uint64_t max_entries; /* 0: 4 million */
@@ -13,6 +15,10 @@ struct unpack_options {
     /* A folder for an overlay: whiteouts become what the kernel takes for one, modes keep their
      * setuid bits, and files their extended attributes. Nobody but the caller may look into it. */
     bool overlay;
+    /* With it: what the layers below hold, for entries whose folder is not in the layer itself, so
+     * that it does not hide a link or the folder's attributes. *implied: there were such. */
+    const struct tree *below;
+    bool *implied; /* may be NULL */
 };
 
 /*

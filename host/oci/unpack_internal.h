@@ -5,17 +5,25 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "oci/tree.h"
 
 #define PATH_LIMIT 4096
 
 /* An entry's name without leading "/", "./" and doubled slashes; "." for the root. NULL for one
  * with "..". Allocated. */
 char *unpack_clean(const char *name, struct error *err);
+/* Where a layer goes. */
+struct unpack_place {
+    int root;
+    const struct tree *below; /* the layers below it, when they are elsewhere: a folder that is
+                                 missing here is as it is there, link or attributes; or NULL */
+    bool implied;             /* a folder was made that had not come yet */
+};
 /* An O_PATH descriptor of a folder below root. Links are followed as the image would see them:
  * never out of root. */
-int unpack_open_dir(int root, const char *path, bool make);
+int unpack_open_dir(struct unpack_place *place, const char *path, bool make);
 /* The folder that holds `path`, and the last component. */
-int unpack_parent(int root, const char *path, bool make, const char **leaf);
+int unpack_parent(struct unpack_place *place, const char *path, bool make, const char **leaf);
 /* rm -rf parent/leaf, no link followed; what is not there is no error. */
 int unpack_remove(int parent, const char *leaf);
 /* Removes what is in a folder, the folder itself stays, and so does what `keep` wants (with what
@@ -24,7 +32,8 @@ int unpack_clear(int root, const char *path, bool (*keep)(void *ctx, const char 
 
 /* In an overlay's folder: parent/leaf removes what lies below it, or, `opaque`, the whole folder
  * hides it. */
-int unpack_overlay_whiteout(int root, const char *folder, const char *leaf, bool opaque);
+int unpack_overlay_whiteout(struct unpack_place *place, const char *folder, const char *leaf,
+                            bool opaque);
 /* The extended attributes of an entry that belong to an image: user.* and file capabilities. What
  * means something to an overlay is left out, for it would lead elsewhere. */
 struct archive_entry;

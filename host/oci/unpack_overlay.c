@@ -20,9 +20,10 @@ static const char *opaque_mark(void)
                                                               : "user.overlay.opaque";
 }
 
-int unpack_overlay_whiteout(int root, const char *folder, const char *leaf, bool opaque)
+int unpack_overlay_whiteout(struct unpack_place *place, const char *folder, const char *leaf,
+                            bool opaque)
 {
-    cleanup_close int parent = unpack_open_dir(root, folder, true);
+    cleanup_close int parent = unpack_open_dir(place, folder, true);
 
     if (parent < 0)
         return -1;

@@ -63,12 +63,13 @@ char *unpack_clean(const char *name, struct error *err)
 
 #define DANGLING_MAX 8
 
-static int open_dir(int root, const char *path, bool make, int links);
+static int open_dir(struct unpack_place *place, const char *path, bool make, int links);
 
 /* Makes one folder whose parent is there. A link that leads nowhere gets what it names, as the
  * image would see it. */
-static int make_dir(int root, const char *path, int links)
+static int make_dir(struct unpack_place *place, const char *path, int links)
 {
+    int root = place->root;
     const char *slash = strrchr(path, '/');
     const char *leaf = slash ? slash + 1 : path;
     cleanup_free char *above = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
@@ -77,8 +78,16 @@ static int make_dir(int root, const char *path, int links)
 
     if (parent < 0)
         return -1;
-    if (mkdirat(parent, leaf, 0755) == 0)
+    if (mkdirat(parent, leaf, 0755) == 0) {
+        place->implied = true;
+        const struct tree_node *node = place->below ? tree_get(place->below, path) : NULL;
+        if (node && S_ISDIR(node->mode)) {
+            /* Who may not give it away keeps it, as with entries. */
+            (void)!fchownat(parent, leaf, node->uid, node->gid, AT_SYMLINK_NOFOLLOW);
+            (void)!fchmodat(parent, leaf, node->mode & 07777, 0);
+        }
         return open_in_root(root, path, O_PATH | O_DIRECTORY);
+    }
     ssize_t len = errno == EEXIST ? readlinkat(parent, leaf, link, sizeof link - 1) : -1;
     if (len < 0)
         return -1;
@@ -89,11 +98,12 @@ static int make_dir(int root, const char *path, int links)
     }
     cleanup_free char *joined = *link == '/' ? mem_strdup(link) : mem_printf("%s/%s", above, link);
     cleanup_free char *target = tree_clean(joined);
-    return open_dir(root, *target ? target : ".", true, links - 1);
+    return open_dir(place, *target ? target : ".", true, links - 1);
 }
 
-static int open_dir(int root, const char *path, bool make, int links)
+static int open_dir(struct unpack_place *place, const char *path, bool make, int links)
 {
+    int root = place->root;
     cleanup_free char *copy = mem_strdup(path);
     int fd = open_in_root(root, path, O_PATH | O_DIRECTORY);
 
@@ -106,7 +116,7 @@ static int open_dir(int root, const char *path, bool make, int links)
         *at = '\0';
         int here = open_in_root(root, copy, O_PATH | O_DIRECTORY);
         if (here < 0 && errno == ENOENT)
-            here = make_dir(root, copy, links);
+            here = make_dir(place, copy, links);
         if (here < 0 || !was)
             return here;
         close(here);
@@ -114,18 +124,58 @@ static int open_dir(int root, const char *path, bool make, int links)
     }
 }
 
-int unpack_open_dir(int root, const char *path, bool make)
+#define LINKS_MAX 40
+
+/* The path with links followed that only the layers below have. Allocated; NULL and errno. */
+static char *follow_below(const struct unpack_place *place, const char *path)
 {
-    return open_dir(root, path, make, DANGLING_MAX);
+    char *whole = mem_strdup(path);
+    int links = 0;
+
+    for (size_t start = 0;;) {
+        size_t at = start + strcspn(whole + start, "/");
+        cleanup_free char *part = mem_strndup(whole, at);
+        int here = open_in_root(place->root, part, O_PATH | O_NOFOLLOW);
+        const struct tree_node *node = here < 0 ? tree_get(place->below, part) : NULL;
+        if (here >= 0)
+            close(here);
+        if (node && S_ISLNK(node->mode)) {
+            const char *slash = strrchr(part, '/');
+            cleanup_free char *joined =
+                node->link[0] == '/' ? mem_printf("%s%s", node->link, whole + at)
+                                     : mem_printf("%.*s/%s%s", slash ? (int)(slash - part) : 0,
+                                                  part, node->link, whole + at);
+            free(whole);
+            whole = tree_clean(joined);
+            if (++links > LINKS_MAX || strlen(whole) >= PATH_LIMIT) {
+                free(whole);
+                errno = ELOOP;
+                return NULL;
+            }
+            start = 0;
+            continue;
+        }
+        if (!whole[at])
+            return whole;
+        start = at + 1;
+    }
 }
 
-int unpack_parent(int root, const char *path, bool make, const char **leaf)
+int unpack_open_dir(struct unpack_place *place, const char *path, bool make)
+{
+    if (!place->below || strcmp(path, ".") == 0)
+        return open_dir(place, path, make, DANGLING_MAX);
+    cleanup_free char *real = follow_below(place, path);
+    return real ? open_dir(place, *real ? real : ".", make, DANGLING_MAX) : -1;
+}
+
+int unpack_parent(struct unpack_place *place, const char *path, bool make, const char **leaf)
 {
     const char *slash = strrchr(path, '/');
 
     *leaf = slash ? slash + 1 : path;
     cleanup_free char *parent = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
-    return unpack_open_dir(root, parent, make);
+    return unpack_open_dir(place, parent, make);
 }
 
 static int remove_at(int parent, const char *leaf, int depth)
