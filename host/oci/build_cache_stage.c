@@ -89,10 +89,13 @@ int stage_find(struct builder *builder, const struct digest *key, struct cached_
     return found;
 }
 
-int stage_keep(struct builder *builder, const struct digest *key, const struct cached_layer *layer,
-               struct error *err)
+int stage_keep(struct builder *builder, const struct value *instruction, const struct digest *key,
+               const struct cached_layer *layer, struct error *err)
 {
-    if (!build_cache_writes(builder->spec))
+    bool mounts = value_count(value_path(instruction, "flags.mount")) > 0;
+
+    if (!build_cache_writes(builder->spec) ||
+        (mounts && builder->context && !context_unchanged(builder->context)))
         return 0;
     note_used(builder, key, layer);
     return build_cache_put(builder->spec->store, key, layer, err);
@@ -103,10 +106,15 @@ int stage_keep(struct builder *builder, const struct digest *key, const struct c
 /* Not where it stands. */
 static void mix_instruction(struct cache_key *key, const struct value *instruction)
 {
-    static const char *const fields[] = {"text", "words", "json", "flags", "heredocs"};
+    static const char *const fields[] = {"text", "words", "json", "flags"};
+    const struct value *heredocs = value_get(instruction, "heredocs");
 
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         cache_key_value(key, fields[i], value_get(instruction, fields[i]));
+    for (size_t i = 0; i < value_count(heredocs); i++) {
+        cache_key_value(key, "word", value_get(value_at(heredocs, i), "word"));
+        cache_key_value(key, "heredoc", value_get(value_at(heredocs, i), "text"));
+    }
 }
 
 /* ENV beats ARG. An ARG counts from its line on, whether the command uses it or not: nobody can

@@ -105,8 +105,9 @@ int builder_note_url(struct builder *builder, const char *url, int fd, int64_t o
 int builder_note_context(struct builder *builder, struct error *err);
 /* A layer that was made before, here or elsewhere (spec->find). 1 found, 0 not. */
 int stage_find(struct builder *builder, const struct digest *key, struct cached_layer *out);
-int stage_keep(struct builder *builder, const struct digest *key, const struct cached_layer *layer,
-               struct error *err);
+/* Remembers what an instruction made, unless files of a context that it saw changed meanwhile. */
+int stage_keep(struct builder *builder, const struct value *instruction, const struct digest *key,
+               const struct cached_layer *layer, struct error *err);
 /* Of RUN: the files below, the command, what it sees of variables, its user and folder. Proxies do
  * not count, and neither do secrets and the folders of --mount=type=cache. */
 int build_run_key(struct builder *builder, struct stage *stage, const struct value *instruction,

@@ -375,7 +375,7 @@ static int run_anew(struct run *run, const struct digest *key, struct error *err
     if (prepare(run, err) != 0 || execute(run, &result, err) != 0)
         return -1;
     struct cached_layer layer = cached_layer_of(&result);
-    if (stage_keep(run->builder, key, &layer, err) != 0)
+    if (stage_keep(run->builder, run->instruction, key, &layer, err) != 0)
         return -1;
     stage_add_layer(run->builder, run->stage, run->instruction, &layer, false);
     return 0;

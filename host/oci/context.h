@@ -55,6 +55,8 @@ bool context_settled(const struct context *context, const struct context_file *f
 /* Waits for the next ticks where files were written just now, and looks whether they still are what
  * they were: then they are settled. 35 ms then; not for the file systems that count in seconds. */
 void context_settle(struct context *context);
+/* Are all files what they were when it was listed? */
+bool context_unchanged(const struct context *context);
 /* Without it context_digest works, too, and nothing is remembered. */
 void context_remember(struct context *context, struct store *store);
 bool context_digest_known(const struct context *context, const struct context_file *file);

@@ -99,6 +99,14 @@ static bool same_still(const struct context *context, const struct context_file 
            now.modified_ns == file->modified_ns && now.changed_ns == file->changed_ns;
 }
 
+bool context_unchanged(const struct context *context)
+{
+    for (size_t i = 0; i < context->count; i++)
+        if (S_ISREG(context->files[i].mode) && !same_still(context, &context->files[i]))
+            return false;
+    return true;
+}
+
 void context_settle(struct context *context)
 {
     const struct timespec pause = {.tv_nsec = FINE_NS + 5 * NS_PER_MS};

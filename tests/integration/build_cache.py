@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The cache of builds: what a RUN depends on, and what not; sharing its layers through docker-registry; what comes of a cache that
 lies. $MLHOST is the program. Prints "N passed, N failed" last."""
+import glob
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import traceback
 import urllib.error
@@ -51,6 +53,10 @@ def runs(machine):
         check(name + " counts", built.status == 0 and "RUN" not in built.cached, built.log)
         built = machine.build(text)
         check(name + ": and is found again", "RUN" in built.cached, built.log)
+    heredoc = HEAD + "RUN <<END\n" + STAMP[4:] + "END\n"
+    machine.build(heredoc)
+    check("a heredoc elsewhere in the file is the same", "RUN" in machine.build(heredoc.replace("RUN", "# note\nRUN")).cached)
+    check("its text counts", "RUN" not in machine.build(heredoc.replace("8", "9")).cached)
     text = HEAD + "ARG V=1\n" + STAMP
     machine.build(text, args={"V": "a"})
     check("a build argument counts", "RUN" not in machine.build(text, args={"V": "b"}).cached)
@@ -94,6 +100,29 @@ def mounts(machine):
     machine.write("src/a", "two")
     built = machine.build(text)
     check("its files do", "RUN" not in built.cached and built.digest != first.digest, built.log)
+    # The command waits, in its cache folder, until the context has changed behind its back.
+    slow = (HEAD + "RUN --mount=type=bind,target=/all --mount=type=cache,id=door,target=/c /bin/busybox cp /all/src/a /b; "
+            "/bin/busybox touch /c/ready; until [ -e /c/go ]; do /bin/busybox sleep 0.1; done\n")
+    machine.write("src/a", "before")
+
+    def change():
+        for _ in range(600):
+            doors = glob.glob(os.path.join(machine.folder, ".mlhost/cache/oci/layers/cache.*/data/ready"))
+            if doors:
+                machine.write("src/a", "after!")
+                open(os.path.join(os.path.dirname(doors[0]), "go"), "w").close()
+                return
+            time.sleep(0.1)
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    first = machine.build(slow)
+    writer.join()
+    machine.write("src/a", "before")
+    again = machine.build(slow)
+    check("a command whose context changed meanwhile is not kept", first.status == again.status == 0 and "RUN" not in again.cached,
+          first.log, again.log)
+    check("the next one is", "RUN" in machine.build(slow).cached)
     stages = (HEAD.replace("scratch", "scratch AS a") + "COPY src/a /in\n" + HEAD +
               "RUN --mount=from=a,target=/m /bin/busybox cp /m/in /out && /bin/busybox head -c 8 /dev/urandom > /stamp\n")
     first = machine.build(stages)
