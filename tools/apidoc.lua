@@ -22,7 +22,7 @@ local SECTIONS = {
   { name = "yaml", files = { "yaml.lua" } }, { name = "hash", files = { "hash.lua" } },
   { name = "time", files = { "time.lua" } },
   { name = "approval", files = { "approval.lua" } }, { name = "runs", files = { "runs.lua" } },
-  { name = "registry", files = { "registry/init.lua" } },
+  { name = "registry", files = { "registry/init.lua", "registry/remote.lua" } },
   { name = "kubeflow", closed = true, files = {
     KF .. "init.lua", KF .. "component.lua", KF .. "loader.lua", KF .. "importer.lua", KF .. "types.lua",
     KF .. "placeholder.lua", KF .. "dsl.lua", KF .. "task.lua", KF .. "platform.lua", KF .. "volume.lua", KF .. "package.lua",

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "oci/artifact.h"
 #include "oci/manifest.h"
 #include "oci/remote_header.h"
 
-#define EMPTY_TYPE   "application/vnd.oci.empty.v1+json"
 #define PAGES_MAX    100
 #define WRITES_MAX   4 /* of the index, when others write it at the same time */
 #define FALLBACK_ID  80
@@ -42,8 +42,14 @@ static int by_api(struct remote *remote, const char *name, const char *digest,
 {
     cleanup_free char *scope = mem_printf("repository:%s:pull", name);
     cleanup_free char *what = mem_printf("referrers of %s/%s@%s", remote->host, name, digest);
-    cleanup_free char *url = mem_printf("/v2/%s/referrers/%s", name, digest);
+    cleanup_buf struct buf query = BUF_INIT;
 
+    buf_printf(&query, "/v2/%s/referrers/%s", name, digest);
+    if (artifact_type) {
+        buf_puts(&query, "?artifactType=");
+        url_escape(artifact_type, strlen(artifact_type), &query);
+    }
+    cleanup_free char *url = mem_strdup(query.data);
     for (int page = 0; url && page < PAGES_MAX; page++) {
         cleanup_response struct http_response response = {0};
         struct http_request request = HTTP_REQUEST_INIT;
@@ -51,7 +57,8 @@ static int by_api(struct remote *remote, const char *name, const char *digest,
         request.reply_limit = STORE_MANIFEST_LIMIT;
         if (remote_send(remote, scope, &request, &response, err) != 0)
             return -1;
-        if (response.status == 404 && page == 0)
+        bool none = response.status == 404 || response.status == 405 || response.status == 501;
+        if (none && page == 0)
             return 0;
         if (response.status != 200)
             return remote_refused(remote, &request, &response, what, err);
@@ -61,8 +68,9 @@ static int by_api(struct remote *remote, const char *name, const char *digest,
             return 0;
         if (take_page(&response, what, artifact_type, out, err) != 0)
             return -1;
-        mem_cleanup(&url);
-        url = link_next(&response.headers);
+        cleanup_free char *next = link_next(&response.headers);
+        free(url);
+        url = next ? location_resolve(response.url, next) : NULL;
     }
     return 1;
 }
@@ -206,62 +214,101 @@ static int add_to_fallback(struct remote *remote, const char *name, const char *
     return error_set(err, ERR_CONFLICT, "%s/%s:%s changes all the time", remote->host, name, tag);
 }
 
-static int write_artifact(struct store *store, const struct attachment *attachment,
-                          const struct value *subject, struct digest *digest, int64_t *size,
-                          struct error *err)
+int remote_forget_referrer(struct remote *remote, const char *name, const char *subject,
+                           const char *digest, struct error *err)
 {
-    cleanup_value struct value manifest = {0};
-    cleanup_buf struct buf text = BUF_INIT;
-    struct digest empty;
+    cleanup_value struct value there = {0};
+    char tag[FALLBACK_ID];
 
-    if (store_blob_put(store, "{}", 2, &empty, err) != 0)
+    value_set_array(&there);
+    int api = by_api(remote, name, subject, NULL, &there, err);
+    if (api != 0)
+        return api < 0 ? -1 : 0;
+    fallback_tag(subject, tag);
+    for (int attempt = 0; attempt < WRITES_MAX; attempt++) {
+        cleanup_value struct value index = {0};
+        cleanup_value struct value left = {0};
+        cleanup_free char *etag = NULL;
+        if (fallback_index(remote, name, subject, &index, &etag, err) != 0)
+            return -1;
+        struct value *list = value_get(&index, "manifests");
+        if (!listed(list, digest))
+            return 0;
+        value_set_array(&left);
+        for (size_t i = 0; i < value_count(list); i++)
+            if (strcmp(value_get_string(value_at(list, i), "digest", ""), digest) != 0)
+                value_copy(value_push(&left), value_at(list, i));
+        value_move(list, &left);
+        int written = put_index(remote, name, tag, &index, etag, err);
+        if (written != 0)
+            return written < 0 ? -1 : 0;
+    }
+    return error_set(err, ERR_CONFLICT, "%s/%s:%s changes all the time", remote->host, name, tag);
+}
+
+int remote_note_referrer(struct remote *remote, const char *name, const struct value *manifest,
+                         const char *digest, size_t size, struct error *err)
+{
+    const char *subject = value_get_string(value_get(manifest, "subject"), "digest", "");
+    const char *own = value_get_string(manifest, "mediaType", OCI_MANIFEST);
+    const struct value *annotations = value_get(manifest, "annotations");
+    cleanup_value struct value there = {0};
+    cleanup_value struct value descriptor = {0};
+
+    if (!digest_valid(subject))
+        return 0;
+    value_set_array(&there);
+    int api = by_api(remote, name, subject, NULL, &there, err);
+    if (api < 0)
         return -1;
-    value_set_map(&manifest);
-    value_put_int(&manifest, "schemaVersion", 2);
-    value_put_string(&manifest, "mediaType", OCI_MANIFEST);
-    value_put_string(&manifest, "artifactType", attachment->type);
-    put_descriptor(value_put(&manifest, "config"), EMPTY_TYPE, empty.text, 2);
-    struct value *layers = value_put(&manifest, "layers");
-    value_set_array(layers);
-    put_descriptor(value_push(layers), attachment->type, attachment->blob.text,
+    /* A registry with the API lists it by itself. */
+    if (api == 1 && listed(&there, digest))
+        return 0;
+    put_descriptor(&descriptor, own, digest, (int64_t)size);
+    const char *type =
+        value_get_string(manifest, "artifactType",
+                         value_get_string(value_get(manifest, "config"), "mediaType", NULL));
+    value_put_string(&descriptor, "artifactType", type);
+    if (value_count(annotations))
+        value_copy(value_put(&descriptor, "annotations"), annotations);
+    return add_to_fallback(remote, name, subject, &descriptor, err);
+}
+
+static int write_artifact(struct store *store, const struct attachment *attachment,
+                          const struct value *subject, struct digest *digest, struct error *err)
+{
+    cleanup_value struct value layers = {0};
+
+    value_set_array(&layers);
+    put_descriptor(value_push(&layers), attachment->type, attachment->blob.text,
                    (int64_t)attachment->size);
-    value_copy(value_put(&manifest, "subject"), subject);
-    if (value_count(attachment->annotations))
-        value_copy(value_put(&manifest, "annotations"), attachment->annotations);
-    value_to_json(&manifest, 0, &text);
-    *size = (int64_t)text.len;
-    return store_blob_put(store, text.data, text.len, digest, err);
+    return artifact_write(store, attachment->type, &layers, subject, attachment->annotations,
+                          digest, err);
 }
 
 int remote_attach(struct remote *remote, struct store *store, const char *name, const char *ref,
                   const struct attachment *attachment, struct digest *out, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
+    cleanup_buf struct buf own = BUF_INIT;
     cleanup_free char *media_type = NULL;
     cleanup_value struct value subject = {0};
-    cleanup_value struct value there = {0};
-    cleanup_value struct value descriptor = {0};
+    cleanup_value struct value manifest = {0};
     struct push_result pushed;
     struct digest digest;
-    int64_t size;
 
     if (remote_manifest(remote, name, ref, &text, &media_type, &digest, err) != 0)
         return -1;
     put_descriptor(&subject, media_type, digest.text, (int64_t)text.len);
     /* By its digest: artifacts have no tag. */
-    if (write_artifact(store, attachment, &subject, out, &size, err) != 0 ||
+    if (write_artifact(store, attachment, &subject, out, err) != 0 ||
         remote_push(remote, store, out->text, name, out->text, NULL, &pushed, err) != 0)
         return -1;
-    value_set_array(&there);
-    int api = by_api(remote, name, digest.text, NULL, &there, err);
-    if (api < 0)
-        return -1;
-    /* A registry with the API lists it by itself. */
-    if (api == 1 && listed(&there, out->text))
+    if (!pushed.skipped)
         return 0;
-    put_descriptor(&descriptor, OCI_MANIFEST, out->text, size);
-    value_put_string(&descriptor, "artifactType", attachment->type);
-    if (value_count(attachment->annotations))
-        value_copy(value_put(&descriptor, "annotations"), attachment->annotations);
-    return add_to_fallback(remote, name, digest.text, &descriptor, err);
+    /* It was there, but whoever sent it may have died before it was in the list. */
+    if (store_blob_read(store, out->text, STORE_MANIFEST_LIMIT, &own, err) != 0 ||
+        oci_manifest_parse(own.data, own.len, out->text, &manifest, err) != 0)
+        return -1;
+    return remote_note_referrer(remote, name, &manifest, out->text, own.len, err);
 }

@@ -13,6 +13,8 @@ primitive_fn prim_registry_load, prim_registry_layer, prim_registry_export, prim
     prim_registry_compose, prim_registry_platform;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
 primitive_fn prim_registry_collect;
+primitive_fn prim_registry_catalog, prim_registry_referrers, prim_registry_delete,
+    prim_registry_untag, prim_registry_delete_blob, prim_registry_artifact, prim_registry_files;
 primitive_fn prim_registry_sbom, prim_registry_document, prim_registry_attach;
 
 /* ---- what the two files of primitives share ---- */

@@ -170,16 +170,6 @@ int prim_registry_exists(struct call *call, const struct value *args, struct val
     return there < 0 ? -1 : 0;
 }
 
-/* registry.tags(repository) -> array of tags, sorted. */
-int prim_registry_tags(struct call *call, const struct value *args, struct value *out,
-                       struct error *err)
-{
-    cleanup_image_reference struct image_reference reference = {0};
-    cleanup_remote struct remote *remote = remote_of(call, args, "repository", &reference, err);
-
-    return remote ? remote_tags(remote, reference.name, out, err) : -1;
-}
-
 /* registry.manifest(ref) -> { ref, digest, media_type, manifest }: manifest or index, as data. */
 int prim_registry_manifest(struct call *call, const struct value *args, struct value *out,
                            struct error *err)

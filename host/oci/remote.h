@@ -105,7 +105,16 @@ int remote_resolve(struct remote *remote, const char *name, const char *ref, str
 /* The manifest or index itself, checked. */
 int remote_manifest(struct remote *remote, const char *name, const char *ref, struct buf *text,
                     char **media_type, struct digest *digest, struct error *err);
-int remote_tags(struct remote *remote, const char *name, struct value *out, struct error *err);
+/* Sorted. limit: no more than that many of them, 0: all; last: behind that one, or NULL. */
+int remote_tags(struct remote *remote, const char *name, size_t limit, const char *last,
+                struct value *out, struct error *err);
+
+/* attest.c: a manifest with a subject that is in the registry, and one that is there no more. What
+ * has the referrers API needs neither; else the index under the fallback tag is written. */
+int remote_note_referrer(struct remote *remote, const char *name, const struct value *manifest,
+                         const char *digest, size_t size, struct error *err);
+int remote_forget_referrer(struct remote *remote, const char *name, const char *subject,
+                           const char *digest, struct error *err);
 
 struct push_result {
     bool skipped;

@@ -7,11 +7,10 @@
 #include "base/mem.h"
 #include "oci/manifest.h"
 #include "oci/remote.h"
-#include "oci/remote_header.h"
+#include "oci/remote_list.h"
 #include "oci/workers.h"
 
 #define ACCEPT        OCI_MANIFEST ", " OCI_INDEX ", " DOCKER_MANIFEST ", " DOCKER_LIST
-#define TAGS_LIMIT    100000
 #define BLOB_ATTEMPTS 3
 
 static char *pull_scope(const char *name)
@@ -98,32 +97,14 @@ static int compare_tags(const void *a, const void *b)
     return strcmp(value_text(a, ""), value_text(b, ""));
 }
 
-int remote_tags(struct remote *remote, const char *name, struct value *out, struct error *err)
+int remote_tags(struct remote *remote, const char *name, size_t limit, const char *last,
+                struct value *out, struct error *err)
 {
     cleanup_free char *scope = pull_scope(name);
-    cleanup_free char *url = mem_printf("/v2/%s/tags/list?n=1000", name);
+    cleanup_free char *path = mem_printf("/v2/%s/tags/list", name);
 
-    value_set_array(out);
-    while (url && value_count(out) < TAGS_LIMIT) {
-        cleanup_response struct http_response response = {0};
-        cleanup_value struct value page = {0};
-        struct http_request request = HTTP_REQUEST_INIT;
-        request.url = url;
-        if (remote_send(remote, scope, &request, &response, err) != 0)
-            return -1;
-        if (response.status != 200) {
-            cleanup_free char *what = mem_printf("tags of %s/%s", remote->host, name);
-            return remote_refused(remote, &request, &response, what, err);
-        }
-        if (value_from_json(response.body.data ? response.body.data : "", response.body.len, "tags",
-                            NULL, &page, err) != 0)
-            return error_wrap(err, "%s/%s", remote->host, name);
-        const struct value *tags = value_get(&page, "tags");
-        for (size_t i = 0; i < value_count(tags); i++)
-            value_push_string(out, value_text(value_at(tags, i), ""));
-        mem_cleanup(&url);
-        url = value_count(tags) ? link_next(&response.headers) : NULL;
-    }
+    if (remote_list(remote, scope, path, "tags", limit, last, out, err) != 0)
+        return -1;
     /* The specification wants them sorted; not every registry sorts. */
     if (value_count(out))
         qsort(out->as.array.items, value_count(out), sizeof *out->as.array.items, compare_tags);

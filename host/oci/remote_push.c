@@ -183,8 +183,9 @@ static int push_blob(void *ctx, size_t index, struct error *err)
     return -1;
 }
 
+/* *noted: the registry has taken its subject into its list of referrers. */
 static int put_manifest(struct push *push, const char *ref, const struct buf *text,
-                        const char *media_type, const char *digest, struct error *err)
+                        const char *media_type, const char *digest, bool *noted, struct error *err)
 {
     cleanup_free char *url = mem_printf("/v2/%s/manifests/%s", push->name, ref);
     cleanup_free char *what = mem_printf("%s/%s:%s", push->remote->host, push->name, ref);
@@ -202,6 +203,7 @@ static int put_manifest(struct push *push, const char *ref, const struct buf *te
         return error_wrap(err, "%s", what);
     if (response.status != 201 && response.status != 200)
         return remote_refused(push->remote, &request, &response, what, err);
+    *noted = http_header_get(&response.headers, "OCI-Subject") != NULL;
     const char *stored = http_header_get(&response.headers, "Docker-Content-Digest");
     if (stored && digest_valid(stored) && strcmp(stored, digest) != 0) {
         error_set(err, ERR_DIGEST, "%s: the registry stored the manifest as %s, it was %s", what,
@@ -261,12 +263,15 @@ int remote_push(struct remote *remote, struct store *store, const char *digest, 
                         .from = from,
                         .scope = mem_printf("repository:%s:pull,push", name),
                         .label = mem_printf("push %s:%s", name, tag)};
+    bool noted = false;
     know_repositories(&push);
     int status = push_blobs(&push, &manifest, err);
     if (status == 0)
         status =
             put_manifest(&push, tag, &text, value_get_string(&manifest, "mediaType", OCI_MANIFEST),
-                         out->digest.text, err);
+                         out->digest.text, &noted, err);
+    if (status == 0 && !noted && value_get(&manifest, "subject"))
+        status = remote_note_referrer(remote, name, &manifest, out->digest.text, text.len, err);
     out->sent = push.sent;
     out->bytes = push.bytes;
     value_free(&push.known);

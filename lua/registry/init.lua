@@ -10,7 +10,6 @@
 --- is called mlhost.local. In a Dockerfile a name without a host is one of docker.io, as ever; `FROM mlhost/base` is
 --- this program.
 local host = require "host"
-local json = require "json"
 
 local api = host.registry
 local registry = {}
@@ -149,19 +148,6 @@ end
 ---@return table
 function registry.provenance(image) return api.document { blob = need_provenance("registry.provenance", image) } end
 
---- registry.attach(ref, { type, document, annotations? }) -> digest of the artifact that refers to ref's image
----
----   type         its artifactType: "application/spdx+json", "application/vnd.in-toto+json", ...
----   document     a text, or a table, which is sent as JSON
----   annotations  table of texts
-function registry.attach(ref, options)
-  check_keys("registry.attach", options, { "type", "document", "annotations" })
-  need("registry.attach", options, "type", '"application/spdx+json"')
-  local text = need("registry.attach", options, "document", "registry.sbom(image)")
-  if type(text) == "table" then text = json.encode(text) end
-  return api.attach { ref = ref, type = options.type, text = text, annotations = options.annotations }.digest
-end
-
 --- image:ref() -> the reference under which push() without `to` sends the image
 function Image:ref()
   if not self.name then error("this image has no name: registry.build { name = ... }, or push { to = ... }", 2) end
@@ -255,9 +241,6 @@ end
 --- registry.exists(ref) -> the digest that a tag names, or nil
 function registry.exists(ref) return api.exists { ref = ref } end
 
---- registry.tags(repository) -> array of tags
-function registry.tags(repository) return api.tags { repository = repository } end
-
 --- registry.manifest(ref) -> { ref, digest, media_type, manifest }
 function registry.manifest(ref) return api.manifest { ref = ref } end
 
@@ -277,6 +260,7 @@ function registry.copy(from, to) return registry.pull(from):push { to = to } end
 --- registry.unpack(ref, folder) -> digest: the image's files in a new or empty folder (permission write)
 function registry.unpack(ref, folder) return api.unpack { ref = ref, to = folder }.digest end
 
+for name, fn in pairs(require "registry.remote") do registry[name] = fn end
 for name, fn in pairs(require "registry.edit" (function(image) return setmetatable(image, Image) end)) do registry[name] = fn end
 
 return registry

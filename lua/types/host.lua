@@ -1195,6 +1195,16 @@ function host.mlflow.upload_artifact(client, artifact_uri, from, path) end
 ---@class host.registry
 host.registry = {}
 
+---files as an artifact in a registry
+---@param ref? string
+---@param type string
+---@param files any[] # array
+---@param annotations? table # map
+---@param subject? string
+---@return table result
+---@overload fun(args: { ref?: string, type: string, files: any[], annotations?: table, subject?: string }): table
+function host.registry.artifact(ref, type, files, annotations, subject) end
+
 ---a document that refers to an image, beside it in its registry
 ---@param ref string
 ---@param type string
@@ -1230,6 +1240,14 @@ function host.registry.base_image() end
 ---@overload fun(args: { context: string, dockerfile?: string, name?: string, tag?: string, args?: table, labels?: table, target?: string, cache?: boolean, no_cache?: boolean, cache_from?: any[], cache_to?: string, secrets?: table, memory?: any, processes?: integer, push?: string, provenance?: table }): table
 function host.registry.build(context, dockerfile, name, tag, args, labels, target, cache, no_cache, cache_from, cache_to, secrets, memory, processes, push, provenance) end
 
+---the repositories that a registry shows
+---@param host? string
+---@param limit? integer # int
+---@param last? string
+---@return any[] repositories
+---@overload fun(args: { host?: string, limit?: integer, last?: string }): any[]
+function host.registry.catalog(host, limit, last) end
+
 ---remove what no image needs any more from this machine's stores of images
 ---@param dry_run? boolean # bool
 ---@param untagged? boolean # bool
@@ -1255,6 +1273,17 @@ function host.registry.compose(config, layers, annotations) end
 ---@overload fun(args: { context: string, dockerfile?: string, args?: table, salt?: string }): string
 function host.registry.content_tag(context, dockerfile, args, salt) end
 
+---delete a manifest from its registry, with every tag of it
+---@param ref string
+---@return string digest
+---@overload fun(args: { ref: string }): string
+function host.registry.delete(ref) end
+
+---take a blob from a repository
+---@param ref string
+---@overload fun(args: { ref: string })
+function host.registry.delete_blob(ref) end
+
 ---a Dockerfile as data, with its problems
 ---@param path string # path
 ---@return table parsed
@@ -1279,6 +1308,13 @@ function host.registry.exists(ref) end
 ---@return table result
 ---@overload fun(args: { digest: string, to: string }): table
 function host.registry.export(digest, to) end
+
+---the files of an artifact, in a folder
+---@param ref string
+---@param to string # path
+---@return any[] files
+---@overload fun(args: { ref: string, to: string }): any[]
+function host.registry.files(ref, to) end
 
 ---config and layers of an image, without pulling it
 ---@param ref string
@@ -1330,6 +1366,13 @@ function host.registry.push(digest, ref, from) end
 ---@overload fun(args: { ref: string }): table
 function host.registry.reference(ref) end
 
+---the artifacts that refer to an image
+---@param ref string
+---@param type? string
+---@return any[] descriptors
+---@overload fun(args: { ref: string, type?: string }): any[]
+function host.registry.referrers(ref, type) end
+
 ---what is in an image, as SPDX 2.3
 ---@param digest? string
 ---@param ref? string
@@ -1346,9 +1389,11 @@ function host.registry.squash(digest) end
 
 ---the tags of a repository
 ---@param repository string
+---@param limit? integer # int
+---@param last? string
 ---@return any[] tags
----@overload fun(args: { repository: string }): any[]
-function host.registry.tags(repository) end
+---@overload fun(args: { repository: string, limit?: integer, last?: string }): any[]
+function host.registry.tags(repository, limit, last) end
 
 ---an image's files in a folder
 ---@param ref string
@@ -1356,6 +1401,11 @@ function host.registry.tags(repository) end
 ---@return table image
 ---@overload fun(args: { ref: string, to: string }): table
 function host.registry.unpack(ref, to) end
+
+---take a tag from its repository; the manifest stays
+---@param ref string
+---@overload fun(args: { ref: string })
+function host.registry.untag(ref) end
 
 ---@class host.runs
 host.runs = {}
