@@ -2,10 +2,9 @@
  * Dockerfile and context -> image in a store, without a daemon.
  *
  * Done here: FROM (scratch, an earlier stage, whatever `resolve` knows), several stages (those not
- * needed are skipped), ARG, ENV, LABEL, WORKDIR, COPY, ADD of local files (archives are unpacked),
+ * needed are skipped), ARG, ENV, LABEL, WORKDIR, COPY, ADD (archives, URLs, git repositories),
  * USER, ENTRYPOINT, CMD, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK, MAINTAINER, ONBUILD (kept
- * in the config, done in what builds on it), RUN (build_run.h). ADD of URLs is an error that says
- * so.
+ * in the config, done in what builds on it), RUN (build_run.h).
  *
  * The same input gives the same digest: entries are sorted, all times are `epoch`, what comes from
  * the context belongs to 0:0 and has mode 0755 (folders, executables) or 0644, unless --chown and
@@ -36,6 +35,10 @@ typedef int build_find_fn(void *ctx, const struct digest *key, struct cached_lay
 typedef int build_fetch_fn(void *ctx, const char *url, int fd, int64_t *modified,
                            struct error *err);
 
+/* ADD of a git repository: a commit's files into *folder, which the builder removes. */
+typedef int build_clone_fn(void *ctx, const char *url, const char *ref, char **folder,
+                           char **commit, struct error *err);
+
 enum build_caching {
     BUILD_CACHE_USE,   /* layers that were made before are taken, new ones kept */
     BUILD_CACHE_RENEW, /* all layers are made, and kept */
@@ -53,6 +56,7 @@ struct build_spec {
     int64_t epoch;              /* Unix seconds: of files, config and history */
     build_resolve_fn *resolve;
     build_fetch_fn *fetch; /* NULL: ADD of a URL is an error */
+    build_clone_fn *clone; /* NULL: ADD of a repository is an error */
     build_log_fn *log;     /* may be NULL */
     void *ctx;
     int64_t deadline; /* 0: none */

@@ -79,6 +79,13 @@ size_t copy_count_matches(const struct copy *copy, const char *word);
 /* An archive, whose entries go below copy->to. */
 int copy_add_archive(struct copy *copy, const char *path, int fd, struct error *err);
 
+/* A file or folder as it is in the source -> `to`, links in the image followed. A folder that is
+ * there already makes no entry; else the new one is the last. */
+int copy_add_node(struct copy *copy, const struct tree_node *node, const char *to,
+                  struct error *err);
+/* The folder that a folder's content goes to: never the source's owner and mode. New ones have
+ * those of --chown, not of --chmod; one that is there stays as it is. */
+int copy_add_destination(struct copy *copy, struct error *err);
 /* What was written to the spool from `offset` on, as a file of that name. */
 int copy_add_spooled(struct copy *copy, const char *name, mode_t mode, int64_t offset,
                      struct error *err);

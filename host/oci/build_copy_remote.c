@@ -1,4 +1,5 @@
-/* ADD of a URL: mode 0600, the time that the server tells, unpacked only where that is asked for.
+/* ADD of a git repository, and of a URL: mode 0600, the time that the server tells, unpacked only
+ * where that is asked for.
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -127,18 +128,110 @@ static int add_url(struct copy *copy, const char *url, struct error *err)
     return 0;
 }
 
+/* ---- git ---- */
+
+static bool of_git(const char *path)
+{
+    for (const char *at = path; at; at = strchr(at, '/'), at = at ? at + 1 : NULL)
+        if (strncmp(at, ".git", 4) == 0 && (at[4] == '/' || !at[4]))
+            return true;
+    return false;
+}
+
+static int add_file(struct copy *copy, const struct context *files, const struct context_file *file,
+                    struct error *err)
+{
+    cleanup_free char *path = mem_strdup(file->path);
+    cleanup_free char *link = mem_strdup(file->link);
+    cleanup_free char *to = mem_printf("%s%s%s", copy->to, *copy->to ? "/" : "", file->path);
+    const struct tree_node node = {.path = path,
+                                   .link = link,
+                                   .mode = S_ISLNK(file->mode)   ? S_IFLNK | 0777
+                                           : S_ISDIR(file->mode) ? S_IFDIR | 0755
+                                           : (file->mode & 0111) ? S_IFREG | 0755
+                                                                 : S_IFREG | 0644};
+    char piece[65536];
+    ssize_t n;
+
+    if (copy_add_node(copy, &node, to, err) != 0)
+        return -1;
+    if (!S_ISREG(file->mode))
+        return 0;
+    struct item *item = &copy->items[copy->count - 1];
+    cleanup_close int fd = context_open(files, file->path, err);
+    free(item->from);
+    item->from = NULL;
+    item->offset = (uint64_t)lseek(copy->spool, 0, SEEK_CUR);
+    while (fd >= 0 && (n = read(fd, piece, sizeof piece)) > 0) {
+        if (fd_write_all(copy->spool, piece, (size_t)n, err) != 0)
+            return -1;
+        item->size += (uint64_t)n;
+    }
+    return fd >= 0 ? 0 : -1;
+}
+
+static int add_repository(struct copy *copy, const char *folder, const char *below,
+                          struct error *err)
+{
+    cleanup_free char *path = *below ? path_join(folder, below) : mem_strdup(folder);
+    struct context *files = context_list_all(path, err);
+    int status = files ? copy_add_destination(copy, err) : -1;
+
+    for (size_t i = 0; status == 0 && i < files->count; i++)
+        if ((copy->keep_git || !of_git(files->files[i].path)) &&
+            !ignore_match(copy->exclude, files->files[i].path))
+            status = add_file(copy, files, &files->files[i], err);
+    context_free(files);
+    return status;
+}
+
+static int check_commit(const struct copy *copy, const char *commit, struct error *err)
+{
+    const char *wanted = copy->checksum;
+
+    if (!wanted)
+        return 0;
+    if (strlen(wanted) < 7 || strspn(wanted, "0123456789abcdef") != strlen(wanted)) {
+        error_set(err, ERR_INVALID, "--checksum=%.80s is no commit", wanted);
+        return error_hint(err, "of a repository it is the commit's number");
+    }
+    return strncmp(commit, wanted, strlen(wanted)) == 0
+               ? 0
+               : error_set(err, ERR_DIGEST, "it is at %s, not at %s", commit, wanted);
+}
+
+/* "https://host/path.git#ref:folder" */
+static int add_git(struct copy *copy, const char *word, struct error *err)
+{
+    const struct build_spec *spec = copy->builder->spec;
+    size_t len = strcspn(word, "#");
+    cleanup_free char *url = mem_strndup(word, len);
+    const char *fragment = word[len] ? word + len + 1 : "";
+    size_t ref_len = strcspn(fragment, ":");
+    cleanup_free char *ref = ref_len ? mem_strndup(fragment, ref_len) : mem_strdup("HEAD");
+    cleanup_free char *below = tree_clean(fragment[ref_len] ? fragment + ref_len + 1 : "");
+    cleanup_free char *folder = NULL;
+    cleanup_free char *commit = NULL;
+
+    if (spec->clone(spec->ctx, url, ref, &folder, &commit, err) != 0)
+        return -1;
+    int status = check_commit(copy, commit, err);
+    if (status == 0)
+        status = add_repository(copy, folder, below, err);
+    dir_remove(folder, NULL);
+    return status;
+}
+
 int copy_add_remote(struct copy *copy, const char *word, struct error *err)
 {
     if (!copy->add) {
         error_set(err, ERR_INVALID, "COPY takes nothing from elsewhere: %.200s", word);
         return error_hint(err, "ADD does");
     }
-    if (is_git(word)) {
-        error_set(err, ERR_UNSUPPORTED, "ADD of a git repository is not done here: %.200s", word);
-        return error_hint(err, "clone it in the pipeline and COPY it, or RUN git clone");
-    }
-    if (!copy->builder->spec->fetch)
+    if (is_git(word) ? !copy->builder->spec->clone : !copy->builder->spec->fetch)
         return error_set(err, ERR_UNSUPPORTED, "this builder fetches nothing: %.200s", word);
+    if (is_git(word))
+        return add_git(copy, word, err) == 0 ? 0 : error_wrap(err, "%.300s", word);
     if (check_form(copy, err) != 0 || add_url(copy, word, err) != 0)
         return error_wrap(err, "%.300s", word);
     return 0;

@@ -25,9 +25,8 @@ static int missing(struct copy *copy, const char *word, struct error *err)
     return -1;
 }
 
-/* A file or folder as it is in the source -> `to`, links in the image followed. */
-static int add_node(struct copy *copy, const struct tree_node *node, const char *to,
-                    struct error *err)
+int copy_add_node(struct copy *copy, const struct tree_node *node, const char *to,
+                  struct error *err)
 {
     bool folder = S_ISDIR(node->mode);
     char *path = tree_resolve(copy->target, to, folder, err);
@@ -166,9 +165,7 @@ static bool excluded(const struct copy *copy, const char *path)
     return ignore_match(copy->exclude, path);
 }
 
-/* The folder that a folder's content goes to: never the source's owner and mode. New ones have
- * those of --chown, not of --chmod; one that is there stays as it is. */
-static int add_destination(struct copy *copy, struct error *err)
+int copy_add_destination(struct copy *copy, struct error *err)
 {
     const struct tree_node *there = *copy->to ? tree_get(copy->target, copy->to) : NULL;
 
@@ -199,9 +196,9 @@ static int add_source(struct copy *copy, const char *path, const char *name, str
         if (archive != 0)
             return archive < 0 ? -1 : 0;
         cleanup_free char *to = copy->to_folder ? join(copy->to, base) : mem_strdup(copy->to);
-        return add_node(copy, node, to, err);
+        return copy_add_node(copy, node, to, err);
     }
-    if (add_destination(copy, err) != 0)
+    if (copy_add_destination(copy, err) != 0)
         return -1;
     for (size_t i = 0; i < copy->node_count; i++) {
         const struct tree_node *below = copy->nodes[i];
@@ -209,7 +206,7 @@ static int add_source(struct copy *copy, const char *path, const char *name, str
         if (!is_below(below->path, path, len) || excluded(copy, rest))
             continue;
         cleanup_free char *to = join(copy->to, rest);
-        if (add_node(copy, below, to, err) != 0)
+        if (copy_add_node(copy, below, to, err) != 0)
             return -1;
     }
     return 0;
@@ -304,7 +301,7 @@ static int add_way(struct copy *copy, struct value *seen, const char *path, size
         if (node && !value_get(seen, way)) {
             cleanup_free char *to = join(copy->to, way + root);
             value_put(seen, way);
-            if (add_node(copy, node, to, err) != 0)
+            if (copy_add_node(copy, node, to, err) != 0)
                 return -1;
         }
         *slash = '/';
@@ -337,7 +334,7 @@ static int add_with_parents(struct copy *copy, const char *folder, const char *p
         cleanup_free char *to = join(copy->to, node->path + root);
         status = add_way(copy, &seen, node->path, root, err);
         if (status == 0 && !value_get(&seen, node->path))
-            status = add_node(copy, node, to, err);
+            status = copy_add_node(copy, node, to, err);
         if (S_ISDIR(node->mode))
             value_put(&seen, node->path);
     }
@@ -355,7 +352,7 @@ static int add_parents_word(struct copy *copy, const char *word, struct error *e
     const char *name;
     size_t count = 0;
 
-    if (add_destination(copy, err) != 0)
+    if (copy_add_destination(copy, err) != 0)
         return -1;
     if (!wildcard_has(clean)) {
         cleanup_free char *folder = tree_resolve(copy->source, clean, true, err);
@@ -404,7 +401,7 @@ int copy_add_spooled(struct copy *copy, const char *name, mode_t mode, int64_t o
         return error_set(err, ERR_INVALID, "'%.200s' is no name of a file", name);
     const struct tree_node node = {
         .path = path, .mode = S_IFREG | mode, .size = (uint64_t)(end - offset)};
-    if (add_node(copy, &node, to, err) != 0)
+    if (copy_add_node(copy, &node, to, err) != 0)
         return -1;
     struct item *item = &copy->items[copy->count - 1];
     free(item->from);

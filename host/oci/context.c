@@ -184,30 +184,56 @@ static struct ignore *load_ignore(struct context *context, const char *dockerfil
     return ignore;
 }
 
-struct context *context_list(const char *path, const char *dockerfile, struct error *err)
+static struct context *open_folder(const char *path, struct error *err)
 {
     struct context *context = mem_alloc(sizeof *context);
-    bool failed;
 
     context->path = mem_strdup(path);
     context->listed_ns = clock_wall_ms() * NS_PER_MS;
     context->dir = context_open_checked(AT_FDCWD, path, O_DIRECTORY, err);
-    if (context->dir < 0) {
-        error_wrap(err, "build context");
-        error_hint(err, "context is a folder, relative to the workspace");
-        context_free(context);
-        return NULL;
-    }
-    struct ignore *ignore = load_ignore(context, dockerfile, err, &failed);
-    int status = failed ? -1 : walk(context, context->dir, ".", "", ignore, 0, err);
-    ignore_free(ignore);
-    if (status != 0) {
+    if (context->dir >= 0)
+        return context;
+    context_free(context);
+    return NULL;
+}
+
+/* The context, or NULL: then it is freed. */
+static struct context *list(struct context *context, const struct ignore *ignore, struct error *err)
+{
+    if (walk(context, context->dir, ".", "", ignore, 0, err) != 0) {
         context_free(context);
         return NULL;
     }
     if (context->count)
         qsort(context->files, context->count, sizeof *context->files, compare_files);
     return context;
+}
+
+struct context *context_list(const char *path, const char *dockerfile, struct error *err)
+{
+    struct context *context = open_folder(path, err);
+    bool failed;
+
+    if (!context) {
+        error_wrap(err, "build context");
+        error_hint(err, "context is a folder, relative to the workspace");
+        return NULL;
+    }
+    struct ignore *ignore = load_ignore(context, dockerfile, err, &failed);
+    if (failed) {
+        context_free(context);
+        return NULL;
+    }
+    context = list(context, ignore, err);
+    ignore_free(ignore);
+    return context;
+}
+
+struct context *context_list_all(const char *path, struct error *err)
+{
+    struct context *context = open_folder(path, err);
+
+    return context ? list(context, NULL, err) : NULL;
 }
 
 const struct context_file *context_find(const struct context *context, const char *path)

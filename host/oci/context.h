@@ -38,6 +38,8 @@ struct context {
 int context_open_checked(int folder, const char *path, int flags, struct error *err);
 int context_read(int folder, const char *path, size_t limit, struct buf *out, struct error *err);
 struct context *context_list(const char *path, const char *dockerfile, struct error *err);
+/* Everything in it, whatever a .dockerignore says. */
+struct context *context_list_all(const char *path, struct error *err);
 void context_free(struct context *context);
 const struct context_file *context_find(const struct context *context, const char *path);
 /* A regular file of the list; no component may be a link (somebody might swap one in). */

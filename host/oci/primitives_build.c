@@ -90,6 +90,12 @@ static int fetch(void *ctx, const char *url, int fd, int64_t *modified, struct e
     return build_fetch(((struct resolving *)ctx)->call, url, fd, modified, err);
 }
 
+static int clone_repository(void *ctx, const char *url, const char *ref, char **folder, char **commit,
+                 struct error *err)
+{
+    return build_clone(((struct resolving *)ctx)->call, url, ref, folder, commit, err);
+}
+
 static void on_log(void *ctx, const char *level, const char *text)
 {
     call_log(((struct resolving *)ctx)->call, level, "%s", text);
@@ -408,6 +414,7 @@ int prim_registry_build(struct call *call, const struct value *args, struct valu
                               .epoch = epoch,
                               .resolve = resolve,
                               .fetch = fetch,
+                              .clone = clone_repository,
                               .log = on_log,
                               .ctx = &resolving,
                               .deadline = call->deadline,

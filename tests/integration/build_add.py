@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""ADD of URLs: what a server has, with the rights of the script, its time, its digest; and what is said when that fails.
+"""ADD of URLs and git repositories: what a server has, with the rights of the script, its time, its digest; and what is said when that fails.
 
 $MLHOST is the program. Prints "N passed, N failed" last.
 """
@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -36,6 +37,7 @@ ARCHIVE = archive()
 class Server(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     cuts = 0
+    folder = ""
 
     def log_message(self, *args):
         pass
@@ -47,6 +49,15 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def repository(self, path):
+        """A repository as a plain web server has it."""
+        place = os.path.normpath(os.path.join(Server.folder, path.lstrip("/")))
+        if place.startswith(Server.folder + os.sep) and os.path.isfile(place):
+            with open(place, "rb") as file:
+                self.answer(file.read())
+        else:
+            self.send_error(404)
 
     def do_GET(self):
         path = self.path.split("?")[0]
@@ -66,6 +77,8 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", f"http://localhost:{self.server.server_port}/file.txt")
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif path.startswith("/repo.git/"):
+            self.repository(path)
         elif path == "/cut" and Server.cuts == 0:
             Server.cuts += 1
             self.answer(TEXT[:100], length=len(TEXT))
@@ -82,7 +95,7 @@ class Tests:
     def __init__(self, work, port):
         self.work, self.at, self.passed, self.failed = work, f"http://127.0.0.1:{port}", 0, 0
 
-    def build(self, dockerfile, net='"127.0.0.1"'):
+    def build(self, dockerfile, net='"127.0.0.1"', exec_of='"git"'):
         """The status and what was printed; the files are in <work>/out."""
         subprocess.run(["rm", "-rf", os.path.join(self.work, "out")], check=True)
         os.makedirs(os.path.join(self.work, "ctx"), exist_ok=True)
@@ -90,7 +103,7 @@ class Tests:
             file.write(dockerfile.replace("{}", self.at))
         with open(os.path.join(self.work, "t.lua"), "w", encoding="utf-8") as file:
             file.write(f'''local registry = require "registry"
-pipeline "t" {{ permissions = {{ net = {{ {net} }}, write = {{ "out" }} }} }}
+pipeline "t" {{ permissions = {{ net = {{ {net} }}, exec = {{ {exec_of} }}, write = {{ "out" }} }} }}
 stage "s" {{ run = function(cx)
   registry.build {{ context = "ctx", name = "t" }}
   registry.unpack("t:latest", "out")
@@ -115,8 +128,8 @@ end }}
             return self.result(name, f"time {facts.st_mtime}")
         return self.result(name, None)
 
-    def fails(self, name, dockerfile, *wanted, net='"127.0.0.1"'):
-        status, said = self.build(dockerfile, net)
+    def fails(self, name, dockerfile, *wanted, **rights):
+        status, said = self.build(dockerfile, **rights)
         missing = [text for text in wanted if text not in said]
         self.result(name, f"status {status}, it does not say {missing}:\n{said}" if status == 0 or missing else None)
 
@@ -151,13 +164,74 @@ end }}
         self.fails("COPY", base + "COPY {}/plain /x\n", "COPY takes nothing from elsewhere", "ADD does")
         self.fails("no permission", base + "ADD {}/plain /x\n", "127.0.0.1", "net", net='"example.org"')
         self.fails("a redirect away", base + "ADD {}/away /x\n", "localhost")
-        self.fails("git", base + "ADD https://127.0.0.1/x.git#main /x\n", "git repository", "git clone")
+        self.fails("COPY of a repository", base + "COPY {}/repo.git /x\n", "COPY takes nothing from elsewhere")
+        if shutil.which("git"):
+            self.git()
+        else:
+            self.fails("no git", base + "ADD {}/repo.git /x\n", "git")
+
+    def git(self):
+        base = "FROM scratch\n"
+        first, second = repository(Server.folder)
+        self.ok("a repository", base + "ADD {}/repo.git /x\n", "x/file.txt", b"two", 0o644)
+        self.result("without .git", "it is there" if os.path.exists(os.path.join(self.work, "out/x/.git")) else None)
+        self.ok("an executable of it", base + "ADD {}/repo.git /x\n", "x/sub/run.sh", b"#!/bin/sh\n", 0o755)
+        self.ok("a branch", base + "ADD {}/repo.git#old /x/\n", "x/file.txt", b"one", 0o644)
+        self.ok("a tag, a folder", base + "ADD {}/repo.git#v1:sub /x\n", "x/run.sh", b"#!/bin/sh\n", 0o755)
+        self.ok("a commit", base + f"ADD {{}}/repo.git#{first} /x\n", "x/file.txt", b"one", 0o644)
+        self.ok("--checksum, --chmod, --chown", base + f"ADD --checksum={second} --chmod=600 {{}}/repo.git /x\n", "x/file.txt",
+                b"two", 0o600)
+        self.ok("--keep-git-dir", base + "ADD --keep-git-dir {}/repo.git /x\n", "x/.git/HEAD", (second + "\n").encode(), 0o644)
+        self.ok("--exclude", base + "ADD --exclude=sub {}/repo.git /x\n", "x/file.txt", b"two", 0o644)
+        self.result("without sub", "it is there" if os.path.exists(os.path.join(self.work, "out/x/sub")) else None)
+        self.fails("another commit", base + f"ADD --checksum={first} {{}}/repo.git /x\n", f"it is at {second}, not at {first}")
+        self.fails("no such branch", base + "ADD {}/repo.git#nothere /x\n", "Dockerfile:2: ADD: http://127.0.0.1", "nothere")
+        self.fails("no such folder", base + "ADD {}/repo.git#main:nothere /x\n", "nothere")
+        self.fails("a folder that is a link", base + "ADD {}/repo.git#main:away /x\n", "away")
+        self.fails("an option as a branch", base + "ADD {}/repo.git#--upload-pack=x /x\n", "is no name of a commit")
+        self.fails("git may not run", base + "ADD {}/repo.git /x\n", "git", "exec", exec_of="")
+        self.fails("its host is not allowed", base + "ADD {}/repo.git /x\n", "net", net='"example.org"')
+        left = [name for place, folders, _ in os.walk(os.path.join(self.work, ".mlhost/runs")) for name in folders
+                if name.startswith("git-")]
+        self.result("nothing is left of the clones", str(left) if left else None)
+
+
+def repository(folder):
+    """A bare one with two commits, the first of which a branch and a tag have; their numbers."""
+    work, bare = os.path.join(folder, "work"), os.path.join(folder, "repo.git")
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "a",
+           "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.org"}
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=work, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    os.makedirs(os.path.join(work, "sub"))
+    subprocess.run(["git", "init", "-q", "-b", "main", work], env=env, check=True)
+    with open(os.path.join(work, "file.txt"), "w", encoding="utf-8") as file:
+        file.write("one")
+    with open(os.path.join(work, "sub/run.sh"), "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\n")
+    os.chmod(os.path.join(work, "sub/run.sh"), 0o755)
+    os.symlink("/", os.path.join(work, "away"))
+    git("add", "-A")
+    git("commit", "-q", "-m", "one")
+    git("branch", "old")
+    git("tag", "v1")
+    first = git("rev-parse", "HEAD")
+    with open(os.path.join(work, "file.txt"), "w", encoding="utf-8") as file:
+        file.write("two")
+    git("commit", "-q", "-a", "-m", "two")
+    second = git("rev-parse", "HEAD")
+    subprocess.run(["git", "clone", "-q", "--bare", work, bare], env=env, check=True)
+    subprocess.run(["git", "-C", bare, "update-server-info"], env=env, check=True)
+    return first, second
 
 
 def main():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as served:
+        Server.folder = served
         tests = Tests(work, server.server_port)
         tests.run()
     server.shutdown()
