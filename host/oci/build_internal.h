@@ -1,5 +1,6 @@
-/* What the files of the builder share: build.c (stages), build_config.c (instructions that only
- * change the config), build_copy.c (COPY, ADD, WORKDIR: those that make layers). */
+/* What the files of the builder share: build.c (stages), build_variables.c, build_config.c
+ * (instructions that only change the config), build_copy.c (COPY, ADD, WORKDIR: those that make
+ * layers). */
 #ifndef MLHOST_OCI_BUILD_INTERNAL_H
 #define MLHOST_OCI_BUILD_INTERNAL_H
 

@@ -90,8 +90,8 @@ static int fetch(void *ctx, const char *url, int fd, int64_t *modified, struct e
     return build_fetch(((struct resolving *)ctx)->call, url, fd, modified, err);
 }
 
-static int clone_repository(void *ctx, const char *url, const char *ref, char **folder, char **commit,
-                 struct error *err)
+static int clone_repository(void *ctx, const char *url, const char *ref, char **folder,
+                            char **commit, struct error *err)
 {
     return build_clone(((struct resolving *)ctx)->call, url, ref, folder, commit, err);
 }
