@@ -330,10 +330,12 @@ def push_some(server, number, until, problems):
         config, *layers = chance.sample(blobs, 3)
         text = manifest_of(config, layers, f"{number} {pushes}")
         for _ in range(10):
+            looked = time.monotonic()
             for data in (config, *layers):
                 if client.ask("HEAD", f"/v2/{name}/blobs/{sha(data)}")[0] != 200:
                     if client.upload(name, data, chance.randrange(3)) != 201:
                         problems.append("a blob was refused")
+            time.sleep(chance.choice((0, 0.2)))
             status, _, body = client.ask("PUT", f"/v2/{name}/manifests/{tag}", text, {"Content-Type": MANIFEST})
             if status == 201:
                 break
@@ -341,6 +343,9 @@ def push_some(server, number, until, problems):
             if status != 404 or b"MANIFEST_BLOB_UNKNOWN" not in body:
                 problems.append(f"{status} {body}")
                 break
+            # Two seconds of grace, in whole seconds of the clock: so long a blob stays that was seen.
+            if time.monotonic() - looked < 0.8:
+                problems.append("a blob went that had been seen a moment before")
         pushes += 1
         for data in (config, *layers):
             status, _, body = client.ask("GET", f"/v2/{name}/blobs/{sha(data)}")
