@@ -26,6 +26,11 @@ local BUILD_OPTIONS = {
   "secrets", "memory", "processes", "push", "provenance",
 }
 
+local ENSURE_OPTIONS = {
+  "context", "dockerfile", "name", "tag", "args", "labels", "target", "salt", "sbom", "provenance", "cache", "no_cache",
+  "cache_from", "cache_to", "secrets", "memory", "processes",
+}
+
 --- Only these keys, so that a mistyped one does not pass for an absent one.
 local function check_keys(what, options, allowed)
   if type(options) ~= "table" then
@@ -154,6 +159,20 @@ function Image:ref()
   return registry.reference(self.name .. ":" .. (self.tag or "latest"))
 end
 
+--- The documents that push and ensure are asked for, beside the image.
+local function attach_documents(image, pushed, options)
+  local there = pushed.ref_text:gsub(":[^:/@]*$", "") .. "@" .. pushed.digest
+  if options.sbom then
+    local sbom = api.sbom { digest = image.digest, name = pushed.ref_text }
+    pushed.sbom = api.attach { ref = there, type = SPDX, blob = sbom.blob }.digest
+  end
+  if options.provenance then
+    local kind = { ["in-toto.io/predicate-type"] = SLSA }
+    pushed.provenance = api.attach { ref = there, type = IN_TOTO, blob = image.provenance, annotations = kind }.digest
+  end
+  return pushed
+end
+
 --- image:push{ to?, from?, sbom?, provenance? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent
 --- (blobs), bytes, and sbom and provenance: the digests of these artifacts
 ---
@@ -166,29 +185,20 @@ function Image:push(options)
   check_keys("image:push", options, { "to", "from", "sbom", "provenance" })
   if options.provenance then need_provenance("image:push", self) end
   local to = options.to or self:ref()
-  local result = pushed_of(api.push { digest = self.digest, ref = to, from = options.from })
-  local there = result.ref_text:gsub(":[^:/@]*$", "") .. "@" .. result.digest
-  if options.sbom then
-    local sbom = api.sbom { digest = self.digest, name = result.ref_text }
-    result.sbom = api.attach { ref = there, type = SPDX, blob = sbom.blob }.digest
-  end
-  if options.provenance then
-    local kind = { ["in-toto.io/predicate-type"] = SLSA }
-    result.provenance = api.attach { ref = there, type = IN_TOTO, blob = self.provenance, annotations = kind }.digest
-  end
-  return result
+  return attach_documents(self, pushed_of(api.push { digest = self.digest, ref = to, from = options.from }), options)
 end
 
 --- pushed:ref() -> the reference under which it is there now
 function Pushed:ref() return self.ref_text end
 
---- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt? } -> image
+--- registry.ensure{ context, name, dockerfile?, args?, labels?, target?, tag?, salt?, sbom?, provenance?, ... } -> image
 ---
 --- image is { ref, digest, tag, built, pushed }.
 --- The image of a context is in the registry afterwards. Its tag is the content tag, so nothing is built when the
---- registry has it.
+--- registry has it. sbom and provenance (as of image:push and registry.build) go beside an image that was built. cache,
+--- no_cache, cache_from, cache_to, secrets, memory and processes are those of registry.build.
 function registry.ensure(options)
-  check_keys("registry.ensure", options, { "context", "dockerfile", "name", "tag", "args", "labels", "target", "salt" })
+  check_keys("registry.ensure", options, ENSURE_OPTIONS)
   need("registry.ensure", options, "context", '"components/training"')
   local name = need("registry.ensure", options, "name", '"training"')
   local tag = options.tag
@@ -202,10 +212,12 @@ function registry.ensure(options)
   local ref = registry.reference(name .. ":" .. tag)
   local digest = api.exists { ref = ref }
   if digest then return { ref = ref, digest = digest, tag = tag, built = false, pushed = false } end
-  local image = registry.build {
-    context = options.context, dockerfile = options.dockerfile, name = name, tag = tag, args = options.args,
-    labels = options.labels, target = options.target, push = ref,
-  }
+  local given = { tag = tag, push = ref }
+  for _, key in ipairs(BUILD_OPTIONS) do
+    if given[key] == nil then given[key] = options[key] end
+  end
+  local image = registry.build(given)
+  attach_documents(image, image.pushed, options)
   return { ref = ref, digest = image.digest, tag = tag, built = true, pushed = not image.pushed.skipped }
 end
 

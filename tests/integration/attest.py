@@ -246,6 +246,14 @@ def attached(machine, registry, host, fallback):
             check(f"{where}: its subject is the image", json.loads(document)["subject"][0]["digest"] == {"sha256": built.digest[7:]})
     again = machine.build(DOCKERFILE, after=PUSH % ref, env=env)
     check(f"{where}: again changes nothing", again.shown.get("pushed") == pushed and len(index()) == 2, again.log)
+    ensure = (f'registry.ensure {{ context = "ctx", name = "{host}/team/z", sbom = true, provenance = true }}')
+    first = machine.run(f'show("a", {ensure})\nshow("b", {ensure})')
+    listed = machine.run(f'show("m", registry.manifest("{host}/team/z@" .. {ensure}.digest).digest)')
+    check(f"{where}: ensure", first.status == 0 and first.shown["a"]["built"] and not first.shown["b"]["built"] and
+          listed.shown.get("m") == first.shown["a"]["digest"], first.log, listed.log)
+    name_of = f"/v2/team/z/manifests/{listed.shown['m'].replace(':', '-')}" if fallback else f"/v2/team/z/referrers/{listed.shown['m']}"
+    entries = json.loads(registry.request("GET", name_of, Accept="application/vnd.oci.image.index.v1+json")[0])["manifests"]
+    check(f"{where}: ensure puts both beside it", {e["artifactType"] for e in entries} == {SPDX, IN_TOTO}, entries)
     own = machine.run(f'show("d", registry.attach("{ref}", {{ type = "application/x.test+json", document = {{ a = 1 }}, '
                       'annotations = { k = "v" } }))')
     check(f"{where}: one's own document", own.status == 0 and {e["digest"] for e in index() if e["artifactType"] ==
