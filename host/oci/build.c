@@ -500,6 +500,8 @@ int build_references(const char *dockerfile, const char *label, const struct val
         cleanup_free char *image = word ? stage_expand(&builder, NULL, word, NULL) : NULL;
         if (image && *image && strcmp(image, "scratch") != 0 && !builder_stage(&builder, image))
             value_push_string(out, image);
+        if (strcmp(keyword, "RUN") == 0)
+            build_run_references(&builder, instruction, out);
     }
     builder_end(&builder);
     return status;

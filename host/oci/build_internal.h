@@ -81,6 +81,9 @@ int build_workdir(struct builder *builder, struct stage *stage, const struct val
  */
 int build_run(struct builder *builder, struct stage *stage, const struct value *instruction,
               struct error *err);
+/* Images that its mounts come from, as strings. */
+void build_run_references(struct builder *builder, const struct value *instruction,
+                          struct value *out);
 
 /* build_cache_stage.c */
 bool build_cache_reads(const struct build_spec *spec);

@@ -378,3 +378,25 @@ int run_take_mounts(struct run *run, struct error *err)
             return error_wrap(err, "--mount");
     return 0;
 }
+
+static char *as_it_is(void *ctx, const char *word, struct error *err)
+{
+    (void)ctx;
+    (void)err;
+    return mem_strdup(word);
+}
+
+void build_run_references(struct builder *builder, const struct value *instruction,
+                          struct value *out)
+{
+    cleanup_run_mounts struct run_mounts mounts = {0};
+
+    if (run_mounts_parse(value_path(instruction, "flags.mount"), "/", as_it_is, NULL, &mounts,
+                         NULL) != 0)
+        return; /* the build says what is wrong with it */
+    for (size_t i = 0; i < mounts.count; i++) {
+        const char *from = mounts.items[i].from;
+        if (from && *from && strcmp(from, "scratch") != 0 && !builder_stage(builder, from))
+            value_push_string(out, from);
+    }
+}

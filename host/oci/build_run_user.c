@@ -134,9 +134,9 @@ static void take_environment(struct strings *env)
     strings_add(env, mem_strdup("LANG=C.UTF-8"));
 }
 
-static int64_t left_ms(int64_t deadline)
+static bool has_end(int64_t deadline)
 {
-    return deadline ? deadline_left_ms(deadline) : -1;
+    return deadline && deadline != DEADLINE_NONE;
 }
 
 static void put_request(const struct run_setting *setting, const struct value *job,
@@ -147,7 +147,8 @@ static void put_request(const struct run_setting *setting, const struct value *j
     value_set_map(&request);
     value_put_string(&request, "store", setting->store->root);
     value_put_bool(&request, "durable", setting->store->durable);
-    value_put_int(&request, "deadline_ms", left_ms(setting->deadline));
+    value_put_int(&request, "deadline_ms",
+                  has_end(setting->deadline) ? deadline_left_ms(setting->deadline) : -1);
     struct value *slot = value_put(&request, "job");
     *slot = *job; /* lent: no second copy of its secrets */
     frame_append(&request, input);

@@ -88,13 +88,22 @@ static void make_outside(int base)
 }
 
 /* What an earlier, hostile layer may have left. */
+static const char *const links[][2] = {
+    {"../outside", "up"},           {"/", "root"},          {"../outside/secret", "file"},
+    {"../../../../../tmp", "far"},  {"loop", "loop"},       {"/proc/self/cwd", "magic"},
+    {"nowhere/at/all", "dangling"}, {"etc/../../..", "in"}, {".", "here"}};
+
+/* The same in layers of which this one knows, that lie elsewhere. */
+static void make_below(struct tree *below)
+{
+    tree_put(below, "etc", S_IFDIR | 0755, 0, 0, NULL, NULL, 0);
+    tree_put(below, "etc/deep", S_IFDIR | 0500, 5, 5, NULL, NULL, 0);
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        tree_put(below, links[i][1], S_IFLNK | 0777, 0, 0, links[i][0], NULL, 0);
+}
+
 static void make_traps(int target)
 {
-    static const char *const links[][2] = {
-        {"../outside", "up"},           {"/", "root"},          {"../outside/secret", "file"},
-        {"../../../../../tmp", "far"},  {"loop", "loop"},       {"/proc/self/cwd", "magic"},
-        {"nowhere/at/all", "dangling"}, {"etc/../../..", "in"}, {".", "here"}};
-
     mkdirat(target, "etc", 0755);
     mkdirat(target, "etc/deep", 0500);
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
@@ -103,10 +112,17 @@ static void make_traps(int target)
     check(fd >= 0);
 }
 
-static void unpack(int fd, bool traps)
+enum way { PLAIN, TRAPS, OVERLAY, OVERLAY_ON_TRAPS };
+
+static void unpack(int fd, enum way way)
 {
-    static const struct unpack_options limits = {.max_bytes = MOST_BYTES,
-                                                 .max_entries = MOST_ENTRIES};
+    struct tree below = {0};
+    bool implied;
+    const struct unpack_options limits = {.max_bytes = MOST_BYTES,
+                                          .max_entries = MOST_ENTRIES,
+                                          .overlay = way >= OVERLAY,
+                                          .below = way == OVERLAY_ON_TRAPS ? &below : NULL,
+                                          .implied = &implied};
     cleanup_close int base = open(fuzz_folder(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     cleanup_free char *path = path_join(fuzz_folder(), "target");
     cleanup_buf struct buf before = BUF_INIT;
@@ -117,8 +133,9 @@ static void unpack(int fd, bool traps)
     make_outside(base);
     check(mkdirat(base, "target", 0755) == 0);
     cleanup_close int target = openat(base, "target", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (traps)
+    if (way == TRAPS)
         make_traps(target);
+    make_below(&below);
     describe_outside(base, &before);
     lseek(fd, 0, SEEK_SET);
     int status = oci_unpack_layer(fd, target, NULL, NULL, true, &limits, &err);
@@ -127,6 +144,7 @@ static void unpack(int fd, bool traps)
     check(before.len == after.len && memcmp(before.data, after.data, before.len) == 0);
     check(bytes_below(base, "target", 0) <= MOST_BYTES);
     check(dir_remove(path, &err) == 0);
+    tree_free(&below);
 }
 
 static bool inside(const char *path)
@@ -189,6 +207,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     inflater_free(inflater);
     as_tree(fd);
     as_archive(fd);
-    unpack(fd, data[0] & 1);
+    unpack(fd, data[0] % 4);
     return 0;
 }

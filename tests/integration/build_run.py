@@ -356,6 +356,11 @@ RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent
     place.check("secrets are on no disk", not kept, kept)
     with_token("another-token")
     place.check("a secret is no part of the key", place.told.count("CACHED RUN") == 5)
+    place.prepare(BASE + "RUN --mount=type=secret,id=a,required --mount=type=secret,id=b,env=B,required cat /run/secrets/a && test ${#B} = 9\n")
+    done = subprocess.run([*place.words(), BIN + "/mlhost", "image", "build", "context", "--secret", "id=a,src=netrc", "--secret",
+                           "id=b,env=TOKEN"], cwd=place.folder, text=True, capture_output=True, timeout=RUN_LIMIT,
+                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": place.folder, "TOKEN": "by-the-cli"[:9]})
+    place.check("mlhost image build --secret", done.returncode == 0 and "***" in done.stderr and "hunter2" not in done.stderr, done)
     place.fails("a required one", "RUN --mount=type=secret,id=absent,required true\n", place.line(1), "the secret absent was not given")
     place.fails("last words are masked", "RUN --mount=type=secret,id=plain cat /run/secrets/plain >&2; exit 1\n", "exit status 1", "it said: ***",
                 options='secrets = { plain = "plain-text-secret" }')
