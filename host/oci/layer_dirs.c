@@ -185,5 +185,10 @@ void layer_dir_adopt(const char *root, const char *diff_id, const char *folder)
 
     name_of(diff_id, name);
     cleanup_free char *to = path_join(root, name);
+    cleanup_free char *lock_name = mem_printf("%s.lock", to);
+    /* Its use is as old as this file (store_gc.h). */
+    cleanup_close int used = open(lock_name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (used >= 0)
+        futimens(used, NULL);
     (void)renameat2(AT_FDCWD, folder, AT_FDCWD, to, RENAME_NOREPLACE);
 }
