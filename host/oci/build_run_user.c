@@ -188,8 +188,9 @@ int run_job_as_user(const struct run_setting *setting, const struct value *job,
                              .keep = 1,
                              .grace_ms = END_MS,
                              /* Its own comes first: then it cleans up. */
-                             .deadline = setting->deadline ? setting->deadline + END_MS * NS_PER_MS
-                                                           : DEADLINE_NONE,
+                             .deadline = has_end(setting->deadline)
+                                             ? setting->deadline + END_MS * NS_PER_MS
+                                             : DEADLINE_NONE,
                              .cancel = setting->cancel};
     int status = exec_run(&exec, &result, err);
     if (status == 0)
