@@ -118,7 +118,8 @@ int build_run_key(struct builder *builder, struct stage *stage, const struct val
                   struct digest *out, struct error *err);
 
 /* build_owner.c */
-/* "user", "user:group", "1000:1000" by the stage's /etc/passwd and /etc/group. */
+/* "user", "user:group", "1000:1000" by the stage's /etc/passwd and /etc/group. Without a group it
+ * is the user's own, or, of a number, the same one. */
 int build_owner(struct builder *builder, struct stage *stage, const char *text, uint32_t *uid,
                 uint32_t *gid, struct error *err);
 /* The next line of /etc/passwd and the like, or NULL. */

@@ -61,8 +61,9 @@ static int table_lookup(const char *table, const char *name, int field, uint32_t
     return -1;
 }
 
+/* group: of a user who is known by name, from the same line; may be NULL. */
 static int resolve(struct builder *builder, struct stage *stage, const char *name,
-                   const char *table, uint32_t *out, struct error *err)
+                   const char *table, uint32_t *out, uint32_t *group, struct error *err)
 {
     cleanup_buf struct buf text = BUF_INIT;
     char *end;
@@ -72,10 +73,17 @@ static int resolve(struct builder *builder, struct stage *stage, const char *nam
         if (*end || id > UINT32_MAX)
             return error_set(err, ERR_INVALID, "'%s' is neither a name nor a number", name);
         *out = (uint32_t)id;
+        if (group)
+            *group = *out; /* as Docker has it */
         return 0;
     }
-    if (stage_read_file(builder, stage, table, &text, err) != 0 ||
-        table_lookup(text.data ? text.data : "", name, 2, out) != 0) {
+    bool there = stage_read_file(builder, stage, table, &text, NULL) == 0;
+    if (!there && strcmp(name, "root") == 0) { /* who is 0 without a table, too */
+        *out = 0;
+        return 0;
+    }
+    if (!there || table_lookup(text.data ? text.data : "", name, 2, out) != 0 ||
+        (group && table_lookup(text.data, name, 3, group) != 0)) {
         error_set(err, ERR_NOT_FOUND, "'%s' is not in /%s of the image", name, table);
         return error_hint(err, "use the number, or a base image that has the name");
     }
@@ -90,10 +98,7 @@ int build_owner(struct builder *builder, struct stage *stage, const char *text, 
     const char *group = text[len] ? text + len + 1 : NULL;
 
     *uid = *gid = 0;
-    if (*user && resolve(builder, stage, user, "etc/passwd", uid, err) != 0)
+    if (*user && resolve(builder, stage, user, "etc/passwd", uid, gid, err) != 0)
         return -1;
-    if (group && *group)
-        return resolve(builder, stage, group, "etc/group", gid, err);
-    *gid = *uid; /* as Docker has it: the number of the user */
-    return 0;
+    return group && *group ? resolve(builder, stage, group, "etc/group", gid, NULL, err) : 0;
 }

@@ -370,6 +370,27 @@ static void links_of_destination(void **state)
     gives(files(apart), "d755 0:0 lib\n-644 0:0 lib/a.txt\nd755 0:0 usr\n");
 }
 
+static void owners(void **state)
+{
+    (void)state;
+    some_files();
+    put("ctx/etc/passwd", "root:x:0:0::/:\nme:x:5:6::/:\nbad:x:7\n");
+    put("ctx/etc/group", "root:x:0:\nours:x:8:me\n");
+    gives(files("FROM scratch\nCOPY etc /etc\nARG WHO=me\n"
+                "COPY --chown=$WHO a.txt /name\nCOPY --chown=5 a.txt /number\n"
+                "COPY --chown=me:ours a.txt /both\nCOPY --chown=me:9 a.txt /mixed\n"
+                "COPY --chown=:ours a.txt /group\nUSER me\nWORKDIR /home/me\n"),
+          "-644 5:8 both\nd755 0:0 etc\n-644 0:0 etc/group\n-644 0:0 etc/passwd\n"
+          "-644 0:8 group\nd755 5:6 home\nd755 5:6 home/me\n-644 5:9 mixed\n-644 5:6 name\n"
+          "-644 5:5 number\n");
+    gives(files("FROM scratch\nCOPY etc /etc\nCOPY --chown=bad a.txt /x\n"),
+          "'bad' is not in /etc/passwd of the image");
+    gives(files("FROM scratch\nCOPY etc /etc\nCOPY --chown=me:none a.txt /x\n"),
+          "'none' is not in /etc/group of the image");
+    gives(files("FROM scratch\nCOPY --chown=root:root a.txt /x\n"), "-644 0:0 x\n");
+    gives(files("FROM scratch\nCOPY --chown=5x a.txt /x\n"), "'5x' is neither a name nor a number");
+}
+
 /* Hard links, owners and attributes of a stage's files come along. */
 static void out_of_stages(void **state)
 {
@@ -421,8 +442,8 @@ static void out_of_stages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(config_instructions),  TEST(onbuild),      TEST(platforms), TEST(copies),
-        TEST(links_of_destination), TEST(out_of_stages)};
+        TEST(config_instructions),  TEST(onbuild),       TEST(platforms), TEST(copies),
+        TEST(links_of_destination), TEST(out_of_stages), TEST(owners)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
