@@ -12,6 +12,8 @@
 #define DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 #define DOCKER_LIST     "application/vnd.docker.distribution.manifest.list.v2+json"
 
+#define LEVELS_MAX 4 /* of indexes in indexes: more are nobody's image */
+
 const char *oci_architecture(void); /* of this machine, as images name it: "amd64" */
 
 bool oci_is_index(const struct value *document);

@@ -10,7 +10,8 @@ primitive_fn prim_registry_content_tag, prim_registry_build, prim_registry_base_
 primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_registry_tags,
     prim_registry_manifest;
 primitive_fn prim_registry_load, prim_registry_layer, prim_registry_export, prim_registry_squash,
-    prim_registry_compose, prim_registry_platform;
+    prim_registry_compose, prim_registry_compose_index, prim_registry_platform,
+    prim_registry_read_layout, prim_registry_write_layout;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
 primitive_fn prim_registry_collect;
 primitive_fn prim_registry_catalog, prim_registry_referrers, prim_registry_delete,
@@ -22,10 +23,11 @@ primitive_fn prim_registry_sbom, prim_registry_document, prim_registry_attach;
 /* Builds and pulls collect here: <state>/cache/oci. */
 struct store *cache_store(struct call *call, struct error *err);
 /* An image of the store to where the reference says; `out` becomes what registry.push returns.
- * from: repositories that may have blobs of it, or NULL. */
+ * from: repositories that may have blobs of it, or NULL. whole: an index with all that it leads to.
+ */
 int push_image(struct remote *remote, struct store *store, const char *digest,
-               const struct image_reference *reference, const struct value *from, struct value *out,
-               struct error *err);
+               const struct image_reference *reference, const struct value *from, bool whole,
+               struct value *out, struct error *err);
 
 /* A reference of a script: without a host it means the active profile's registry, below its prefix
  * if it has one. */

@@ -330,8 +330,8 @@ static int deliver(struct delivery *delivery, struct store *store,
     uint64_t bytes;
 
     remote_streams_wait(delivery->streams, &sent, &bytes);
-    if (push_image(delivery->remote, store, result->manifest.text, &delivery->reference, NULL, out,
-                   err) != 0)
+    if (push_image(delivery->remote, store, result->manifest.text, &delivery->reference, NULL,
+                   false, out, err) != 0)
         return -1;
     /* What went there during the build counts too. */
     value_put_int(out, "sent", value_get_int(out, "sent", 0) + (int64_t)sent);

@@ -86,8 +86,8 @@ int prim_registry_reference(struct call *call, const struct value *args, struct 
 }
 
 int push_image(struct remote *remote, struct store *store, const char *digest,
-               const struct image_reference *reference, const struct value *from, struct value *out,
-               struct error *err)
+               const struct image_reference *reference, const struct value *from, bool whole,
+               struct value *out, struct error *err)
 {
     struct image_reference tagged = {
         .host = reference->host, .name = reference->name, .tag = reference->tag};
@@ -96,8 +96,8 @@ int push_image(struct remote *remote, struct store *store, const char *digest,
     if (!reference->tag)
         return error_set(err, ERR_USAGE, "a push needs a tag, not only a digest: %s/%s@%s",
                          reference->host, reference->name, reference->digest);
-    if (remote_push(remote, store, digest, reference->name, reference->tag, from, &result, err) !=
-        0)
+    if ((whole ? remote_push_whole : remote_push)(remote, store, digest, reference->name,
+                                                  reference->tag, from, &result, err) != 0)
         return -1;
     value_set_map(out);
     value_put_string(out, "digest", result.digest.text);
@@ -110,10 +110,11 @@ int push_image(struct remote *remote, struct store *store, const char *digest,
 }
 
 /*
- * registry.push(digest, ref, from?) -> { ref, digest, skipped, blobs, sent, bytes }
+ * registry.push(digest, ref, from?, all?) -> { ref, digest, skipped, blobs, sent, bytes }
  *
  * The image with that digest in the build cache goes to ref. skipped: the tag named this image
  * already. from: a repository of the same registry whose blobs may be mounted instead of sent.
+ * all: an index goes with all of its images.
  */
 int prim_registry_push(struct call *call, const struct value *args, struct value *out,
                        struct error *err)
@@ -129,11 +130,12 @@ int prim_registry_push(struct call *call, const struct value *args, struct value
     value_set_array(&from);
     if (value_get(args, "from"))
         value_push_string(&from, value_get_string(args, "from", ""));
-    return push_image(remote, store, value_get_string(args, "digest", ""), &reference, &from, out,
-                      err);
+    return push_image(remote, store, value_get_string(args, "digest", ""), &reference, &from,
+                      value_get_bool(args, "all", false), out, err);
 }
 
-/* registry.pull(ref) -> { ref, digest }: all of the image into the build cache, checked. */
+/* registry.pull(ref, all?) -> { ref, digest }: all of the image into the build cache, checked. all:
+ * the images of all platforms, where ref names an index. */
 int prim_registry_pull(struct call *call, const struct value *args, struct value *out,
                        struct error *err)
 {
@@ -146,8 +148,9 @@ int prim_registry_pull(struct call *call, const struct value *args, struct value
     if (!remote)
         return -1;
     cleanup_free char *cache_name = image_reference_cache_name(&reference);
-    if (remote_pull(remote, store, reference.name, ref_of(&reference), cache_name, &digest, err) !=
-        0)
+    bool whole = value_get_bool(args, "all", false);
+    if ((whole ? remote_pull_whole : remote_pull)(remote, store, reference.name, ref_of(&reference),
+                                                  cache_name, &digest, err) != 0)
         return -1;
     value_set_map(out);
     value_take_string(value_put(out, "ref"), image_reference_text(&reference));

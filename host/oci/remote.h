@@ -127,6 +127,15 @@ struct push_result {
 int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name,
                 const char *tag, const struct value *from, struct push_result *out,
                 struct error *err);
+/* The same for everything that `digest`, a manifest or an index, leads to: all platforms, byte for
+ * byte. */
+int remote_push_whole(struct remote *remote, struct store *store, const char *digest,
+                      const char *name, const char *tag, const struct value *from,
+                      struct push_result *out, struct error *err);
+/* Everything that a tag or digest leads to -> the store; *digest: of the manifest or index that it
+ * names. */
+int remote_pull_whole(struct remote *remote, struct store *store, const char *name, const char *ref,
+                      const char *store_name, struct digest *digest, struct error *err);
 /* One blob -> the store, unless it is there. Digest and size are checked. */
 int remote_fetch(struct remote *remote, struct store *store, const char *name,
                  const struct value *descriptor, struct error *err);

@@ -300,3 +300,40 @@ int remote_pull(struct remote *remote, struct store *store, const char *name, co
     return error_set(err, ERR_INVALID, "%s/%s:%s: too many nested indexes", remote->host, name,
                      ref);
 }
+
+static int pull_document(struct remote *remote, struct store *store, const char *name,
+                         const char *ref, const char *store_name, int level, struct digest *digest,
+                         struct error *err)
+{
+    cleanup_buf struct buf text = BUF_INIT;
+    cleanup_free char *media_type = NULL;
+    cleanup_value struct value manifest = {0};
+    cleanup_free char *source = mem_printf("%s/%s:%s", remote->host, name, ref);
+
+    if (level > LEVELS_MAX)
+        return error_set(err, ERR_INVALID, "%s: too many nested indexes", source);
+    if (remote_manifest(remote, name, ref, &text, &media_type, digest, err) != 0 ||
+        oci_manifest_parse(text.data ? text.data : "", text.len, source, &manifest, err) != 0)
+        return -1;
+    const struct value *children = value_get(&manifest, "manifests");
+    bool index = oci_is_index(&manifest);
+    for (size_t i = 0; index && i < value_count(children); i++) {
+        struct digest child;
+        const char *next = value_get_string(value_at(children, i), "digest", "");
+        if (pull_document(remote, store, name, next, store_name, level + 1, &child, err) != 0)
+            return -1;
+    }
+    if (!index && fetch_blobs(remote, store, name, &manifest, err) != 0)
+        return -1;
+    return store_manifest_put(store, store_name, ref,
+                              value_get_string(&manifest, "mediaType", media_type), text.data,
+                              text.len, false, NULL, err) == 0
+               ? 0
+               : error_wrap(err, "%s", source);
+}
+
+int remote_pull_whole(struct remote *remote, struct store *store, const char *name, const char *ref,
+                      const char *store_name, struct digest *digest, struct error *err)
+{
+    return pull_document(remote, store, name, ref, store_name, 0, digest, err);
+}

@@ -237,24 +237,62 @@ static int push_blobs(struct push *push, const struct value *manifest, struct er
     return workers_run(count, push_blob, push, err);
 }
 
-int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name,
-                const char *tag, const struct value *from, struct push_result *out,
-                struct error *err)
+static int push_document(struct push *push, const char *digest, const char *ref, int level,
+                         struct push_result *out, struct error *err)
 {
     cleanup_value struct value manifest = {0};
     cleanup_buf struct buf text = BUF_INIT;
+
+    if (level > LEVELS_MAX)
+        return error_set(err, ERR_INVALID, "%s: too many nested indexes", digest);
+    if (store_blob_read(push->store, digest, STORE_MANIFEST_LIMIT, &text, err) != 0 ||
+        oci_manifest_parse(text.data ? text.data : "", text.len, digest, &manifest, err) != 0)
+        return -1;
+    const struct value *children = value_get(&manifest, "manifests");
+    bool index = oci_is_index(&manifest);
+    for (size_t i = 0; index && i < value_count(children); i++) {
+        const char *child = value_get_string(value_at(children, i), "digest", "");
+        if (push_document(push, child, child, level + 1, out, err) != 0)
+            return -1;
+    }
+    if (!index) {
+        out->blobs += value_count(value_get(&manifest, "layers")) + 1;
+        if (push_blobs(push, &manifest, err) != 0)
+            return -1;
+    }
+    const char *type = value_get_string(&manifest, "mediaType", index ? OCI_INDEX : OCI_MANIFEST);
+    bool noted = false;
+    if (put_manifest(push, ref, &text, type, digest, &noted, err) != 0)
+        return -1;
+    return !noted && value_get(&manifest, "subject")
+               ? remote_note_referrer(push->remote, push->name, &manifest, digest, text.len, err)
+               : 0;
+}
+
+/* How many blobs an image has: nothing but a number to show. */
+static size_t count_blobs(struct store *store, const char *digest)
+{
+    cleanup_value struct value manifest = {0};
+
+    return oci_manifest_load(store, digest, &manifest, NULL, NULL) == 0
+               ? value_count(value_get(&manifest, "layers")) + 1
+               : 0;
+}
+
+int remote_push_whole(struct remote *remote, struct store *store, const char *digest,
+                      const char *name, const char *tag, const struct value *from,
+                      struct push_result *out, struct error *err)
+{
     struct digest there;
 
     *out = (struct push_result){0};
+    memcpy(out->digest.text, digest, strlen(digest) + 1);
     int known = remote_resolve(remote, name, tag, &there, err);
     if (known < 0)
         return -1;
-    if (oci_manifest_load(store, digest, &manifest, &out->digest, err) != 0 ||
-        store_blob_read(store, out->digest.text, STORE_MANIFEST_LIMIT, &text, err) != 0)
-        return -1;
-    out->blobs = value_count(value_get(&manifest, "layers")) + 1;
-    if (known && strcmp(there.text, out->digest.text) == 0) {
+    if (known && strcmp(there.text, digest) == 0) {
         out->skipped = true;
+        out->blobs = count_blobs(store, digest);
         return 0;
     }
     struct push push = {.remote = remote,
@@ -263,19 +301,24 @@ int remote_push(struct remote *remote, struct store *store, const char *digest, 
                         .from = from,
                         .scope = mem_printf("repository:%s:pull,push", name),
                         .label = mem_printf("push %s:%s", name, tag)};
-    bool noted = false;
     know_repositories(&push);
-    int status = push_blobs(&push, &manifest, err);
-    if (status == 0)
-        status =
-            put_manifest(&push, tag, &text, value_get_string(&manifest, "mediaType", OCI_MANIFEST),
-                         out->digest.text, &noted, err);
-    if (status == 0 && !noted && value_get(&manifest, "subject"))
-        status = remote_note_referrer(remote, name, &manifest, out->digest.text, text.len, err);
+    int status = push_document(&push, digest, tag, 0, out, err);
     out->sent = push.sent;
     out->bytes = push.bytes;
     value_free(&push.known);
     free(push.scope);
     free(push.label);
     return status;
+}
+
+int remote_push(struct remote *remote, struct store *store, const char *digest, const char *name,
+                const char *tag, const struct value *from, struct push_result *out,
+                struct error *err)
+{
+    cleanup_value struct value manifest = {0};
+    struct digest own;
+
+    if (oci_manifest_load(store, digest, &manifest, &own, err) != 0)
+        return -1;
+    return remote_push_whole(remote, store, own.text, name, tag, from, out, err);
 }

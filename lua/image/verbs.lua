@@ -91,9 +91,15 @@ verb {
 }
 
 verb {
-  usage = "copy FROM TO", summary = "copy an image from one registry to another", least = 2,
-  run = function(words)
-    local result = registry.copy(words[1], words[2])
+  usage = "copy FROM TO [--all]", summary = "copy an image between registries, OCI layouts and archives", least = 2,
+  options = { all = "flag" },
+  details = [[
+  FROM and TO are references, oci:FOLDER[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:REF].
+
+  --all                  the images of all platforms, byte for byte; default: the one for this machine]],
+  run = function(words, o)
+    local result = registry.copy(words[1], words[2], { all = o.all })
+    if not result.ref_text then return { ref = result.ref, digest = result.digest }, ("%s %s\n"):format(result.ref, result.digest) end
     return pushed_value(result), pushed_text(result)
   end,
 }
@@ -232,6 +238,15 @@ verb {
 verb {
   usage = "flatten REF --tag REF", summary = "make one layer of all", least = 1, options = { tag = "text", t = "=tag" },
   run = function(words, o) return changed(registry.flatten(words[1]), o.tag) end,
+}
+
+verb {
+  usage = "index REF... --tag REF", summary = "one name for images of several platforms", least = 1, most = math.huge,
+  options = { tag = "text", t = "=tag", annotation = "map" },
+  details = [[
+  --tag, -t REF          send the index there, with its images
+  --annotation NAME=VALUE  may be repeated]],
+  run = function(words, o) return changed(registry.index(words, { annotations = o.annotation }), o.tag) end,
 }
 
 verb {

@@ -173,19 +173,22 @@ local function attach_documents(image, pushed, options)
   return pushed
 end
 
---- image:push{ to?, from?, sbom?, provenance? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent
+--- image:push{ to?, from?, all?, sbom?, provenance? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent
 --- (blobs), bytes, and sbom and provenance: the digests of these artifacts
 ---
 ---   to          reference, default the image's own name and tag in the active profile's registry
 ---   from        a repository of that registry whose blobs may be used there instead of being sent
+---   all         true: of an index, the images of all platforms
 ---   sbom        true: what is in the image (registry.sbom) goes beside it, as a referrer
 ---   provenance  true: how it was made (registry.provenance), too; only of images that registry.build made
 function Image:push(options)
   options = options or {}
-  check_keys("image:push", options, { "to", "from", "sbom", "provenance" })
+  check_keys("image:push", options, { "to", "from", "sbom", "provenance", "all" })
   if options.provenance then need_provenance("image:push", self) end
   local to = options.to or self:ref()
-  return attach_documents(self, pushed_of(api.push { digest = self.digest, ref = to, from = options.from }), options)
+  local all = options.all or self.index
+  local result = api.push { digest = self.digest, ref = to, from = options.from, all = all }
+  return attach_documents(self, pushed_of(result), options)
 end
 
 --- pushed:ref() -> the reference under which it is there now
@@ -266,13 +269,14 @@ function registry.pull(ref)
   return setmetatable(image, Image)
 end
 
---- registry.copy(from, to) -> pushed: from one registry to another, through the build cache
-function registry.copy(from, to) return registry.pull(from):push { to = to } end
-
 --- registry.unpack(ref, folder) -> digest: the image's files in a new or empty folder (permission write)
 function registry.unpack(ref, folder) return api.unpack { ref = ref, to = folder }.digest end
 
 for name, fn in pairs(require "registry.remote") do registry[name] = fn end
-for name, fn in pairs(require "registry.edit" (function(image) return setmetatable(image, Image) end)) do registry[name] = fn end
+local function image_of(image) return setmetatable(image, Image) end
+
+for _, part in ipairs { "registry.edit", "registry.copy" } do
+  for name, fn in pairs(require(part)(image_of)) do registry[name] = fn end
+end
 
 return registry

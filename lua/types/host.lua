@@ -1264,6 +1264,13 @@ function host.registry.collect(dry_run, untagged, grace) end
 ---@overload fun(args: { config: table, layers: any[], annotations?: table }): table
 function host.registry.compose(config, layers, annotations) end
 
+---an index of images in the build cache
+---@param images any[] # array
+---@param annotations? table # map
+---@return table image
+---@overload fun(args: { images: any[], annotations?: table }): table
+function host.registry.compose_index(images, annotations) end
+
 ---a tag that names the content of a build context
 ---@param context string # path
 ---@param dockerfile? string # path
@@ -1348,17 +1355,27 @@ function host.registry.platform() end
 
 ---pull an image into the build cache, every digest checked
 ---@param ref string
+---@param all? boolean # bool
 ---@return table image
----@overload fun(args: { ref: string }): table
-function host.registry.pull(ref) end
+---@overload fun(args: { ref: string, all?: boolean }): table
+function host.registry.pull(ref, all) end
 
 ---push an image; what is there already is skipped
 ---@param digest string
 ---@param ref string
 ---@param from? string
+---@param all? boolean # bool
 ---@return table result
----@overload fun(args: { digest: string, ref: string, from?: string }): table
-function host.registry.push(digest, ref, from) end
+---@overload fun(args: { digest: string, ref: string, from?: string, all?: boolean }): table
+function host.registry.push(digest, ref, from, all) end
+
+---an image of an OCI layout or a docker archive into the build cache
+---@param kind string
+---@param path string # path
+---@param tag? string
+---@return table image
+---@overload fun(args: { kind: string, path: string, tag?: string }): table
+function host.registry.read_layout(kind, path, tag) end
 
 ---what a reference means under the active profile
 ---@param ref string
@@ -1406,6 +1423,15 @@ function host.registry.unpack(ref, to) end
 ---@param ref string
 ---@overload fun(args: { ref: string })
 function host.registry.untag(ref) end
+
+---an image of the build cache into an OCI layout or a docker archive
+---@param digest string
+---@param kind string
+---@param path string # path
+---@param tag? string
+---@return table image
+---@overload fun(args: { digest: string, kind: string, path: string, tag?: string }): table
+function host.registry.write_layout(digest, kind, path, tag) end
 
 ---@class host.runs
 host.runs = {}

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """mlhost image: every verb against the embedded registry and docker-registry; skopeo looks at what came of it. $MLHOST is the
 program. Prints "N passed, N failed" last."""
+import hashlib
 import io
 import json
 import os
@@ -200,6 +201,109 @@ def hiding():
     check("unpack says the same", there == set(files), sorted(there))
 
 
+def transports(far, built):
+    """Layouts and archives in both directions; skopeo reads what we write, and writes what we read."""
+    digest = built["digest"]
+    for place, theirs in (("oci:lay:1", "oci:lay:1"), ("oci-archive:lay.tar:1", "oci-archive:lay.tar:1"),
+                          ("docker-archive:dock.tar:app:1", "docker-archive:dock.tar:app:1")):
+        image("copy", "app:1", place)
+        kind = place.split(":")[0]
+        seen = skopeo_in("inspect", "--config", theirs)
+        check(f"skopeo reads our {kind}", '"what": "this"' in seen or '"what":"this"' in seen, seen)
+        back = data("copy", place, f"{far}/back-{kind}:1")
+        same = back.get("digest") == digest
+        check(f"{kind} keeps the digest" if kind != "docker-archive" else "a docker archive keeps the config",
+              same if kind != "docker-archive" else data("config", f"{far}/back-{kind}:1") == data("config", "app:1"), back)
+        check(f"{kind} keeps the files", skopeo_in("copy", "--src-tls-verify=false", f"docker://{far}/back-{kind}:1", f"dir:d-{kind}") is not None)
+    for kind, text in (("oci", "oci:theirs:x"), ("oci-archive", "oci-archive:theirs.tar:x"), ("docker-archive", "docker-archive:theirs-d.tar:app:x")):
+        out = skopeo_in("copy", "--src-tls-verify=false", f"docker://{far}/team/app:1", text)
+        check(f"skopeo writes its {kind}", "failed" not in out, out)
+        data("copy", text, f"{far}/from-{kind}:1")
+        check(f"which we read: {kind}", data("config", f"{far}/from-{kind}:1") == data("config", "app:1"))
+    image("copy", "app:1b", "oci:lay:2")
+    with open(os.path.join(WORK, "lay/index.json")) as index:
+        check("two images in one layout", len(json.load(index)["manifests"]) == 2)
+    check("which one?", "say which" in image("copy", "oci:lay", far + "/no:1", status=1))
+    check("not this one", "it has: 1, 2" in image("copy", "oci:lay:7", far + "/no:1", status=1))
+    check("no layout", "index.json" in image("copy", "oci:ctx", far + "/no:1", status=1))
+    check("no archive", "tar archive" in image("copy", "oci-archive:ctx/a", far + "/no:1", status=2))
+
+
+def hostile(far):
+    """Layouts that lie: another digest, a missing blob, a link out of the folder, names that lead out."""
+    for lie in ("flip", "missing", "link"):
+        shutil.rmtree(os.path.join(WORK, "lie"), ignore_errors=True)
+        shutil.copytree(os.path.join(WORK, "theirs"), os.path.join(WORK, "lie"))
+        blobs = os.path.join(WORK, "lie/blobs/sha256")
+        with open(os.path.join(WORK, "lie/index.json")) as index:
+            manifest = json.load(index)["manifests"][0]["digest"][7:]
+        with open(os.path.join(blobs, manifest)) as text:
+            layer = os.path.join(blobs, json.load(text)["layers"][0]["digest"][7:])
+        with open(layer, "rb") as source:
+            content = source.read()
+        os.unlink(layer)
+        if lie == "flip":
+            with open(layer, "wb") as out:
+                out.write(content[:20] + bytes([content[20] ^ 1]) + content[21:])
+        elif lie == "link":
+            with open(os.path.join(WORK, "elsewhere"), "wb") as out:
+                out.write(content)
+            os.symlink(os.path.join(WORK, "elsewhere"), layer)
+        subprocess.run(["rm", "-rf", os.path.join(WORK, ".mlhost/cache")], check=True)
+        image("copy", "oci:lie:x", far + "/lie:1", status=1)
+    check("nothing of it arrived", "NAME_UNKNOWN" in image("ls", far + "/lie", status=1))
+    with tarfile.open(os.path.join(WORK, "evil.tar"), "w") as out:
+        for name in ("../../evil", "/etc/evil", "blobs/sha256/../../../evil", "blobs/sha256/" + "0" * 64):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            out.addfile(info, io.BytesIO(b"evil"))
+    image("copy", "oci-archive:evil.tar:1", far + "/evil:1", status=1)
+    image("copy", "docker-archive:evil.tar", far + "/evil:1", status=2)
+    check("no file outside", not os.path.exists(os.path.join(WORK, "evil")) and not os.path.exists("/etc/evil"))
+
+
+def platforms(far):
+    """An index of two architectures, copied whole and in part."""
+    where = os.path.join(WORK, "arm")
+    skopeo_in("copy", "--src-tls-verify=false", f"docker://{far}/team/app:1", "oci:arm:1")
+    with open(os.path.join(where, "index.json")) as text:
+        index = json.load(text)
+    blobs = os.path.join(where, "blobs/sha256")
+    with open(os.path.join(blobs, index["manifests"][0]["digest"][7:])) as text:
+        manifest = json.load(text)
+    with open(os.path.join(blobs, manifest["config"]["digest"][7:])) as text:
+        config = json.load(text)
+    config["architecture"], config["variant"] = "arm64", "v8"
+    manifest["config"].update(put(blobs, config))
+    index["manifests"][0].update(put(blobs, manifest))
+    with open(os.path.join(where, "index.json"), "w") as out:
+        json.dump(index, out)
+    arm = data("copy", "oci:arm:1", far + "/arm:1", "--all")
+    index = data("index", "app:1", far + "/arm:1", "--tag", far + "/both:1")
+    reply = data("manifest", far + "/both:1")
+    check("an index of both", [entry["platform"]["architecture"] for entry in reply["manifest"]["manifests"]] == ["amd64", "arm64"] and
+          reply["manifest"]["manifests"][1]["digest"] == arm["digest"], reply)
+    check("all of it is copied", data("copy", far + "/both:1", "both:1", "--all")["digest"] == index["digest"])
+    image("copy", far + "/both:1", "oci:both:1", "--all")
+    raw = skopeo_in("inspect", "--raw", "oci:both:1")
+    check("into a layout, too", "arm64" in raw, raw)
+    check("back", data("copy", "oci:both:1", far + "/again:1", "--all")["digest"] == index["digest"])
+    check("without --all the one for this machine", data("copy", far + "/both:1", far + "/one:1")["digest"] != index["digest"])
+
+
+def put(blobs, document):
+    text = json.dumps(document).encode()
+    name = hashlib.sha256(text).hexdigest()
+    with open(os.path.join(blobs, name), "wb") as out:
+        out.write(text)
+    return {"digest": "sha256:" + name, "size": len(text)}
+
+
+def skopeo_in(*words):
+    done = subprocess.run(["skopeo", *words], cwd=WORK, capture_output=True, text=True, timeout=120)
+    return done.stdout if done.returncode == 0 else "failed: " + done.stderr
+
+
 def main():
     for tool in ("docker-registry", "skopeo"):
         if not shutil.which(tool):
@@ -210,6 +314,9 @@ def main():
         built = basics(far)
         edits(far, built)
         hiding()
+        transports(far, built)
+        platforms(far)
+        hostile(far)
         check("gc", "bytes" in data("gc", "--dry-run"))
         check("gc wants seconds", "whole seconds" in image("gc", "--grace", "soon", status=2))
     finally:
