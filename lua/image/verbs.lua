@@ -22,7 +22,7 @@ end
 
 local function pushed_value(result)
   return { ref = result.ref_text, digest = result.digest, skipped = result.skipped, blobs = result.blobs, sent = result.sent,
-    bytes = result.bytes }
+    bytes = result.bytes, sbom = result.sbom, provenance = result.provenance }
 end
 
 local verbs = {}
@@ -127,7 +127,7 @@ verb {
   options = {
     tag = "text", t = "=tag", file = "text", f = "=file", ["build-arg"] = "map", label = "map", target = "text",
     push = "flag", ["no-cache"] = "flag", ["cache-from"] = "repeat", ["cache-to"] = "text", secret = "repeat",
-    memory = "text",
+    memory = "text", sbom = "flag", provenance = "flag",
   },
   details = [[
   --tag, -t REF          name of the image, e.g. acme.azurecr.io/training:v1
@@ -136,6 +136,8 @@ verb {
   --label NAME=VALUE     a label of the image; may be repeated
   --target STAGE         build this stage, not the last
   --push                 send it to its registry; layers are on their way while they are made
+  --sbom                 with --push: what is in it goes beside it (SPDX)
+  --provenance           with --push: how it was made, too (SLSA)
   --no-cache             make all layers anew
   --cache-from REF       take layers of RUN from there; may be repeated
   --cache-to REF         put them there for other machines
@@ -161,15 +163,39 @@ verb {
     elseif o.push then
       usage(self, "--push needs --tag")
     end
+    if (o.sbom or o.provenance) and not o.push then usage(self, "--sbom and --provenance need --push") end
     local image = registry.build {
       context = words[1], dockerfile = o.file, name = name, tag = tag, args = o["build-arg"], labels = o.label,
       target = o.target, push = o.push or nil, no_cache = o["no-cache"] or nil, cache_from = o["cache-from"],
-      cache_to = o["cache-to"], secrets = secrets, memory = o.memory,
+      cache_to = o["cache-to"], secrets = secrets, memory = o.memory, sbom = o.sbom or nil,
+      provenance = o.provenance or nil,
     }
     local value = { ref = o.tag and image:ref(), digest = image.digest, size = image.size, layers = image.layers,
       pushed = image.pushed and pushed_value(image.pushed) or nil }
     if image.pushed then return value, pushed_text(image.pushed) end
     return value, (o.tag and image:ref() .. "@" or "") .. image.digest .. "\n"
+  end,
+}
+
+verb {
+  usage = "sbom REF", summary = "print what is in an image, as SPDX 2.3", least = 1,
+  run = function(words)
+    local document = registry.sbom(words[1])
+    return document, pretty(document)
+  end,
+}
+
+verb {
+  usage = "attach REF FILE --type TYPE", summary = "put a document beside an image, which refers to it", least = 2,
+  options = { type = "text", annotation = "map" },
+  details = [[
+  --type TYPE            its type, e.g. application/spdx+json, application/vnd.in-toto+json
+  --annotation NAME=VALUE  may be repeated]],
+  run = function(words, o, self)
+    if not o.type then usage(self, "--type is needed, e.g. --type application/spdx+json") end
+    local fs = require "fs"
+    local digest = registry.attach(words[1], { type = o.type, document = fs.read(words[2]), annotations = o.annotation })
+    return { digest = digest }, digest .. "\n"
   end,
 }
 

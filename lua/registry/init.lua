@@ -23,7 +23,7 @@ local SLSA = "https://slsa.dev/provenance/v1"
 -- What registry.build takes.
 local BUILD_OPTIONS = {
   "context", "dockerfile", "name", "tag", "args", "labels", "target", "cache", "no_cache", "cache_from", "cache_to",
-  "secrets", "memory", "processes", "push", "provenance",
+  "secrets", "memory", "processes", "push", "sbom", "provenance",
 }
 
 local ENSURE_OPTIONS = {
@@ -88,8 +88,22 @@ function registry.content_tag(context, options)
   }
 end
 
+--- The documents that a push is asked for, beside the image.
+local function attach_documents(image, pushed, options)
+  local there = pushed.ref_text:gsub(":[^:/@]*$", "") .. "@" .. pushed.digest
+  if options.sbom then
+    local sbom = api.sbom { digest = image.digest, name = pushed.ref_text }
+    pushed.sbom = api.attach { ref = there, type = SPDX, blob = sbom.blob }.digest
+  end
+  if options.provenance then
+    local kind = { ["in-toto.io/predicate-type"] = SLSA }
+    pushed.provenance = api.attach { ref = there, type = IN_TOTO, blob = image.provenance, annotations = kind }.digest
+  end
+  return pushed
+end
+
 --- registry.build{ context, dockerfile?, name?, tag?, args?, labels?, target?, cache?, no_cache?, cache_from?, cache_to?,
---- secrets?, memory?, processes?, push?, provenance? } -> image
+--- secrets?, memory?, processes?, push?, sbom?, provenance? } -> image
 ---
 --- The image is in the build cache; image:push() sends it. Same input, same digest. image.digest, image.size,
 --- image.layers.
@@ -102,8 +116,10 @@ end
 --- cache = false keeps none of them for later either.
 ---
 ---   cache_to    reference (with a tag) in a registry under which the layers of RUN are kept for other machines
----   provenance  true, or { builder = URI, invocation = text }: what image:push { provenance = true } says of who built it.
----               Needed only where the context is so large that its files would not all be read otherwise
+---   sbom        with push: true puts what is in the image beside it, as image:push does
+---   provenance  true, or { builder = URI, invocation = text } about who builds: how it was made goes beside it with push;
+---               without, image:push { provenance = true } can do it later, even where the context is so large that its
+---               files would not all be read otherwise
 ---   cache_from  reference, or array of references, written so, that layers of RUN may be taken from. Whoever can push
 ---               to them decides what is in the image, as with a base image; all else is checked (digests, diff ids)
 ---   secrets     for RUN --mount=type=secret,id=...: map of ids to a secret, a text, or { file = path } (needs `read`)
@@ -121,8 +137,13 @@ function registry.build(options)
     given.push = registry.reference(need("registry.build", options, "name", '"training"') .. ":" .. (options.tag or "latest"))
   end
   given.push = given.push or nil
+  if given.sbom and not given.push then error("registry.build: sbom goes beside the image in a registry: add push", 2) end
+  local sbom = given.sbom
+  given.sbom = nil
   local image = setmetatable(api.build(given), Image)
-  if image.pushed then image.pushed = pushed_of(image.pushed) end
+  if image.pushed then
+    image.pushed = attach_documents(image, pushed_of(image.pushed), { sbom = sbom, provenance = given.provenance })
+  end
   return image
 end
 
@@ -157,20 +178,6 @@ function registry.provenance(image) return api.document { blob = need_provenance
 function Image:ref()
   if not self.name then error("this image has no name: registry.build { name = ... }, or push { to = ... }", 2) end
   return registry.reference(self.name .. ":" .. (self.tag or "latest"))
-end
-
---- The documents that push and ensure are asked for, beside the image.
-local function attach_documents(image, pushed, options)
-  local there = pushed.ref_text:gsub(":[^:/@]*$", "") .. "@" .. pushed.digest
-  if options.sbom then
-    local sbom = api.sbom { digest = image.digest, name = pushed.ref_text }
-    pushed.sbom = api.attach { ref = there, type = SPDX, blob = sbom.blob }.digest
-  end
-  if options.provenance then
-    local kind = { ["in-toto.io/predicate-type"] = SLSA }
-    pushed.provenance = api.attach { ref = there, type = IN_TOTO, blob = image.provenance, annotations = kind }.digest
-  end
-  return pushed
 end
 
 --- image:push{ to?, from?, all?, sbom?, provenance? } -> pushed, with :ref() and the fields ref_text, digest, skipped, sent
@@ -220,7 +227,6 @@ function registry.ensure(options)
     if given[key] == nil then given[key] = options[key] end
   end
   local image = registry.build(given)
-  attach_documents(image, image.pushed, options)
   return { ref = ref, digest = image.digest, tag = tag, built = true, pushed = not image.pushed.skipped }
 end
 

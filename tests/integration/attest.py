@@ -215,6 +215,24 @@ PUSH = """local p = image:push { to = "%s", sbom = true, provenance = true }
   show("pushed", { digest = p.digest, sbom = p.sbom, provenance = p.provenance })"""
 
 
+def command_line(machine, host, where):
+    def image(*words):
+        return subprocess.run([PROGRAM, "image", *words], cwd=machine.folder, capture_output=True, text=True, timeout=60)
+
+    done = image("build", "ctx", "--tag", f"{host}/team/cli:1", "--push", "--sbom", "--provenance", "--json")
+    value = json.loads(done.stdout or "{}")
+    check(f"{where}: mlhost image build", done.returncode == 0 and value["pushed"]["sbom"] and value["pushed"]["provenance"], done)
+    done = image("sbom", f"{host}/team/cli:1", "--json")
+    check(f"{where}: mlhost image sbom", done.returncode == 0, done)
+    valid(machine.folder, where.replace(" ", "-") + "-cli", json.loads(done.stdout))
+    done = image("attach", f"{host}/team/cli:1", "ctx/Dockerfile", "--type", "text/x-dockerfile", "--annotation", "a=b")
+    check(f"{where}: mlhost image attach", done.returncode == 0 and done.stdout.startswith("sha256:"), done)
+    done = image("attach", f"{host}/team/cli:1", "ctx/Dockerfile")
+    check(f"{where}: mlhost image attach without a type", done.returncode == 2 and "--type is needed" in done.stderr, done)
+    done = image("build", "ctx", "--sbom")
+    check(f"{where}: --sbom without --push", done.returncode == 2 and "need --push" in done.stderr, done)
+
+
 def attached(machine, registry, host, fallback):
     """Both documents beside the image; twice is once."""
     name, ref = "team/x", host + "/team/x:1"
@@ -263,6 +281,7 @@ def attached(machine, registry, host, fallback):
         check(f"{where}: {wanted}", wrong.status != 0 and wanted in wrong.log, wrong.log)
     wrong = machine.run(f'registry.attach("{host}/team/none:1", {{ type = "a/b", document = "y" }})')
     check(f"{where}: an image that is not there", wrong.status != 0 and "team/none" in wrong.log, wrong.log)
+    command_line(machine, host, where)
     if ORAS:
         out = subprocess.run([ORAS, "discover", "--plain-http", "--format", "json", ref], capture_output=True, text=True)
         found = json.loads(out.stdout or "{}")
