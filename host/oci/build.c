@@ -15,6 +15,8 @@
 #include "oci/dockerfile.h"
 #include "oci/manifest.h"
 
+#define SHOWN 100 /* columns of a line in an error */
+
 void builder_log(struct builder *builder, const char *level, const char *format, ...)
 {
     cleanup_buf struct buf text = BUF_INIT;
@@ -286,6 +288,30 @@ static int build_instruction(struct builder *builder, struct stage *stage,
     return done > 0 ? 0 : -1;
 }
 
+/* "source:line: " before the message, and the line behind it; once, for an error may come out of a
+ * stage that this one needs. */
+static int place_error(struct builder *builder, const struct value *instruction, struct error *err)
+{
+    int line = (int)value_get_int(instruction, "line", 0);
+    const char *at = builder->text.data;
+
+    if (!err || builder->placed)
+        return -1;
+    builder->placed = true;
+    error_wrap(err, "%s:%d", builder->label, line);
+    if (strcmp(value_get_string(instruction, "keyword", ""), "RUN") == 0)
+        return -1; /* which says what ran, and what that said */
+    for (int i = 1; at && i < line; i++) {
+        at = strchr(at, '\n');
+        at = at ? at + 1 : NULL;
+    }
+    size_t len = strlen(err->message), end = at ? strcspn(at, "\r\n") : 0;
+    if (end)
+        snprintf(err->message + len, sizeof err->message - len, "\n%5d | %.*s", line,
+                 (int)(end < SHOWN ? end : SHOWN), at);
+    return -1;
+}
+
 int builder_build(struct builder *builder, struct stage *stage, struct error *err)
 {
     if (stage->done)
@@ -297,13 +323,9 @@ int builder_build(struct builder *builder, struct stage *stage, struct error *er
         const struct value *instruction = value_at(builder->instructions, i);
         struct error problem = {0};
         if (build_instruction(builder, stage, instruction, &problem) != 0) {
-            /* An error of a stage that this one needs has its place already. */
-            if (!strstr(problem.message, builder->label))
-                error_wrap(&problem, "%s:%d", builder->label,
-                           (int)value_get_int(instruction, "line", 0));
             if (err)
                 *err = problem;
-            return -1;
+            return place_error(builder, instruction, err);
         }
     }
     stage->busy = false;
@@ -313,17 +335,17 @@ int builder_build(struct builder *builder, struct stage *stage, struct error *er
 
 static int load(struct builder *builder, struct error *err)
 {
-    cleanup_buf struct buf text = BUF_INIT;
+    struct buf *text = &builder->text;
 
-    if (context_read(AT_FDCWD, builder->spec->dockerfile, DOCKERFILE_LIMIT, &text, err) != 0)
+    if (context_read(AT_FDCWD, builder->spec->dockerfile, DOCKERFILE_LIMIT, text, err) != 0)
         return error_hint(
             err,
             "dockerfile names it, relative to the workspace, when it is not <context>/Dockerfile");
-    if (dockerfile_parse(text.data ? text.data : "", text.len, builder->label, &builder->dockerfile,
-                         NULL, err) != 0)
+    if (dockerfile_parse(text->data ? text->data : "", text->len, builder->label,
+                         &builder->dockerfile, NULL, err) != 0)
         return -1;
     struct digest digest;
-    digest_bytes(text.data ? text.data : "", text.len, &digest);
+    digest_bytes(text->data ? text->data : "", text->len, &digest);
     builder_note_file(builder, "dockerfile", NULL, &digest);
     builder->instructions = value_get(&builder->dockerfile, "instructions");
     builder->escape = *value_get_string(&builder->dockerfile, "escape", "\\");
@@ -338,8 +360,7 @@ static int load(struct builder *builder, struct error *err)
         const struct value *words = value_get(instruction, "words");
         if (value_get_int(instruction, "stage", -1) < 0) {
             if (build_arg(builder, NULL, instruction, err) != 0)
-                return error_wrap(err, "%s:%d", builder->label,
-                                  (int)value_get_int(instruction, "line", 0));
+                return place_error(builder, instruction, err);
         } else if (strcmp(value_get_string(instruction, "keyword", ""), "FROM") == 0) {
             builder->stages =
                 mem_array(builder->stages, builder->count + 1, sizeof *builder->stages);
@@ -359,6 +380,7 @@ static void builder_end(struct builder *builder)
     for (size_t i = 0; i < builder->count; i++)
         stage_free(&builder->stages[i]);
     free(builder->stages);
+    buf_free(&builder->text);
     value_free(&builder->dockerfile);
     value_free(&builder->globals);
     value_free(&builder->used_args);

@@ -55,6 +55,9 @@ static int stage_source(struct copy *copy, const char *name, struct error *err)
     if (stage) {
         if (builder_build(copy->builder, stage, err) != 0)
             return -1;
+    } else if (strchr(name, '$')) {
+        error_set(err, ERR_INVALID, "--from=%s: variables have no meaning there", name);
+        return error_hint(err, "FROM %s AS other, above, and --from=other", name);
     } else {
         stage = &copy->image;
         if (builder_image(copy->builder, name, stage, err) != 0)

@@ -30,6 +30,8 @@ struct stage {
 struct builder {
     const struct build_spec *spec;
     const char *label;
+    struct buf text; /* of the Dockerfile */
+    bool placed;     /* an error has its place in it */
     struct value dockerfile;
     const struct value *instructions;
     char escape;

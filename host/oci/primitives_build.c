@@ -474,8 +474,8 @@ int prim_registry_base_image(struct call *call, const struct value *args, struct
     return 0;
 }
 
-/* registry.dockerfile(path) -> { instructions, problems, escape }: a Dockerfile as data, for
- * linters. */
+/* registry.dockerfile(path) -> { instructions, problems, comments, escape, check?, syntax? }: a
+ * Dockerfile as data, for linters (host/oci/dockerfile.h). */
 int prim_registry_dockerfile(struct call *call, const struct value *args, struct value *out,
                              struct error *err)
 {

@@ -372,6 +372,10 @@ end
 
 function rules.RUN(item, state, report) shell.run(item, state.stage, report) end
 
+function rules.ONBUILD(item, state, report)
+  if item.trigger and item.trigger.keyword == "RUN" then shell.run(item.trigger, state.stage, report) end
+end
+
 -- ---- which rules count ----
 
 local by_name = {}

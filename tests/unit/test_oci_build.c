@@ -330,6 +330,16 @@ static void messages(void **state)
         {"FROM scratch\nCOPY <<EOF /x\nhi\n", ERR_INVALID,
          "Dockerfile:2: the heredoc EOF is not closed", "a line that is EOF"},
         {"FROM scratch AS a\nCOPY --from=a x y\n", ERR_INVALID, "copy from itself", ""},
+        {"FROM scratch\nCOPY --from=$A x y\n", ERR_INVALID, "--from=$A: variables have no meaning",
+         "FROM $A AS other"},
+        {"FROM scratch\nCOPY Dockerfile.not \\\n  /x\n", ERR_NOT_FOUND,
+         "Dockerfile:2: COPY: Dockerfile.not: no such file or folder\n    2 | COPY Dockerfile.not "
+         "\\",
+         ""},
+        {"FROM scratch AS a\nCOPY not /x\nFROM scratch\nCOPY --from=a /x /y\n", ERR_NOT_FOUND,
+         "COPY: Dockerfile:2: COPY: not: no such file or folder\n    2 | COPY not /x", ""},
+        {"ARG A=${B?no}\nFROM scratch\n", ERR_INVALID, "Dockerfile:1: B: no\n    1 | ARG A=${B?no}",
+         ""},
         {"FROM nobody/knows:1\n", ERR_NOT_FOUND, "Dockerfile:1: the image nobody/knows:1", ""},
     };
     struct build_result built;

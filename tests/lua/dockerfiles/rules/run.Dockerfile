@@ -24,6 +24,8 @@ RUN --mount=type=cache,target=/app/.cache/pip pip install x
 RUN pip install --no-cache-dir x
 # expect: sudo
 RUN sudo make install
+# expect: sudo
+ONBUILD RUN sudo make
 # expect: cd
 RUN cd /srv
 # expect: cd
