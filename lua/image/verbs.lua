@@ -99,7 +99,9 @@ verb {
   --all                  the images of all platforms, byte for byte; default: the one for this machine]],
   run = function(words, o)
     local result = registry.copy(words[1], words[2], { all = o.all })
-    if not result.ref_text then return { ref = result.ref, digest = result.digest }, ("%s %s\n"):format(result.ref, result.digest) end
+    if not result.ref_text then
+      return { ref = result.ref, digest = result.digest }, ("%s %s\n"):format(result.ref, result.digest)
+    end
     return pushed_value(result), pushed_text(result)
   end,
 }

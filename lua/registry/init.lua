@@ -90,6 +90,7 @@ end
 
 --- The documents that a push is asked for, beside the image.
 local function attach_documents(image, pushed, options)
+  if not options.sbom and not options.provenance then return pushed end
   local there = pushed.ref_text:gsub(":[^:/@]*$", "") .. "@" .. pushed.digest
   if options.sbom then
     local sbom = api.sbom { digest = image.digest, name = pushed.ref_text }
