@@ -111,6 +111,7 @@ int store_manifest_get(struct store *store, const char *name, const char *ref, s
 int store_manifest_delete(struct store *store, const char *name, const char *digest,
                           struct error *err);
 
+/* The repository must have the manifest: ERR_NOT_FOUND. */
 int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest,
                   struct error *err);
 int store_tag_resolve(struct store *store, const char *name, const char *tag, struct digest *out,

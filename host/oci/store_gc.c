@@ -156,9 +156,15 @@ static int mark_repository(struct gc *gc, const char *name, struct error *err)
         struct node *node = &repository.nodes[i];
         if (gc->options->untagged && !node->kept) {
             cleanup_free char *full = mem_printf("%s@%s", name, node->digest);
+            struct error problem = {0};
             if (!gc->options->dry_run &&
-                store_manifest_delete(gc->store, name, node->digest, err) != 0)
+                store_manifest_delete(gc->store, name, node->digest, &problem) != 0) {
+                if (problem.code == ERR_NOT_FOUND) /* somebody else has */
+                    continue;
+                if (err)
+                    *err = problem;
                 return -1;
+            }
             tell(gc, &gc->out->manifests, "manifest", full, node->size);
             continue;
         }

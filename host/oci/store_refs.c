@@ -113,6 +113,23 @@ static char *marker_get(struct store *store, const char *name, const char *kind,
     return out;
 }
 
+static bool has_manifest(struct store *store, const char *name, const char *digest)
+{
+    cleanup_free char *path = mem_printf("repositories/%s/_manifests/%s", name, digest + 7);
+
+    return store_file_exists(store, path);
+}
+
+/* Under the store's lock, shared: a collection that removes manifests without tags sees this tag,
+ * or came before it. */
+static int tag_put(struct store *store, const char *name, const char *tag, const char *digest,
+                   struct error *err)
+{
+    cleanup_free char *text = mem_printf("%s\n", digest);
+
+    return marker_put(store, name, "_tags", tag, text, err);
+}
+
 int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest,
                   struct error *err)
 {
@@ -120,8 +137,11 @@ int store_tag_set(struct store *store, const char *name, const char *tag, const 
         return -1;
     if (!digest_kind(digest))
         return error_set(err, ERR_INVALID, "'%.100s' is no digest", digest);
-    cleanup_free char *text = mem_printf("%s\n", digest);
-    return marker_put(store, name, "_tags", tag, text, err);
+    cleanup_close int held = store_lock(store, false, err);
+    if (held < 0)
+        return -1;
+    return has_manifest(store, name, digest) ? tag_put(store, name, tag, digest, err)
+                                             : unknown(name, digest, err);
 }
 
 int store_tag_resolve(struct store *store, const char *name, const char *tag, struct digest *out,
@@ -172,13 +192,6 @@ bool store_type_known(const char *media_type)
         if (strcmp(media_type, known[i]) == 0)
             return true;
     return false;
-}
-
-static bool has_manifest(struct store *store, const char *name, const char *digest)
-{
-    cleanup_free char *path = mem_printf("repositories/%s/_manifests/%s", name, digest + 7);
-
-    return store_file_exists(store, path);
 }
 
 /* Is what a descriptor names in this repository? */
@@ -252,7 +265,7 @@ int store_manifest_put(struct store *store, const char *name, const char *ref,
         marker_put(store, name, "_manifests", sum.text + 7,
                    own ? own : "application/vnd.oci.image.manifest.v1+json", err) != 0)
         return -1;
-    if (!by_digest && store_tag_set(store, name, ref, sum.text, err) != 0)
+    if (!by_digest && tag_put(store, name, ref, sum.text, err) != 0)
         return -1;
     if (out)
         *out = sum;

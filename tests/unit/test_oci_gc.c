@@ -2,6 +2,9 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,6 +192,68 @@ static void untagged(void **state)
     assert_int_equal(collect(true, false).kept.count, 0);
 }
 
+struct tagging {
+    struct digest orphans[2];
+    pthread_t thread;
+    bool begun;
+    int tagged; /* which of the orphans */
+    int status;
+    struct error err;
+    atomic_bool over;
+};
+
+static void *tag_it(void *ctx)
+{
+    struct tagging *tagging = ctx;
+
+    tagging->status =
+        store_tag_set(store, "a", "late", tagging->orphans[tagging->tagged].text, &tagging->err);
+    tagging->over = true;
+    return NULL;
+}
+
+/* One of the two is gone, the other is next: somebody tags it. */
+static void tag_the_other(void *ctx, const char *kind, const char *name, uint64_t bytes)
+{
+    struct tagging *tagging = ctx;
+
+    (void)bytes;
+    if (strcmp(kind, "manifest") != 0 || tagging->begun)
+        return;
+    tagging->begun = true;
+    tagging->tagged = strstr(name, tagging->orphans[0].text) ? 1 : 0;
+    assert_int_equal(pthread_create(&tagging->thread, NULL, tag_it, tagging), 0);
+    for (int i = 0; i < 200 && !tagging->over; i++)
+        poll(NULL, 0, 1);
+}
+
+/* A tag is never left of a manifest that a collection takes. */
+static void tagging(void **state)
+{
+    struct digest layer = blob("layer"), found;
+    struct tagging other = {.orphans = {manifest("a", NULL, "one", layer.text, NULL),
+                                        manifest("a", NULL, "two", layer.text, NULL)}};
+    struct store_gc_options options = {
+        .grace_s = HOUR, .untagged = true, .each = tag_the_other, .ctx = &other};
+    struct store_gc_result result = {0};
+    struct error err = {0};
+
+    (void)state;
+    ok(store_gc(store, &options, &result, &err), err);
+    assert_true(other.begun);
+    assert_int_equal(pthread_join(other.thread, NULL), 0);
+    assert_int_equal(result.manifests.count, 2);
+    assert_int_equal(other.status, -1);
+    assert_int_equal(other.err.code, ERR_NOT_FOUND);
+    holds(other.err.message, other.orphans[other.tagged].text);
+    fails(store_tag_resolve(store, "a", "late", &found, &err), err, ERR_NOT_FOUND, "a:late");
+    layer = blob("layer");
+    struct digest kept = manifest("a", NULL, "three", layer.text, NULL);
+    ok(store_tag_set(store, "a", "late", kept.text, &err), err);
+    assert_int_equal(collect(true, false).manifests.count, 0);
+    fails(store_tag_set(store, "b", "late", kept.text, &err), err, ERR_NOT_FOUND, kept.text);
+}
+
 /* What cannot be read is no reason to take everything for garbage. */
 static void unreadable(void **state)
 {
@@ -296,8 +361,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(blobs),       TEST(untagged), TEST(unreadable), TEST(uploads),
-        TEST(build_cache), TEST(folders),  TEST(forgetting),
+        TEST(blobs),   TEST(untagged),    TEST(tagging), TEST(unreadable),
+        TEST(uploads), TEST(build_cache), TEST(folders), TEST(forgetting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
