@@ -23,6 +23,11 @@ void remote_free(struct remote *remote)
                      remote->mirror_of, remote->masked};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
+    while (remote->mirrors) {
+        struct remote *next = remote->mirrors->next_mirror;
+        remote_free(remote->mirrors);
+        remote->mirrors = next;
+    }
     docker_login_free(&remote->login);
     value_free(&remote->azure);
     remote_session_put(remote->session);
@@ -208,45 +213,58 @@ struct remote *remote_new(struct call *call, const char *host, struct error *err
     return remote;
 }
 
-struct remote *remote_new_mirror(struct call *call, const char *host, size_t index,
-                                 struct error *err)
+/* A registry that has copies of another one's images. It is the operator's word, so no permission
+ * but that for the other one is needed. */
+static struct remote *mirror_new(struct remote *origin, const char *url, struct error *err)
 {
-    struct service_target target;
-
-    call_service(call, "registry", &target);
-    const struct value *mirrors = value_get(value_get(target.config, "mirrors"), host);
-    const struct value *entry = mirrors && mirrors->kind == VALUE_ARRAY ? value_at(mirrors, index)
-                                : index == 0                            ? mirrors
-                                                                        : NULL;
-    const char *url = value_text(entry, NULL);
-    if (!url)
-        return NULL;
-    cleanup_remote struct remote *origin = remote_new(call, host, err);
-    /* A mirror is a way to the origin, so the stage needs the right to go there. */
-    if (!origin ||
-        (!origin->trusted && call_allow_net(call, origin->base_host, origin->base_port, err) != 0))
-        return NULL;
     cleanup_free char *name = url_host(url, NULL);
-    struct remote *remote = remote_new(call, name, err);
-    if (!remote)
-        return NULL;
+    cleanup_remote struct remote *mirror = remote_new(origin->call, name, err);
     bool plain = strncmp(url, "http://", 7) == 0;
-    if (plain && !remote->insecure && !host_is_loopback(name)) {
+
+    if (!mirror)
+        return NULL;
+    if (plain && !mirror->insecure && !host_is_loopback(name)) {
         error_set(err, ERR_INVALID, "the mirror %s of %s is configured with plain http", name,
-                  host);
+                  origin->host);
         error_hint(err, "use https://, or say hosts: { \"%s\": { insecure: true } }", name);
-        remote_free(remote);
         return NULL;
     }
     if (strstr(url, "://")) {
-        free(remote->base);
-        remote->base = mem_printf("http%s://%s", plain ? "" : "s", name);
-        free(remote->base_host);
-        split_base(remote);
+        free(mirror->base);
+        mirror->base = mem_printf("http%s://%s", plain ? "" : "s", name);
+        free(mirror->base_host);
+        split_base(mirror);
     }
-    remote->trusted = true;
-    remote->mirror_of = mem_strdup(host);
-    return remote;
+    mirror->trusted = true;
+    mirror->mirror_of = mem_strdup(origin->host);
+    return steal_ptr(&mirror);
+}
+
+/* The profile's `registry.mirrors` of this host, in their order. With the lock held. */
+static int find_mirrors(struct remote *remote, struct error *err)
+{
+    struct service_target target;
+
+    call_service(remote->call, "registry", &target);
+    const struct value *list = value_get(value_get(target.config, "mirrors"), remote->host);
+    bool one = list && list->kind == VALUE_STRING;
+    size_t count = one ? 1 : value_count(list);
+    if (count && !remote->trusted &&
+        call_allow_net(remote->call, remote->base_host, remote->base_port, err) != 0)
+        return -1;
+    struct remote **last = &remote->mirrors;
+    for (size_t i = 0; i < count; i++) {
+        const char *url = value_text(one ? list : value_at(list, i), NULL);
+        if (!url)
+            return error_set(err, ERR_INVALID, "mlhost.yaml: mirrors of %s: texts are needed",
+                             remote->host);
+        *last = mirror_new(remote, url, err);
+        if (!*last)
+            return -1;
+        last = &(*last)->next_mirror;
+    }
+    remote->mirrors_known = true;
+    return 0;
 }
 
 /* Loopback, private, link-local: where nobody from outside may send us (the metadata service of a
@@ -277,11 +295,16 @@ int remote_allow(void *ctx, const char *host, int port, const char *address, str
     struct remote *remote = ctx;
 
     if (strcasecmp(host, remote->base_host) == 0 && port == remote->base_port) {
-        if (address && address_private(address))
+        if (address && address_private(address)) {
             remote->near = true;
+            if (remote->session)
+                remote_session_set_near(remote->session);
+        }
         return remote->trusted ? 0 : call_http_allow(remote->call, host, port, address, err);
     }
-    if (!remote->near && address_private(address ? address : host)) {
+    /* An earlier call may have seen where the registry is: this one has asked for a token first. */
+    bool near = remote->near || (remote->session && remote_session_near(remote->session));
+    if (!near && address_private(address ? address : host)) {
         error_set(err, ERR_DENIED, "the registry %s sends us to %s:%d (%s), a private address",
                   remote->host, host, port, address ? address : host);
         return error_hint(
@@ -368,8 +391,8 @@ static void show_warnings(struct remote *remote, const struct http_headers *head
     }
 }
 
-int remote_send(struct remote *remote, const char *scope, const struct http_request *request,
-                struct http_response *response, struct error *err)
+static int send_here(struct remote *remote, const char *scope, const struct http_request *request,
+                     struct http_response *response, struct error *err)
 {
     for (int attempt = 0;; attempt++) {
         cleanup_free char *used = NULL;
@@ -388,6 +411,58 @@ int remote_send(struct remote *remote, const char *scope, const struct http_requ
         http_response_free(response);
         *response = (struct http_response){0};
     }
+}
+
+/* 1: a mirror has answered, 0: the registry itself is to be asked, -1. */
+static int send_to_mirrors(struct remote *remote, const char *scope,
+                           const struct http_request *request, struct http_response *response,
+                           struct error *err)
+{
+    int status = 0;
+
+    pthread_mutex_lock(&remote->lock);
+    if (!remote->mirrors_known)
+        status = find_mirrors(remote, err);
+    pthread_mutex_unlock(&remote->lock);
+    for (struct remote *mirror = remote->mirrors; mirror && status == 0;
+         mirror = mirror->next_mirror) {
+        struct http_request once = *request;
+        struct error problem = {0};
+        once.attempts = 1;
+        if (mirror->dead)
+            continue;
+        if (send_here(mirror, scope, &once, response, &problem) == 0) {
+            if (response->status >= 200 && response->status < 300)
+                return 1;
+            http_response_free(response);
+            *response = (struct http_response){0};
+            continue;
+        }
+        /* A part of the body may be at its sink: who has asked begins again, without this one. */
+        mirror->dead = true;
+        call_log(remote->call, "warning", "the mirror %s of %s fails: %s", mirror->host,
+                 remote->host, problem.message);
+        if (request->sink || cancelled(remote->call->cancel)) {
+            if (err)
+                *err = problem;
+            return -1;
+        }
+    }
+    return status;
+}
+
+int remote_send(struct remote *remote, const char *scope, const struct http_request *request,
+                struct http_response *response, struct error *err)
+{
+    bool get = !request->method || strcmp(request->method, "GET") == 0 ||
+               strcmp(request->method, "HEAD") == 0;
+
+    if (remote->reading && get && strncmp(request->url, "/v2/", 4) == 0) {
+        int answered = send_to_mirrors(remote, scope, request, response, err);
+        if (answered != 0)
+            return answered < 0 ? -1 : 0;
+    }
+    return send_here(remote, scope, request, response, err);
 }
 
 /* "CODE: message (detail); ..." of {"errors": [...]}. */

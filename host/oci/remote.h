@@ -34,10 +34,14 @@ struct remote {
     int base_port;
     char *unix_socket;
     char *ca, *client_cert, *client_key, *proxy;
-    char *mirror_of;            /* the host whose images this one has copies of, or NULL */
-    const struct value *config; /* what the profile says of it, or NULL */
-    bool insecure, trusted;     /* trusted: the operator configured this registry */
-    bool near;                  /* it is on a private address itself, so it may send us to others */
+    char *mirror_of;        /* the host whose images this one has copies of, or NULL */
+    struct remote *mirrors; /* asked first while `reading`; the lock guards their making */
+    struct remote *next_mirror;
+    bool mirrors_known, reading; /* reading: a pull, which may come from a mirror */
+    _Atomic bool dead;           /* a mirror that does not answer is not asked again */
+    const struct value *config;  /* what the profile says of it, or NULL */
+    bool insecure, trusted;      /* trusted: the operator configured this registry */
+    bool near;            /* it is on a private address itself, so it may send us to others */
     pthread_mutex_t lock; /* guards what follows, until it is known; then it does not change */
     bool credentials_known;
     struct docker_login login;
@@ -47,10 +51,6 @@ struct remote {
 };
 
 struct remote *remote_new(struct call *call, const char *host, struct error *err);
-/* The profile's `registry.mirrors` of a host, in their order: the index'th, or NULL without an
- * error: there are no more. Mirrors are read from only. */
-struct remote *remote_new_mirror(struct call *call, const char *host, size_t index,
-                                 struct error *err);
 void remote_free(struct remote *remote);
 void remote_cleanup(struct remote **remote);
 #define cleanup_remote __attribute__((cleanup(remote_cleanup)))

@@ -266,6 +266,7 @@ int remote_pull(struct remote *remote, struct store *store, const char *name, co
 {
     cleanup_free char *wanted = mem_strdup(ref);
 
+    remote->reading = true;
     for (int level = 0; level < 4; level++) {
         cleanup_buf struct buf text = BUF_INIT;
         cleanup_free char *media_type = NULL;

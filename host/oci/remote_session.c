@@ -24,7 +24,7 @@ struct remote_session {
     size_t users;         /* the list's lock guards it */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t ready;
-    bool busy, basic;
+    bool busy, basic, near;
     struct token *tokens; /* the newest first */
     char *refresh;
     struct challenge challenge;
@@ -208,6 +208,21 @@ void remote_session_set_basic(struct remote_session *session)
 {
     pthread_mutex_lock(&session->lock);
     session->basic = true;
+    pthread_mutex_unlock(&session->lock);
+}
+
+bool remote_session_near(struct remote_session *session)
+{
+    pthread_mutex_lock(&session->lock);
+    bool near = session->near;
+    pthread_mutex_unlock(&session->lock);
+    return near;
+}
+
+void remote_session_set_near(struct remote_session *session)
+{
+    pthread_mutex_lock(&session->lock);
+    session->near = true;
     pthread_mutex_unlock(&session->lock);
 }
 

@@ -34,6 +34,9 @@ void remote_session_set_challenge(struct remote_session *session,
                                   const struct challenge *challenge);
 bool remote_session_basic(struct remote_session *session);
 void remote_session_set_basic(struct remote_session *session);
+/* Was the registry seen on a private address? */
+bool remote_session_near(struct remote_session *session);
+void remote_session_set_near(struct remote_session *session);
 
 /* Is this warning new? It is remembered (a bounded number of them). */
 bool remote_session_warning(struct remote_session *session, const char *text);

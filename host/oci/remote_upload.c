@@ -163,12 +163,12 @@ static int ask_progress(struct remote *remote, const char *name, struct remote_u
 }
 
 /* One piece with its place; *status: what the registry said, 0 when nothing came. */
-static int send_piece(struct remote *remote, const char *name, struct remote_upload *upload, int fd,
-                      uint64_t from, uint64_t len, struct shifted *shifted, int *status,
-                      struct error *err)
+static int send_piece(struct remote *remote, const char *name, struct remote_upload *upload,
+                      const char *digest, int fd, uint64_t from, uint64_t len,
+                      struct shifted *shifted, int *status, struct error *err)
 {
     cleanup_free char *scope = push_scope(name);
-    cleanup_free char *what = what_blob(remote, name, NULL);
+    cleanup_free char *what = what_blob(remote, name, digest);
     cleanup_free char *range =
         mem_printf("%llu-%llu", (unsigned long long)from, (unsigned long long)(from + len - 1));
     cleanup_response struct http_response response = {0};
@@ -218,7 +218,8 @@ static int go_on(struct remote *remote, const char *name, struct remote_upload *
             int status;
             uint64_t len = size - at < chunk ? size - at : chunk;
             problem = (struct error){0};
-            whole = send_piece(remote, name, upload, fd, at, len, shifted, &status, &problem) == 0;
+            whole = send_piece(remote, name, upload, digest, fd, at, len, shifted, &status,
+                               &problem) == 0;
             at += whole ? len : 0;
             if (status == 416 || status == 413) /* too much at once, perhaps */
                 chunk = upload->min_chunk > SMALL_CHUNK ? upload->min_chunk : SMALL_CHUNK;
