@@ -132,9 +132,12 @@ static int take(void *ctx, struct archive *archive, const struct layout_entry_in
 
     if (!entry->file)
         return 0;
-    if (strcmp(entry->path, reading->config_path) == 0)
+    if (strcmp(entry->path, reading->config_path) == 0) {
+        buf_clear(
+            &reading->config); /* an archive may hold it more than once: the last one counts */
         return layout_tar_data(reading->layout, archive, CONFIG_LIMIT, to_buffer, &reading->config,
                                err);
+    }
     return wanted && wanted->kind == VALUE_BOOL ? take_layer(reading, archive, entry->path, err)
                                                 : 0;
 }

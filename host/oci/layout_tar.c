@@ -12,6 +12,7 @@
 
 #define PIECE       ((size_t)1 << 20)
 #define ENTRIES_MAX 100000
+#define NAME_BYTES  4096 /* of an entry, and of where a link leads: readers keep them */
 
 int layout_tar_each(const struct layout *layout, layout_entry_fn *each, void *ctx,
                     struct error *err)
@@ -40,6 +41,11 @@ int layout_tar_each(const struct layout *layout, layout_entry_fn *each, void *ct
                                                        !archive_entry_hardlink(entry)};
         if (++entries > ENTRIES_MAX) {
             error_set(err, ERR_TOO_LARGE, "more than %d entries", ENTRIES_MAX);
+            goto out;
+        }
+        if (strlen(path) > NAME_BYTES || (info.link && strlen(info.link) > NAME_BYTES)) {
+            error_set(err, ERR_TOO_LARGE, "%.100s...: a name of more than %d bytes", path,
+                      NAME_BYTES);
             goto out;
         }
         result = layout_go_on(layout, err) != 0 ? -1 : each(ctx, archive, &info, err);

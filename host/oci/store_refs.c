@@ -121,13 +121,19 @@ static bool has_manifest(struct store *store, const char *name, const char *dige
 }
 
 /* Under the store's lock, shared: a collection that removes manifests without tags sees this tag,
- * or came before it. */
+ * or came before it. Who deletes the manifest takes the marker first, then the tags: when it is
+ * gone by now, that may have been before this tag was there. */
 static int tag_put(struct store *store, const char *name, const char *tag, const char *digest,
                    struct error *err)
 {
     cleanup_free char *text = mem_printf("%s\n", digest);
 
-    return marker_put(store, name, "_tags", tag, text, err);
+    if (marker_put(store, name, "_tags", tag, text, err) != 0)
+        return -1;
+    if (has_manifest(store, name, digest))
+        return 0;
+    store_tag_delete(store, name, tag, NULL);
+    return unknown(name, digest, err);
 }
 
 int store_tag_set(struct store *store, const char *name, const char *tag, const char *digest,

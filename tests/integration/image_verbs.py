@@ -259,6 +259,18 @@ def hostile(far):
             out.addfile(info, io.BytesIO(b"evil"))
     image("copy", "oci-archive:evil.tar:1", far + "/evil:1", status=1)
     image("copy", "docker-archive:evil.tar", far + "/evil:1", status=2)
+    # What is there twice counts once: a reader that collects all of it has no bound. The same for names.
+    layers = b'[{"Config":"c.json","RepoTags":["twice:1"],"Layers":[]}]'
+    for archive, name in (("twice.tar", "c.json"), ("long.tar", "n" * 5000)):
+        with tarfile.open(os.path.join(WORK, archive), "w") as out:
+            for path, text in (("manifest.json", layers), (name, b'{"config":{"User":"first"}}'),
+                               ("c.json", b'{"config":{"User":"last"},"rootfs":{"diff_ids":[]}}')):
+                info = tarfile.TarInfo(path)
+                info.size = len(text)
+                out.addfile(info, io.BytesIO(text))
+    image("copy", "docker-archive:twice.tar", far + "/twice:1")
+    check("the last of two counts", data("config", far + "/twice:1") == {"User": "last"})
+    check("a name without end", "4096 bytes" in image("copy", "docker-archive:long.tar", far + "/long:1", status=1))
     check("no file outside", not os.path.exists(os.path.join(WORK, "evil")) and not os.path.exists("/etc/evil"))
 
 

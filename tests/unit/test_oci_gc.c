@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,6 +255,43 @@ static void tagging(void **state)
     fails(store_tag_set(store, "b", "late", kept.text, &err), err, ERR_NOT_FOUND, kept.text);
 }
 
+struct late {
+    struct digest digest;
+    atomic_bool go;
+};
+
+static void *tag_late(void *ctx)
+{
+    struct late *late = ctx;
+    struct error err = {0};
+
+    while (!late->go)
+        sched_yield();
+    if (store_tag_set(store, "a", "late", late->digest.text, &err) != 0)
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+    return NULL;
+}
+
+/* Nor of one that is deleted at that moment. */
+static void deleting(void **state)
+{
+    struct digest layer = blob("layer"), found;
+    struct error err = {0};
+
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        struct late late = {.digest = manifest("a", NULL, "one", layer.text, NULL)};
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, tag_late, &late), 0);
+        late.go = true;
+        for (volatile int spin = i * 1500; spin > 0; spin--)
+            ;
+        ok(store_manifest_delete(store, "a", late.digest.text, &err), err);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        fails(store_tag_resolve(store, "a", "late", &found, &err), err, ERR_NOT_FOUND, "a:late");
+    }
+}
+
 /* What cannot be read is no reason to take everything for garbage. */
 static void unreadable(void **state)
 {
@@ -361,7 +399,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(blobs),   TEST(untagged),    TEST(tagging), TEST(unreadable),
+        TEST(blobs),   TEST(untagged),    TEST(tagging), TEST(deleting),   TEST(unreadable),
         TEST(uploads), TEST(build_cache), TEST(folders), TEST(forgetting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
