@@ -66,14 +66,15 @@ static int check_descriptors(const struct value *document, const char *key, cons
     return 0;
 }
 
+static const struct text_limits manifest_limits = {
+    .bytes = STORE_MANIFEST_LIMIT, .depth = 32, .nodes = 200000};
+
 int oci_manifest_parse(const char *text, size_t len, const char *source, struct value *out,
                        struct error *err)
 {
-    static const struct text_limits limits = {
-        .bytes = STORE_MANIFEST_LIMIT, .depth = 32, .nodes = 200000};
     cleanup_value struct value document = {0};
 
-    if (value_from_json(text, len, source, &limits, &document, err) != 0)
+    if (value_from_json(text, len, source, &manifest_limits, &document, err) != 0)
         return -1;
     if (document.kind != VALUE_MAP)
         return error_set(err, ERR_INVALID, "%s: a manifest must be an object, not %s", source,
@@ -85,6 +86,10 @@ int oci_manifest_parse(const char *text, size_t len, const char *source, struct 
     }
     if (version != 2)
         return error_set(err, ERR_INVALID, "%s: schemaVersion must be 2", source);
+    if (value_get(&document, "manifests") && value_get(&document, "layers")) {
+        error_set(err, ERR_INVALID, "%s: an image and an index at once", source);
+        return error_hint(err, "a document has 'layers' or 'manifests': push the image again");
+    }
     if (oci_is_index(&document)) {
         if (check_descriptors(&document, "manifests", source, err) != 0)
             return -1;
@@ -94,6 +99,28 @@ int oci_manifest_parse(const char *text, size_t len, const char *source, struct 
     }
     value_move(out, &document);
     return 0;
+}
+
+static bool is_known(const char *type)
+{
+    return strcmp(type, OCI_MANIFEST) == 0 || strcmp(type, OCI_INDEX) == 0 ||
+           strcmp(type, DOCKER_MANIFEST) == 0 || strcmp(type, DOCKER_LIST) == 0;
+}
+
+int oci_same_type(const char *text, size_t len, const char *said, const char *source,
+                  struct error *err)
+{
+    cleanup_value struct value document = {0};
+
+    if (!is_known(said) ||
+        value_from_json(text, len, source, &manifest_limits, &document, NULL) != 0)
+        return 0;
+    const char *own = value_get_string(&document, "mediaType", said);
+    if (strcmp(own, said) == 0)
+        return 0;
+    error_set(err, ERR_INVALID, "%s: the registry says that it is %s, it says of itself %.200s",
+              source, said, own);
+    return error_hint(err, "push it again, with a tool that sends the right Content-Type");
 }
 
 const struct value *oci_index_pick(const struct value *index, const char *source, struct error *err)

@@ -21,6 +21,10 @@ bool oci_is_index(const struct value *document);
  * digests and sizes. `source` names it in messages. */
 int oci_manifest_parse(const char *text, size_t len, const char *source, struct value *out,
                        struct error *err);
+/* A registry may not say another type of a document than the document says itself: one client would
+ * see an image and the next one an index. 0 also for types that nobody knows. */
+int oci_same_type(const char *text, size_t len, const char *said, const char *source,
+                  struct error *err);
 /* The descriptor of an index for linux on this machine; NULL: ERR_NOT_FOUND lists what there is. */
 const struct value *oci_index_pick(const struct value *index, const char *source,
                                    struct error *err);

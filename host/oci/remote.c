@@ -478,10 +478,15 @@ static void error_list(const struct buf *body, struct buf *out)
     for (size_t i = 0; i < value_count(list) && i < 5; i++) {
         const struct value *item = value_at(list, i);
         const struct value *detail = value_get(item, "detail");
+        cleanup_buf struct buf more = BUF_INIT;
         buf_printf(out, "%s%s: %s", out->len ? "; " : "", value_get_string(item, "code", "UNKNOWN"),
                    value_get_string(item, "message", "no message"));
-        if (detail && detail->kind == VALUE_STRING && *detail->as.string.data)
-            buf_printf(out, " (%.200s)", detail->as.string.data);
+        if (detail && detail->kind == VALUE_STRING)
+            buf_puts(&more, detail->as.string.data);
+        else if (value_count(detail))
+            value_to_json(detail, 0, &more);
+        if (more.len)
+            buf_printf(out, " (%.200s)", more.data);
     }
 }
 

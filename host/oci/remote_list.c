@@ -149,7 +149,7 @@ static bool is_azure(const struct remote *remote)
     static const char suffix[] = ".azurecr.io";
     size_t len = strlen(remote->base_host);
 
-    return len > sizeof suffix &&
+    return len >= sizeof suffix &&
            strcmp(remote->base_host + len - (sizeof suffix - 1), suffix) == 0;
 }
 

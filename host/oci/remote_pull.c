@@ -1,4 +1,5 @@
-/* From a registry: manifests, tags, whole images. */
+/* From a registry: manifests, tags, whole images. Blobs are checked while they come, and taken up
+ * again after a cut. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,8 +11,9 @@
 #include "oci/remote_list.h"
 #include "oci/workers.h"
 
-#define ACCEPT        OCI_MANIFEST ", " OCI_INDEX ", " DOCKER_MANIFEST ", " DOCKER_LIST
-#define BLOB_ATTEMPTS 3
+#define ACCEPT    OCI_MANIFEST ", " OCI_INDEX ", " DOCKER_MANIFEST ", " DOCKER_LIST
+#define CUTS_MAX  3  /* in a row without a byte in between */
+#define TRIES_MAX 20 /* in all: a registry that sends a byte at a time is not fed for ever */
 
 static char *pull_scope(const char *name)
 {
@@ -80,11 +82,13 @@ int remote_manifest(struct remote *remote, const char *name, const char *ref, st
         return error_hint(
             err, "the registry's storage, or a proxy on the way, is damaged: nothing was kept");
     }
-    if (media_type) {
-        const char *type = http_header_get(&response.headers, "Content-Type");
-        *media_type =
-            mem_strndup(type ? type : OCI_MANIFEST, strcspn(type ? type : OCI_MANIFEST, "; "));
-    }
+    const char *said = http_header_get(&response.headers, "Content-Type");
+    cleanup_free char *type = said ? mem_strndup(said, strcspn(said, "; ")) : NULL;
+    if (type && oci_same_type(response.body.data ? response.body.data : "", response.body.len, type,
+                              what, err) != 0)
+        return -1;
+    if (media_type)
+        *media_type = type ? steal_ptr(&type) : mem_strdup(OCI_MANIFEST);
     if (digest)
         *digest = sum;
     if (text)
@@ -123,101 +127,156 @@ struct pull {
     _Atomic int64_t done;
 };
 
+/* One blob under way. */
 struct piece {
     struct pull *pull;
-    struct upload *upload;
+    const char *digest;
     uint64_t size;
-    struct error *err;
+    struct upload *upload;
+    const struct http_response *response; /* of the present request */
+    bool first;                           /* no byte of its body has been seen */
+    bool whole;                           /* the registry refuses ranges */
+    uint64_t skip; /* bytes that come again, as it sends the blob from its start */
+    struct error err;
 };
+
+/* Where the body begins: a registry may answer a range with all of the blob. */
+static int begin_body(struct piece *piece)
+{
+    uint64_t have = store_upload_size(piece->upload);
+    const char *range = http_header_get(&piece->response->headers, "Content-Range");
+    unsigned long long from = 0;
+
+    piece->first = false;
+    if (range && (sscanf(range, "bytes %llu-", &from) != 1 || from > have))
+        return error_set(&piece->err, ERR_INVALID,
+                         "the registry sent the range '%.60s', wanted was bytes %llu-", range,
+                         (unsigned long long)have);
+    piece->skip = have - from;
+    return 0;
+}
 
 static int take_piece(void *ctx, const char *data, size_t len)
 {
     struct piece *piece = ctx;
+    struct pull *pull = piece->pull;
 
+    if (piece->first && begin_body(piece) != 0)
+        return -1;
+    size_t again = piece->skip < len ? (size_t)piece->skip : len;
+    piece->skip -= again;
+    data += again;
+    len -= again;
     if (store_upload_size(piece->upload) + len > piece->size)
-        return error_set(piece->err, ERR_DIGEST,
+        return error_set(&piece->err, ERR_DIGEST,
                          "the blob is larger than its manifest says (%llu bytes)",
                          (unsigned long long)piece->size);
-    if (store_blob_write(piece->upload, data, len, piece->err) != 0)
+    if (store_blob_write(piece->upload, data, len, &piece->err) != 0)
         return -1;
-    int64_t done = atomic_fetch_add(&piece->pull->done, (int64_t)len) + (int64_t)len;
-    call_progress(piece->pull->remote->call, piece->pull->label, done, piece->pull->total, "B");
+    int64_t done = atomic_fetch_add(&pull->done, (int64_t)len) + (int64_t)len;
+    call_progress(pull->remote->call, pull->label, done, pull->total, "B");
     return 0;
 }
 
-static int mismatch(struct pull *pull, const char *digest, struct error *err)
+static int mismatch(const struct piece *piece, struct error *err)
 {
-    error_wrap(err, "%s/%s: blob %s", pull->remote->host, pull->name, digest);
+    error_wrap(err, "%s/%s: blob %s", piece->pull->remote->host, piece->pull->name, piece->digest);
     return error_hint(
         err, "the registry's storage, or a proxy on the way, is damaged: nothing was kept");
 }
 
-static int fetch_once(struct pull *pull, const struct value *descriptor, struct error *err)
+/* One request for what is still missing. */
+static int request_rest(struct piece *piece, struct error *err)
 {
-    const char *digest = value_get_string(descriptor, "digest", "");
-    cleanup_free char *url = mem_printf("/v2/%s/blobs/%s", pull->name, digest);
+    struct pull *pull = piece->pull;
+    uint64_t have = store_upload_size(piece->upload);
+    cleanup_free char *url = mem_printf("/v2/%s/blobs/%s", pull->name, piece->digest);
+    cleanup_free char *what =
+        mem_printf("%s/%s: blob %s", pull->remote->host, pull->name, piece->digest);
     cleanup_response struct http_response response = {0};
-    struct error inner = {0};
-    struct piece piece = {
-        .pull = pull, .size = (uint64_t)value_get_int(descriptor, "size", 0), .err = &inner};
     struct http_request request = HTTP_REQUEST_INIT;
+    char range[48];
 
-    piece.upload = store_blob_begin(pull->store, err);
-    if (!piece.upload)
-        return -1;
+    piece->response = &response;
+    piece->first = true;
+    piece->skip = 0;
+    piece->err = (struct error){0};
     request.url = url;
     request.follow = true;
     request.sink = take_piece;
-    request.sink_ctx = &piece;
+    request.sink_ctx = piece;
+    snprintf(range, sizeof range, "bytes=%llu-", (unsigned long long)have);
+    bool ranged = have && !piece->whole;
+    if (ranged)
+        http_header_add(&request.headers, "Range", range);
     int status = remote_send(pull->remote, pull->scope, &request, &response, err);
-    uint64_t got = store_upload_size(piece.upload);
-    if (status != 0 || response.status != 200 || got != piece.size) {
-        store_blob_abort(piece.upload);
-        atomic_fetch_sub(&pull->done, (int64_t)got);
-    }
-    if (inner.code) {
+    http_headers_free(&request.headers);
+    if (piece->err.code) {
         if (err)
-            *err = inner;
-        return mismatch(pull, digest, err);
+            *err = piece->err;
+        return mismatch(piece, err);
     }
     if (status != 0)
-        return error_wrap(err, "%s/%s: blob %s", pull->remote->host, pull->name, digest);
-    if (response.status != 200) {
-        cleanup_free char *what =
-            mem_printf("%s/%s: blob %s", pull->remote->host, pull->name, digest);
-        return remote_refused(pull->remote, &request, &response, what, err);
+        return error_wrap(err, "%s", what);
+    if (response.status != 200 && response.status != 206) {
+        remote_refused(pull->remote, &request, &response, what, err);
+        piece->whole = ranged;
+        if (ranged && err)
+            err->code = ERR_UNAVAILABLE; /* it may have the blob and not like the range */
+        return -1;
     }
-    if (got != piece.size) {
+    if (store_upload_size(piece->upload) != piece->size) {
         error_set(err, ERR_DIGEST, "%llu bytes came, the manifest says %llu",
-                  (unsigned long long)got, (unsigned long long)piece.size);
-        return mismatch(pull, digest, err);
+                  (unsigned long long)store_upload_size(piece->upload),
+                  (unsigned long long)piece->size);
+        return mismatch(piece, err);
     }
-    if (store_blob_commit(piece.upload, digest, NULL, err) != 0)
-        return mismatch(pull, digest, err);
     return 0;
+}
+
+/* The whole of it, in as many requests as cuts make necessary. */
+static int receive(struct piece *piece, struct error *err)
+{
+    const struct call *call = piece->pull->remote->call;
+    struct error problem = {0};
+    int cuts = 0;
+
+    for (int tries = 1;; tries++) {
+        uint64_t had = store_upload_size(piece->upload);
+        problem = (struct error){0};
+        if (request_rest(piece, &problem) == 0)
+            return 0;
+        cuts = store_upload_size(piece->upload) > had ? 1 : cuts + 1;
+        if (problem.code != ERR_UNAVAILABLE || cuts >= CUTS_MAX || tries >= TRIES_MAX ||
+            cancelled(call->cancel) || deadline_passed(call->deadline))
+            break;
+    }
+    if (err)
+        *err = problem;
+    return -1;
 }
 
 static int fetch_blob(void *ctx, size_t index, struct error *err)
 {
     struct pull *pull = ctx;
     const struct value *descriptor = pull->blobs[index];
-    struct error problem = {0};
+    struct piece piece = {.pull = pull,
+                          .digest = value_get_string(descriptor, "digest", ""),
+                          .size = (uint64_t)value_get_int(descriptor, "size", 0)};
 
-    if (store_blob_exists(pull->store, value_get_string(descriptor, "digest", ""), NULL)) {
-        atomic_fetch_add(&pull->done, value_get_int(descriptor, "size", 0));
+    if (store_blob_exists(pull->store, piece.digest, NULL)) {
+        atomic_fetch_add(&pull->done, (int64_t)piece.size);
         return 0;
     }
-    for (int attempt = 1;; attempt++) {
-        problem = (struct error){0};
-        if (fetch_once(pull, descriptor, &problem) == 0)
-            return 0;
-        if (attempt == BLOB_ATTEMPTS || problem.code != ERR_UNAVAILABLE ||
-            deadline_passed(pull->remote->call->deadline))
-            break;
+    piece.upload = store_blob_begin(pull->store, err);
+    if (!piece.upload)
+        return -1;
+    if (receive(&piece, err) != 0) {
+        store_blob_abort(piece.upload);
+        return -1;
     }
-    if (err)
-        *err = problem;
-    return -1;
+    return store_blob_commit(piece.upload, piece.digest, NULL, err) == 0 ? 0
+                                                                         : mismatch(&piece, err);
 }
 
 static int fetch_blobs(struct remote *remote, struct store *store, const char *name,
@@ -336,5 +395,6 @@ static int pull_document(struct remote *remote, struct store *store, const char 
 int remote_pull_whole(struct remote *remote, struct store *store, const char *name, const char *ref,
                       const char *store_name, struct digest *digest, struct error *err)
 {
+    remote->reading = true;
     return pull_document(remote, store, name, ref, store_name, 0, digest, err);
 }
