@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import socketserver
 import threading
 import time
@@ -92,6 +93,66 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
 
 
+class Proxy:
+    """A forward proxy: absolute URLs and CONNECT, to `routes` ("name:port" -> port on loopback). It writes down what it was asked for."""
+
+    def __init__(self, routes, password=None):
+        self.routes, self.password, self.seen = routes, password, []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client):
+        with client:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                piece = client.recv(65536)
+                if not piece:
+                    return
+                head += piece
+            lines, rest = head.split(b"\r\n\r\n", 1)
+            first, *fields = lines.decode().split("\r\n")
+            method, target, version = first.split(" ")
+            self.seen.append(f"{method} {target}")
+            if self.password and not any(f.lower().startswith("proxy-authorization:") and f.endswith(self.password) for f in fields):
+                return client.sendall(b"HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=p\r\nContent-Length: 0\r\n\r\n")
+            url = urllib.parse.urlparse(target if method != "CONNECT" else "//" + target)
+            port = self.routes.get(f"{url.hostname}:{url.port or 80}")
+            if not port:
+                return client.sendall(b"HTTP/1.1 502 Unknown\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as server:
+                if method == "CONNECT":
+                    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                else:  # one request by connection
+                    path = url._replace(scheme="", netloc="").geturl()
+                    fields = [f for f in fields if not f.lower().startswith(("proxy-", "connection:"))]
+                    server.sendall("\r\n".join([f"{method} {path} {version}", *fields, "Connection: close", "", ""]).encode() + rest)
+                back = threading.Thread(target=self.copy, args=(server, client), daemon=True)
+                back.start()
+                self.copy(client, server)
+                back.join()
+
+    @staticmethod
+    def copy(source, sink):
+        try:
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self):
+        self.socket.close()
+
+
 class Quirky:
     def __init__(self, **switches):
         self.lock = threading.Lock()
@@ -114,6 +175,13 @@ class Quirky:
         self.warning = None
         self.pages = {}             # path -> list of pages of /tags/list and /_catalog, with an empty one as it likes
         self.busy = 0               # so many requests get 429 with Retry-After: 1
+        self.busy_tokens = []       # Retry-After of so many answers of the token service
+        self.ranges = True          # of blobs
+        self.cut_blobs = []         # replies with a blob break off after so many bytes; each once
+        self.etags = False          # tags are written with If-Match only, when they are there
+        self.races = []             # functions to call before a PUT of a manifest by tag; each once
+        self.digest_tags = False    # a tag sha256-... is the digest
+        self.answers = {}           # path -> (status, body, headers)
         self.deletes_tags = True
         self.deletes = True
         self.credentials = ("ann", "secret-word")
@@ -159,6 +227,10 @@ class Quirky:
         return "Basic " + base64.b64encode(":".join(self.credentials).encode()).decode()
 
     def serve_token(self, h, request, parts):
+        if self.busy_tokens:
+            list(h.pieces())
+            after = self.busy_tokens.pop(0)
+            return h.error(429, "TOOMANYREQUESTS", "slow down", {"Retry-After": after})
         if h.command == "GET" and parts.path == "/token":
             if request.authorization not in (None, self.basic()):
                 return h.error(401, "UNAUTHORIZED", "wrong password")
@@ -166,7 +238,8 @@ class Quirky:
         form = {k: v[0] for k, v in urllib.parse.parse_qs(h.body().decode()).items()}
         request.form = form
         if parts.path == "/aad/T/oauth2/v2.0/token":
-            good = form.get("client_secret") == "secret-word" and form.get("client_id") == "C"
+            good = form.get("client_id") == "C" and (form.get("client_secret"), form.get("client_assertion")) in (
+                ("secret-word", None), (None, "the-assertion"))
             return h.reply(200 if good else 401, b'{"access_token":"the-aad-token","expires_in":3600}' if good else b"{}")
         if parts.path == "/oauth2/exchange" and self.auth == "azure":
             if (form.get("grant_type"), form.get("access_token"), form.get("tenant")) != ("access_token", "the-aad-token", "T"):
@@ -219,6 +292,13 @@ class Quirky:
         query = urllib.parse.parse_qs(parts.query)
         if parts.path in ("/token", "/oauth2/exchange", "/oauth2/token", "/aad/T/oauth2/v2.0/token"):
             return self.serve_token(h, request, parts)
+        if parts.path in self.answers:
+            list(h.pieces())
+            status, body, headers = self.answers[parts.path]
+            return h.reply(status, body, headers)
+        if parts.path.startswith("/acr/v1/") and h.command == "DELETE":
+            name, tag = re.fullmatch(r"/acr/v1/(.+)/_tags/(.+)", parts.path).groups()
+            return h.reply(202 if self.tags.pop((name, tag), None) else 404)
         with self.lock:
             busy, self.busy = self.busy > 0, max(0, self.busy - 1)
         if busy:
@@ -262,8 +342,14 @@ class Quirky:
 
     def serve_manifest(self, h, name, ref, query):
         digest = ref if ref.startswith("sha256:") else self.tags.get((name, ref))
+        if self.digest_tags and ref.startswith("sha256-"):
+            digest = ref.replace("-", ":", 1)
         if h.command == "PUT":
             text = h.body()
+            if self.races and not ref.startswith("sha256:"):
+                self.races.pop(0)()
+            if self.etags and (name, ref) in self.tags and h.headers.get("If-Match") != f'"{self.tags[name, ref]}"':
+                return h.error(412, "UNKNOWN", "changed meanwhile")
             digest = "sha256:" + hashlib.sha256(text).hexdigest()
             self.manifests[name, digest] = (h.headers["Content-Type"], text)
             if not ref.startswith("sha256:"):
@@ -286,6 +372,8 @@ class Quirky:
             return h.error(404, "MANIFEST_UNKNOWN", "no such manifest")
         typ, text = self.manifests[name, digest]
         headers = {"Docker-Content-Digest": digest} if self.says_digest else {}
+        if self.etags:
+            headers["ETag"] = f'"{digest}"'
         return h.reply(200, text, headers, typ + "; charset=utf-8")
 
     def serve_referrers(self, h, name, digest, query):
@@ -313,7 +401,24 @@ class Quirky:
         if self.storage and h.command == "GET":
             return h.reply(307, b"", {"Location": f"{self.storage}/v2/{name}/blobs/{rest}"})
         blob = self.blobs.get((name, rest))
-        return h.reply(200, blob) if blob is not None else h.error(404, "BLOB_UNKNOWN")
+        if blob is None:
+            return h.error(404, "BLOB_UNKNOWN")
+        found = re.fullmatch(r"bytes=(\d+)-", h.headers.get("Range", ""))
+        first, status, headers = 0, 200, {}
+        if found and self.ranges:
+            first, status = int(found.group(1)), 206
+            headers["Content-Range"] = f"bytes {first}-{len(blob) - 1}/{len(blob)}"
+        with self.lock:
+            cut = self.cut_blobs.pop(0) if self.cut_blobs and h.command == "GET" and len(blob) - first > self.cut_blobs[0] else None
+        if cut is None:
+            return h.reply(status, blob[first:], headers)
+        h.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(blob) - first)}.items():
+            h.send_header(key, value)
+        h.end_headers()
+        h.wfile.write(blob[first:first + cut])
+        h.wfile.flush()
+        raise Cut()
 
     def begin_upload(self, h, name, query):
         list(h.pieces())

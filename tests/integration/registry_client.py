@@ -3,6 +3,7 @@
 against mlhost's own registry, and against a registry that does what hosted ones do and docker-registry does not (quirky_registry.py).
 $MLHOST is the program. Prints "N passed, N failed" last."""
 import base64
+import email.utils
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import tempfile
 import time
 import traceback
 
-from quirky_registry import INDEX, Quirky
+from quirky_registry import INDEX, Proxy, Quirky
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.abspath(os.environ.get("MLHOST", os.path.join(HERE, "../../build/mlhost")))
@@ -282,8 +283,22 @@ def authentication(ws):
     check("Azure AD: a token of it is exchanged, once", ran.status == 0 and digests(quirky) == 3 and
           len(quirky.seen("POST", "^/oauth2/exchange")) == 1 and len(quirky.seen("POST", "^/aad/")) == 1 and
           len(quirky.seen("POST", "^/oauth2/token")) == 2, ran.log, quirky.seen("POST"))
+    ws.write("assertion", "the-assertion")
+    federated = {**profile, "auth": {"type": "workload_identity", "tenant": "T", "client_id": "C", "token_file": "assertion",
+                                     "authority": quirky.url + "/aad"}}
+    ran = ws.run('registry.tags "t"', profile=federated)
+    check("Azure AD: by the identity of a workload", ran.status == 0 and len(quirky.seen("POST", "^/oauth2/exchange")) == 2, ran.log)
     ran = ws.run('registry.tags "t"', profile=profile, env={"S": "mistaken"})
     check("Azure AD: a wrong secret", ran.status != 0 and "Azure AD refuses the client credentials" in ran.log, ran.log)
+    quirky.close()
+
+    now = email.utils.formatdate(time.time() + 2, usegmt=True)
+    quirky = Quirky(auth="bearer", busy_tokens=["1", now])
+    ws.login({quirky.host: quirky.credentials})
+    ran = ws.run(f'registry.exists "{quirky.host}/a:1"')
+    asked = quirky.seen("GET", "^/token")
+    check("a token service that wants to be left alone, for seconds and until a date", ran.status == 0 and len(asked) == 3 and
+          asked[1].at - asked[0].at >= 0.99, ran.log, asked)
     quirky.close()
 
     storage = Quirky()
@@ -302,6 +317,159 @@ def authentication(ws):
           not any(r.authorization for r in storage.requests), ran.log, storage.requests)
     ws.logout()
     storage.close()
+    quirky.close()
+
+
+HELPER = """#!/bin/sh
+read -r key
+echo "$1 $key" >>"$HELPER_LOG"
+case $key in
+  {host}/team/*) printf '{{"ServerURL":"%s","Username":"ann","Secret":"secret-word"}}' "$key" ;;
+  {host}) printf '{{"ServerURL":"%s","Username":"<token>","Secret":"an-identity-token"}}' "$key" ;;
+  *) echo "credentials not found in native keychain"; exit 1 ;;
+esac
+"""
+
+
+def helpers(ws):
+    quirky, other = Quirky(auth="bearer"), Quirky(auth="basic")
+    quirky.refresh.add("an-identity-token")
+    ws.write("bin/docker-credential-test", HELPER.format(host=quirky.host))
+    ws.write("bin/docker-credential-broken", "#!/bin/sh\necho the keychain is locked; exit 1\n")
+    for name in ("test", "broken"):
+        os.chmod(os.path.join(ws.folder, "bin/docker-credential-" + name), 0o755)
+    log = os.path.join(ws.folder, "helper.log")
+    env = {"PATH": os.path.join(ws.folder, "bin") + ":" + os.environ["PATH"], "HELPER_LOG": log}
+
+    def asked():
+        with open(log) as file:
+            lines = file.read().splitlines()
+        os.unlink(log)
+        return lines
+
+    ws.login({}, credsStore="test")
+    ran = ws.run(f'registry.exists "{quirky.host}/a:1"', env=env)
+    check("credsStore, which gives an identity token", ran.status == 0 and asked() == [f"get {quirky.host}"] and
+          len(quirky.seen("POST", "^/token")) == 1 and "an-identity-token" not in ran.log, ran.log, quirky.requests)
+    ws.login({}, credHelpers={f"{quirky.host}/team/x": "test"}, credsStore="broken")
+    ran = ws.run(f'registry.exists "{quirky.host}/team/x:1"', env=env)
+    check("credHelpers of a repository, before credsStore", ran.status == 0 and asked() == [f"get {quirky.host}/team/x"] and
+          quirky.seen("GET", "^/token")[-1].authorization == quirky.basic(), ran.log, quirky.requests)
+    ws.login({other.host: other.credentials}, credsStore="test")
+    ran = ws.run(f'registry.tags "{other.host}/a"', env=env)
+    check("what a helper has not is looked for in auths", ran.status == 0 and asked() == [f"get {other.host}"], ran.log)
+    ws.login({}, credsStore="broken")
+    ran = ws.run(f'registry.tags "{other.host}/a"', env=env)
+    check("a helper that fails says why", ran.status != 0 and "docker-credential-broken failed: the keychain is locked" in ran.log, ran.log)
+    ws.write("docker/config.json", '{"auths": {"%s": {"auth": "no base64!"}}}' % other.host)
+    ran = ws.run(f'registry.tags "{other.host}/a"')
+    check("a login that is none names its file", ran.status != 0 and "docker/config.json" in ran.log and "base64" in ran.log, ran.log)
+    hub = {"hosts": {"docker.io": {"url": other.url, "insecure": True}}}
+    ws.login({"https://index.docker.io/v1/": other.credentials})
+    ran = ws.run('registry.exists "docker.io/alpine:3"', profile=hub, hosts=["docker.io"])
+    check("Docker Hub: its old key, library/", ran.status == 0 and
+          other.seen("HEAD", "^/v2/library/alpine/manifests/3$")[-1].authorization == other.basic(), ran.log, other.requests)
+    ws.logout()
+    other.close()
+    quirky.close()
+
+
+def proxies(ws):
+    quirky = Quirky(auth="bearer")
+    # what is not told where its token service is by a name of loopback
+    quirky.url = "http://registry.test"
+    proxy = Proxy({"registry.test:80": quirky.port, "x.azurecr.io:80": quirky.port})
+    hosts = {"registry.test": {"url": "http://registry.test", "insecure": True, "proxy": proxy.url}}
+    ws.login({"registry.test": quirky.credentials})
+    ran = ws.run(BUILD + 'image:push { to = "registry.test/a:1" }', profile={"hosts": hosts}, hosts=["registry.test"])
+    check("a proxy of the profile, its token service too", ran.status == 0 and digests(quirky) == 3 and
+          any(line.startswith("GET http://registry.test/token?") for line in proxy.seen), ran.log, proxy.seen)
+    count = len(quirky.requests)
+    ran = ws.run('registry.tags "registry.test/a"', profile={"hosts": hosts})
+    check("a proxy gives no right to what is behind it", ran.status != 0 and len(quirky.requests) == count, ran.log)
+    plain = {"registry.test": {"url": "http://registry.test", "insecure": True}}
+    ran = ws.run('registry.tags "registry.test/a"', profile={"hosts": plain}, hosts=["registry.test"], env={"http_proxy": proxy.url})
+    check("http_proxy", ran.status == 0 and len(quirky.requests) > count, ran.log)
+    count = len(proxy.seen)
+    ran = ws.run('registry.tags "registry.test/a"', profile={"hosts": plain}, hosts=["registry.test"],
+                 env={"http_proxy": proxy.url, "no_proxy": "else.test,.test"})
+    check("no_proxy", ran.status != 0 and len(proxy.seen) == count, ran.log)
+    ran = ws.run(f'registry.tags "{quirky.host}/a"', env={"http_proxy": proxy.url, "https_proxy": proxy.url})
+    check("loopback is asked without a proxy", ran.status == 0 and not any(quirky.host in line for line in proxy.seen), ran.log, proxy.seen)
+    quirky.storage = "http://169.254.169.254"
+    ws.forget()
+    ran = ws.run('registry.pull "registry.test/a:1"', profile={"hosts": hosts}, hosts=["registry.test"])
+    check("a registry cannot send us to private addresses", ran.status != 0 and "169.254.169.254" in ran.log and
+          "a private address" in ran.log and not any("169.254" in line for line in proxy.seen), ran.log, proxy.seen)
+    quirky.storage, quirky.auth = None, None
+    quirky.tags["t", "1"] = "sha256:" + "0" * 64
+    ran = ws.run('registry.untag "x.azurecr.io/t:1"', hosts=["x.azurecr.io"], profile={"hosts": {"x.azurecr.io": {
+        "url": "http://x.azurecr.io", "insecure": True, "proxy": proxy.url}}})
+    check("Azure's way to take a tag away", ran.status == 0 and ("t", "1") not in quirky.tags and
+          quirky.seen("DELETE", "^/acr/v1/t/_tags/1$"), ran.log, quirky.seen("DELETE"), quirky.tags)
+    closed = Proxy({"registry.test:80": quirky.port}, password=base64.b64encode(b"eve:word-of-proxy").decode())
+    ran = ws.run('registry.tags "registry.test/a"', hosts=["registry.test"], profile={"hosts": {"registry.test": {
+        "url": "http://registry.test", "insecure": True, "proxy": closed.url.replace("//", "//eve:word-of-proxy@")}}})
+    check("a proxy with a password", ran.status == 0 and "word-of-proxy" not in ran.log, ran.log, closed.seen)
+    closed.close()
+    ws.logout()
+    proxy.close()
+    quirky.close()
+
+
+# ---- pulls ----
+
+def pulls(ws):
+    quirky = Quirky(auth="bearer")
+    ws.login({quirky.host: quirky.credentials})
+    ref = f"{quirky.host}/a:1"
+    ran = ws.run(BUILD + f'image:push {{ to = "{ref}" }}\nshow("digest", image.digest)')
+    image = ran.shown["digest"]
+    layer = max(quirky.blobs, key=lambda key: len(quirky.blobs[key]))[1]
+    size = len(quirky.blobs["a", layer])
+
+    def pull(name, ranges, *cuts):
+        quirky.cut_blobs, quirky.ranges = list(cuts), ranges
+        quirky.requests.clear()
+        ws.forget()
+        ran = ws.run(f'show("digest", registry.pull("{ref}").digest)')
+        gets = quirky.seen("GET", f"/blobs/{layer}$")
+        check(name, ran.status == 0 and ran.shown["digest"] == image and not quirky.cut_blobs and len(gets) == len(cuts) + 1, ran.log, gets)
+        return [g.headers.get("range") for g in gets]
+
+    ranges = pull("a pull that breaks off twice", True, 1_000_000, 3_000_000)
+    check("goes on where it is", ranges[0] is None and 0 < int(ranges[1][6:-1]) < int(ranges[2][6:-1]) < size, ranges)
+    ranges = pull("from a registry without ranges it begins again", False, 1_000_000)
+    check("with the digest of the whole", ranges[1:] and ranges[1].startswith("bytes="), ranges)
+
+    type_, text = quirky.manifests["a", image]
+    for said in (INDEX, "application/vnd.docker.distribution.manifest.v2+json"):
+        quirky.manifests["a", image] = (said, text)
+        ws.forget()
+        ran = ws.run(f'registry.pull "{ref}"')
+        check(f"a registry that calls an image {said}", ran.status != 0 and "it says of itself" in ran.log, ran.log)
+    quirky.manifests["a", image] = (type_, text)
+    both = json.dumps({**json.loads(text), "manifests": []}).encode()
+    for name, content in {"both": both, "large": b'{"schemaVersion":2,"annotations":{"a":"' + b"x" * (5 << 20) + b'"}}'}.items():
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        quirky.manifests["a", digest], quirky.tags["a", name] = (type_, content), digest
+    ran = ws.run(f'registry.pull "{quirky.host}/a:both"')
+    check("what is image and index at once", ran.status != 0 and "an image and an index at once" in ran.log, ran.log)
+    ran = ws.run(f'registry.pull "{quirky.host}/a:large"')
+    check("a manifest without end", ran.status != 0 and "larger than" in ran.log, ran.log)
+
+    detail = {"errors": [{"code": "DENIED", "message": "no", "detail": {"name": "a", "n": [1]}}, {"code": "UNKNOWN"}]}
+    quirky.answers["/v2/a/manifests/detail"] = (403, json.dumps(detail).encode(), {})
+    quirky.answers["/v2/a/manifests/page"] = (403, b"<html>\x1b[31m secondary limit</html>", {})
+    ran = ws.run(f'registry.manifest "{quirky.host}/a:detail"')
+    check("an error list with details", ran.status != 0 and 'DENIED: no ({"n":[1],"name":"a"}); UNKNOWN: no message' in ran.log or
+          'DENIED: no ({"name":"a","n":[1]}); UNKNOWN: no message' in ran.log, ran.log)
+    ran = ws.run(f'registry.manifest "{quirky.host}/a:page"')
+    check("an error that is no list", ran.status != 0 and "secondary limit" in ran.log and "\x1b[31m secondary" not in ran.log, ran.log)
+    quirky.answers["/v2/a/manifests/round"] = (307, b"", {"Location": "/v2/a/manifests/round"})
+    ran = ws.run(f'registry.manifest "{quirky.host}/a:round"')
+    check("redirects without end", ran.status != 0 and "redirect" in ran.log, ran.log)
+    ws.logout()
     quirky.close()
 
 
@@ -380,6 +548,40 @@ def referrers(ws, has_api):
     quirky.close()
 
 
+def fallback_tags(ws):
+    quirky = Quirky(etags=True)
+    ref = f"{quirky.host}/a:1"
+    attach = 'registry.attach("%s", { type = "application/x.%s", document = { a = "%s" } })\n'
+    ran = ws.run(BUILD + f'image:push {{ to = "{ref}" }}\nshow("image", image.digest)\n' + attach % (ref, "one", "one"))
+    tag = "sha256-" + ran.shown["image"][7:]
+
+    def another():  # writes the index at the same time
+        text = quirky.manifests["a", quirky.tags["a", tag]][1]
+        index = json.loads(text)
+        index["manifests"].append({**index["manifests"][0], "digest": "sha256:" + "1" * 64})
+        text = json.dumps(index).encode()
+        digest = "sha256:" + hashlib.sha256(text).hexdigest()
+        quirky.manifests["a", digest], quirky.tags["a", tag] = (INDEX, text), digest
+
+    quirky.races = [another]
+    ran = ws.run(attach % (ref, "two", "two") + f'show("all", registry.referrers "{ref}")')
+    check("an index that changes while it is written loses nothing", ran.status == 0 and not quirky.races and
+          len(ran.shown["all"]) == 3 and len(quirky.seen("PUT", "manifests/sha256-")) == 3, ran.log, quirky.seen("PUT"))
+    quirky.digest_tags = True
+    ran = ws.run(f'show("all", registry.referrers "{ref}")')
+    check("a registry that takes the tag for the digest", ran.status == 0 and ran.shown["all"] == [], ran.log)
+    quirky.digest_tags = False
+    quirky.tags["a", tag] = quirky.tags["a", "1"]
+    _, text = quirky.manifests["a", quirky.tags["a", "1"]]
+    other = json.dumps({**json.loads(text), "annotations": {"k": "v"}}).encode()
+    digest = "sha256:" + hashlib.sha256(other).hexdigest()
+    quirky.manifests["a", digest], quirky.tags["a", tag] = (json.loads(text)["mediaType"], other), digest
+    ran = ws.run(attach % (ref, "three", "three"))
+    check("something else under that tag is left alone", ran.status != 0 and "is no index" in ran.log and
+          quirky.tags["a", tag] == digest, ran.log)
+    quirky.close()
+
+
 def deleting(ws):
     quirky = Quirky(deletes_tags=False)
     ref = f"{quirky.host}/a:1"
@@ -398,6 +600,7 @@ def deleting(ws):
 
 def mirrors(ws):
     mirror, origin = Quirky(), Quirky()
+    ws.login({"upstream.test": ("ann", "secret-word")})
     ran = ws.run(BUILD + f'image:push {{ to = "{mirror.host}/team/a:1" }}')
     ws.forget()
     profile = {"mirrors": {"upstream.test": ["http://127.0.0.1:1", mirror.url]}}
@@ -405,11 +608,19 @@ def mirrors(ws):
     pulled = mirror.seen("GET", "^/v2/team/a/")
     check("an image comes from a mirror, which hears whose it is", ran.status == 0 and len(pulled) == 4 and
           all("ns=upstream.test" in r.path for r in pulled), ran.log, mirror.requests)
+    check("but not who asks there", not any(r.authorization for r in mirror.requests), mirror.requests)
     check("a mirror that does not answer is left alone", ran.log.count("the mirror 127.0.0.1:1 of upstream.test fails") == 1, ran.log)
     ws.forget()
     ran = ws.run('registry.pull "upstream.test/team/a:1"', profile=profile)
     check("a mirror gives no right to what it mirrors", ran.status != 0 and "upstream.test" in ran.log and "net" in ran.log, ran.log)
     ran = ws.run(BUILD + f'image:push {{ to = "{origin.host}/team/a:2" }}')
+    mirror.blobs, mirror.manifests, mirror.tags = dict(origin.blobs), dict(origin.manifests), dict(origin.tags)
+    mirror.cut_blobs = [1_000_000]
+    ws.forget()
+    ran = ws.run(f'registry.pull "{origin.host}/team/a:2"', profile={"mirrors": {origin.host: mirror.url}})
+    rest = [r for r in origin.seen("GET", "/blobs/") if "range" in r.headers]
+    check("what a mirror breaks off comes from the registry from there on", ran.status == 0 and len(rest) == 1 and
+          "the mirror" in ran.log, ran.log, rest)
     mirror.manifests.clear()
     ws.forget()
     before = len(mirror.requests)
@@ -428,7 +639,7 @@ def mirrors(ws):
 def real(ws, folder):
     key, cert = os.path.join(folder, "tls.key"), os.path.join(folder, "tls.crt")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj",
-                    "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)
+                    "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1"], check=True, capture_output=True)
     passwords = os.path.join(folder, "htpasswd")
     subprocess.run(["htpasswd", "-Bbc", passwords, "ann", "secret-word"], check=True, capture_output=True)
     secure = DockerRegistry(folder, "secure", f"auth: {{ htpasswd: {{ realm: t, path: {passwords} }} }}",
@@ -436,6 +647,7 @@ def real(ws, folder):
     trusted = os.path.join(ws.folder, "home/.config/containers/certs.d", secure.host)
     ws.login({f"{secure.host}/team": ("ann", "secret-word"), secure.host: ("nobody", "x")})
     everything = BUILD + '''local host = "%s"
+      registry.build { context = "ctx", name = "u", push = host .. "/team/u:1", cache = false }
       image:push { to = host .. "/team/x:1" } image:push { to = host .. "/team/x:2" }
       show("tags", registry.tags(host .. "/team/x"))
       show("referrer", registry.attach(host .. "/team/x:1", { type = "application/x.one", document = "text" }))
@@ -460,8 +672,31 @@ def real(ws, folder):
                  profile={"hosts": {secure.host: {"url": f"https://{secure.host}", "ca": cert}}})
     check("docker-registry, TLS by registry.hosts: tags cannot be deleted, the error says what can",
           ran.status != 0 and "registry.delete" in ran.log, ran.log)
+    proxy = Proxy({f"registry.test:{secure.port}": secure.port})
+    name = f"registry.test:{secure.port}"
+    ws.login({name: ("ann", "secret-word")})
+    ran = ws.run(f'show("tags", registry.tags "{name}/team/x")', hosts=["registry.test"], env={"HTTPS_PROXY": proxy.url},
+                 profile={"hosts": {name: {"ca": cert}}})
+    check("docker-registry, TLS through HTTPS_PROXY", ran.status == 0 and "4" in ran.shown["tags"] and proxy.seen and
+          set(proxy.seen) == {f"CONNECT {name}"}, ran.log, proxy.seen)
+    proxy.close()
     ws.logout()
     secure.close()
+
+    mutual = DockerRegistry(folder, "mutual", tls=f", tls: {{ certificate: {cert}, key: {key}, clientcas: [{cert}] }}")
+    hosts = {mutual.host: {"url": f"https://{mutual.host}", "ca": cert}}
+    ran = ws.run(f'registry.catalog {{ host = "{mutual.host}" }}', profile={"hosts": hosts})
+    check("docker-registry, TLS: without a certificate of the client", ran.status != 0, ran.log)
+    hosts[mutual.host].update(client_cert=cert, client_key=key)
+    ran = ws.run(f'registry.catalog {{ host = "{mutual.host}" }}', profile={"hosts": hosts})
+    check("docker-registry, TLS: with one of registry.hosts", ran.status == 0, ran.log)
+    trusted = os.path.join(ws.folder, "home/.config/containers/certs.d", mutual.host)
+    os.makedirs(trusted)
+    for source, target in ((cert, "ca.crt"), (cert, "client.cert"), (key, "client.key")):
+        shutil.copy(source, os.path.join(trusted, target))
+    ran = ws.run(f'registry.catalog {{ host = "{mutual.host}" }}')
+    check("docker-registry, TLS: with one of certs.d", ran.status == 0, ran.log)
+    mutual.close()
 
     port = free_port()
     log = open(os.path.join(folder, "token.log"), "w")
@@ -491,8 +726,8 @@ def main():
             print(f"SKIPPED registry_client: no {tool}\n0 passed, 0 failed")
             return 0
     folder = tempfile.mkdtemp(prefix="mlhost-client")
-    groups = {"uploads": uploads, "authentication": authentication, "lists": lists,
-              "referrers": lambda ws: (referrers(ws, True), referrers(ws, False)), "deleting": deleting, "mirrors": mirrors,
+    groups = {"uploads": uploads, "authentication": authentication, "helpers": helpers, "proxies": proxies, "pulls": pulls, "lists": lists,
+              "referrers": lambda ws: (referrers(ws, True), referrers(ws, False)), "fallback tags": fallback_tags, "deleting": deleting, "mirrors": mirrors,
               "real": lambda ws: real(ws, folder)}
     try:
         for name, group in groups.items():
