@@ -33,6 +33,23 @@ struct reply {
     struct buf head, body;
 };
 
+/* By hand and unseen: libFuzzer would learn the text from a comparison, put it into a request, and
+ * meet it in the answer. */
+__attribute__((no_sanitize("coverage"))) static bool has_canary(const struct buf *text)
+{
+    static const char canary[] = CANARY;
+    size_t len = sizeof canary - 1;
+
+    for (size_t i = 0; i + len <= text->len; i++) {
+        size_t same = 0;
+        while (same < len && text->data[i + same] == canary[same])
+            same++;
+        if (same == len)
+            return true;
+    }
+    return false;
+}
+
 /* What a block may refer to. */
 struct last {
     char location[1024];
@@ -77,7 +94,7 @@ static void stop(void)
     hang_up();
     server_stop(server, 1000);
     check(file_read(AT_FDCWD, secret, 100, &text, NULL) == 0);
-    check(text.len == strlen(CANARY) && memcmp(text.data, CANARY, text.len) == 0);
+    check(text.len == strlen(CANARY) && has_canary(&text));
     check(dir_remove(state, NULL) == 0 && unlink(path) == 0);
 }
 
@@ -161,7 +178,7 @@ static void look(const struct reply *reply, const char *method)
     struct digest sum;
 
     check(reply->status >= 200 && reply->status < 500);
-    check(!has_bytes(&reply->body, CANARY, strlen(CANARY)));
+    check(!has_canary(&reply->body));
     if (strcmp(method, "HEAD") == 0)
         return;
     header(reply, "Content-Type", type, sizeof type);
