@@ -58,12 +58,14 @@ static size_t on_read(char *data, size_t size, size_t count, void *ctx)
     return (size_t)got;
 }
 
-/* curl rewinds when it must send the body again on a fresh connection. */
+/* curl rewinds when it sends the body again, by itself, as a connection that was kept has ended. Who
+ * wants no repeats does not want that one either: a part of the body may have arrived. */
 static int on_seek(void *ctx, curl_off_t offset, int origin)
 {
     struct attempt *attempt = ctx;
 
-    if (attempt->request->source || origin != SEEK_SET)
+    if (attempt->request->source || origin != SEEK_SET ||
+        (attempt->request->repeat == HTTP_REPEAT_NEVER && attempt->body_at > (uint64_t)offset))
         return CURL_SEEKFUNC_CANTSEEK;
     attempt->body_at = (uint64_t)offset;
     return CURL_SEEKFUNC_OK;

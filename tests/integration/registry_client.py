@@ -157,7 +157,7 @@ def uploads(ws):
     ran = ws.run(BUILD + f'image:push {{ to = "{quirky.host}/a/b:1" }}')
     patches = [p for p in quirky.seen("PATCH") if "content-range" in p.headers]
     check("an upload that breaks off goes on where it is", ran.status == 0 and digests(quirky) == 3 and len(patches) == 1 and
-          int(patches[0].headers["content-range"].split("-")[0]) > 0 and patches[0].size < BLOB, ran.log, patches)
+          int(patches[0].headers["content-range"].split("-")[0]) > 0 and patches[0].size < BLOB, ran.log, quirky.requests)
     check("in the same session", quirky.begun == 3, quirky.seen("POST"))
     quirky.close()
 
