@@ -58,8 +58,8 @@ static size_t on_read(char *data, size_t size, size_t count, void *ctx)
     return (size_t)got;
 }
 
-/* curl rewinds when it sends the body again, by itself, as a connection that was kept has ended. Who
- * wants no repeats does not want that one either: a part of the body may have arrived. */
+/* curl rewinds when it sends the body again, by itself, as a connection that was kept has ended.
+ * Who wants no repeats does not want that one either: a part of the body may have arrived. */
 static int on_seek(void *ctx, curl_off_t offset, int origin)
 {
     struct attempt *attempt = ctx;

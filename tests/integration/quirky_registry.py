@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import socketserver
+import sys
 import threading
 import time
 import urllib.parse
@@ -91,6 +92,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request, address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # clients come and go
+            super().handle_error(request, address)
 
 
 class Proxy:
