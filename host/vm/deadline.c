@@ -94,6 +94,15 @@ static void hook(lua_State *L, lua_Debug *ar)
     vm_raise(L, &err);
 }
 
+static volatile sig_atomic_t grace_given; /* once: clean-up has one budget */
+
+static void begin_grace(void)
+{
+    arm(the_vm->grace_ms);
+    the_vm->time = TIME_GRACE;
+    grace_given = 1;
+}
+
 static void set_hook(void)
 {
     lua_sethook(the_vm->current, hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
@@ -105,8 +114,7 @@ static void on_alarm(int signo)
     if (the_vm->time == TIME_OVER)
         _exit(VM_EXIT_OVERRUN);
     if (the_vm->time == TIME_LEFT && the_vm->waiting) {
-        the_vm->time = TIME_GRACE;
-        arm(the_vm->grace_ms);
+        begin_grace();
         return;
     }
     the_vm->time = TIME_OVER;
@@ -120,10 +128,8 @@ static void on_stop(int signo)
     the_vm->stop = 1;
     if (signo == SIGUSR1) {
         the_vm->cancelled = 1;
-        if (the_vm->time == TIME_LEFT) {
-            the_vm->time = TIME_GRACE;
-            arm(the_vm->grace_ms);
-        }
+        if (the_vm->time == TIME_LEFT)
+            begin_grace();
     }
     if (!the_vm->waiting && the_vm->current)
         set_hook();
@@ -148,18 +154,17 @@ void vm_time_prepare(struct vm *vm)
 
 /*
  * The broker may answer "timeout" a moment before the timer here says the same. The script is about
- * to clean up then, and must not be taken for one that computes beyond its deadline.
+ * to clean up then, and must not be taken for one that computes beyond its deadline. Nor when the
+ * timer fired between the reply's arrival and here: a script that computed would not have got here,
+ * the hook ends it before its next call.
  */
 void vm_time_answered(struct vm *vm)
 {
     if (deadline_at == DEADLINE_NONE || clock_now() < deadline_at - CLOSE_NS)
         return;
     vm->waiting = 1; /* a signal from here on sees a script that waits */
-    if (vm->time == TIME_LEFT) {
-        arm(vm->grace_ms);
-        if (vm->time == TIME_LEFT)
-            vm->time = TIME_GRACE;
-    }
+    if (!grace_given)
+        begin_grace(); /* a hook that was set finds no time over, and goes */
     vm->waiting = 0;
 }
 
