@@ -29,6 +29,13 @@ struct walk {
     struct seen *seen; /* slots of a hash table; path NULL: free */
     size_t seen_count, seen_room;
     int depth;
+    /* Folders on the way, from the outside in, that did not change: those from `told` on get their
+     * entries when something in them has one. */
+    struct unchanged {
+        char *path;
+        int fd;
+    } * above;
+    size_t above_count, told;
     struct error *err;
 };
 
@@ -165,7 +172,7 @@ static const char *other_name(struct walk *walk, const struct stat *st, const ch
     return NULL;
 }
 
-static int add(struct walk *walk, struct layer_entry *entry, const struct stat *st)
+static void set_from(const struct walk *walk, struct layer_entry *entry, const struct stat *st)
 {
     int64_t clamp = walk->spec->clamp;
 
@@ -173,7 +180,33 @@ static int add(struct walk *walk, struct layer_entry *entry, const struct stat *
     entry->gid = st->st_gid;
     entry->own_time = true;
     entry->mtime = clamp >= 0 && st->st_mtime > clamp ? clamp : st->st_mtime;
-    return layer_add(walk->layer, entry, walk->err);
+}
+
+static int tell_above(struct walk *walk)
+{
+    for (; walk->told < walk->above_count; walk->told++) {
+        const struct unchanged *folder = &walk->above[walk->told];
+        struct layer_entry entry = {.path = folder->path, .fd = -1};
+        struct layer_attribute *attributes;
+        struct stat st;
+        if (fstat(folder->fd, &st) < 0)
+            return error_errno(walk->err, errno, "cannot read /%s", folder->path);
+        entry.mode = st.st_mode;
+        attributes_of(folder->fd, &attributes, &entry.attribute_count);
+        entry.attributes = attributes;
+        set_from(walk, &entry, &st);
+        int status = layer_add(walk->layer, &entry, walk->err);
+        attributes_free(attributes, entry.attribute_count);
+        if (status != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int add(struct walk *walk, struct layer_entry *entry, const struct stat *st)
+{
+    set_from(walk, entry, st);
+    return tell_above(walk) == 0 ? layer_add(walk->layer, entry, walk->err) : -1;
 }
 
 static int add_file(struct walk *walk, int folder, const char *name, struct layer_entry *entry,
@@ -212,7 +245,23 @@ static int add_whiteout(struct walk *walk, const char *folder, const char *name)
         *folder ? mem_printf("%s/.wh.%s", folder, name) : mem_printf(".wh.%s", name);
     struct layer_entry entry = {.path = path, .mode = S_IFREG | 0644, .fd = -1};
 
-    return layer_add(walk->layer, &entry, walk->err);
+    return tell_above(walk) == 0 ? layer_add(walk->layer, &entry, walk->err) : -1;
+}
+
+/* Only what is in it may have changed. */
+static int walk_unchanged(struct walk *walk, int folder, const char *name, const char *path)
+{
+    cleanup_close int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_errno(walk->err, errno, "cannot read /%s", path);
+    walk->above = mem_array(walk->above, walk->above_count + 1, sizeof *walk->above);
+    walk->above[walk->above_count++] = (struct unchanged){mem_strdup(path), fd};
+    int status = walk_folder(walk, fd, path);
+    free(walk->above[--walk->above_count].path);
+    if (walk->told > walk->above_count)
+        walk->told = walk->above_count;
+    return status;
 }
 
 static int add_folder(struct walk *walk, int folder, const char *name, struct layer_entry *entry,
@@ -246,6 +295,8 @@ static int walk_one(struct walk *walk, int folder, const char *above, const char
     cleanup_close int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_errno(walk->err, errno, "cannot read /%s", path);
+    if (walk->spec->before && before_same(walk->spec->before, path, &st))
+        return S_ISDIR(st.st_mode) ? walk_unchanged(walk, folder, name, path) : 0;
     if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0))
         return add_whiteout(walk, above, name);
     if (S_ISSOCK(st.st_mode))
@@ -285,6 +336,11 @@ static int walk_folder(struct walk *walk, int fd, const char *path)
     return status;
 }
 
+static int on_gone(void *ctx, const char *folder, const char *name)
+{
+    return add_whiteout(ctx, folder, name);
+}
+
 int build_changes(const struct changes_spec *spec, struct layer_result *out, struct error *err)
 {
     struct walk walk = {.spec = spec, .err = err};
@@ -297,6 +353,8 @@ int build_changes(const struct changes_spec *spec, struct layer_result *out, str
         return -1;
     *out = (struct layer_result){0};
     int status = walk_folder(&walk, fd, "");
+    if (status == 0 && spec->before)
+        status = before_gone(spec->before, on_gone, &walk);
     if (status == 0 && layer_entries(walk.layer)) {
         status = layer_finish(walk.layer, out, err);
         walk.layer = NULL;
@@ -305,5 +363,6 @@ int build_changes(const struct changes_spec *spec, struct layer_result *out, str
     for (size_t i = 0; i < walk.seen_room; i++)
         free(walk.seen[i].path);
     free(walk.seen);
+    free(walk.above);
     return status;
 }

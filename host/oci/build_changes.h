@@ -3,12 +3,16 @@
 #ifndef MLHOST_OCI_BUILD_CHANGES_H
 #define MLHOST_OCI_BUILD_CHANGES_H
 
+#include "oci/build_before.h"
 #include "oci/layer.h"
 
 struct changes_spec {
     struct store *store;
     const struct layer_watcher *watcher; /* may be NULL */
     const char *upper;
+    /* NULL: upper is an overlay's. Else it is a whole root file system, and these are the files
+     * that it had before. */
+    struct before *before;
     int64_t epoch; /* of the layer, for what has no time of its own */
     int64_t clamp; /* files made after it get it (SOURCE_DATE_EPOCH); < 0: none do */
 };

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,6 +17,7 @@
 #include "oci/build_run_cache.h"
 #include "oci/layer_dirs.h"
 #include "oci/scratch_dir.h"
+#include "oci/unpack_internal.h"
 #include "sandbox/sandbox.h"
 
 #define OUTPUT_KEPT 4096
@@ -36,7 +39,8 @@ struct job {
     const struct value *spec;
     char *root; /* of the layers' folders */
     struct scratch_dir scratch;
-    char *upper;
+    char *tree; /* where no overlay can be had: a copy of all layers, the command's root */
+    struct before *before; /* what was in it */
     struct strings argv, env;
     gid_t *groups;
     struct part *parts; /* the root's, then one for each mount of the spec */
@@ -59,7 +63,8 @@ static void job_end(struct job *job)
     strings_free(&job->argv);
     strings_free(&job->env);
     scratch_dir_end(&job->scratch);
-    free(job->upper);
+    before_free(job->before);
+    free(job->tree);
     free(job->root);
 }
 
@@ -85,6 +90,35 @@ static int make_dir(const char *path, mode_t mode, struct error *err)
     return mkdir(path, mode) < 0 || chmod(path, mode) < 0
                ? error_errno(err, errno, "cannot make the folder %s", path)
                : 0;
+}
+
+/* An overlay's upper folder cannot be in another overlay, as most containers' files are. */
+static bool overlays_fit(const char *folder)
+{
+    struct statfs fs;
+
+    return statfs(folder, &fs) != 0 || fs.f_type != OVERLAYFS_SUPER_MAGIC;
+}
+
+static int copy_root(struct job *job, struct error *err)
+{
+    const struct value *layers = value_get(job->spec, "layers");
+    const struct unpack_options options = {
+        .deadline = job->setting->deadline, .cancel = job->setting->cancel, .attributes = true};
+
+    job->tree = path_join(job->scratch.path, "root");
+    if (make_dir(job->tree, 0755, err) != 0)
+        return -1;
+    cleanup_close int to = open(job->tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; i < value_count(layers); i++) {
+        const char *digest = value_get_string(value_at(layers, i), "digest", ""),
+                   *diff_id = value_get_string(value_at(layers, i), "diff_id", "");
+        cleanup_close int blob = store_blob_open(job->setting->store, digest, NULL, err);
+        if (to < 0 || blob < 0 ||
+            oci_unpack_layer(blob, to, digest, diff_id, true, &options, err) != 0)
+            return error_wrap(err, "layer %s", digest);
+    }
+    return 0;
 }
 
 /* Folders of an overlay whose changes go with the scratch folder. */
@@ -210,10 +244,15 @@ static int take_mounts(struct job *job, struct error *err)
     for (size_t i = 0; i < job->part_count; i++)
         job->parts[i].cache.lock = -1;
     job->mounts = mem_array(NULL, count + 5, sizeof *job->mounts);
-    if (take_lowers(job, value_get(job->spec, "layers"), &job->parts[0].lowers, err) != 0 ||
-        take_upper(job, &job->parts[0], err) != 0)
-        return -1;
-    set_overlay(job, add_mount(job, MOUNT_OVERLAY, "/"), &job->parts[0]);
+    if (!overlays_fit(job->root)) {
+        if (copy_root(job, err) != 0)
+            return -1;
+    } else {
+        if (take_lowers(job, value_get(job->spec, "layers"), &job->parts[0].lowers, err) != 0 ||
+            take_upper(job, &job->parts[0], err) != 0)
+            return -1;
+        set_overlay(job, add_mount(job, MOUNT_OVERLAY, "/"), &job->parts[0]);
+    }
     add_mount(job, MOUNT_PROC, value_get_string(places, "proc", "/proc"));
     add_mount(job, MOUNT_DEV, "/dev");
     mount_file(job, NULL, value_get_string(places, "hosts", "/etc/hosts"),
@@ -224,6 +263,31 @@ static int take_mounts(struct job *job, struct error *err)
         const struct value *one = value_at(list, i);
         if (take_mount(job, one, &job->parts[i + 1], err) != 0)
             return error_wrap(err, "--mount at %s", value_get_string(one, "target", ""));
+    }
+    return 0;
+}
+
+/* In a copy the places of mounts are there before the command, so that they are no change of its.
+ */
+static int make_places(struct job *job, struct error *err)
+{
+    cleanup_close int root = open(job->tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct unpack_place place = {.root = root};
+
+    for (size_t i = 0; i < job->mount_count; i++) {
+        const struct sandbox_mount *mount = &job->mounts[i];
+        const char *leaf;
+        struct stat st;
+        bool file = mount->kind == MOUNT_FILE ||
+                    ((mount->kind == MOUNT_BIND_RO || mount->kind == MOUNT_BIND_RW) &&
+                     stat(mount->source, &st) == 0 && !S_ISDIR(st.st_mode));
+        cleanup_close int parent = unpack_parent(&place, mount->target + 1, true, &leaf);
+        cleanup_close int made =
+            parent >= 0 && file
+                ? openat(parent, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644)
+                : -1;
+        if (parent < 0 || ((file ? made : mkdirat(parent, leaf, 0755)) < 0 && errno != EEXIST))
+            return error_errno(err, errno, "cannot make a place for the mount %s", mount->target);
     }
     return 0;
 }
@@ -290,7 +354,7 @@ static int execute(struct job *job, struct error *err)
     policy.namespaces = SANDBOX_NS_PID | SANDBOX_NS_MOUNT | SANDBOX_NS_IPC | SANDBOX_NS_UTS |
                         (network ? 0u : SANDBOX_NS_NET);
     policy.required = SANDBOX_REQUIRED | SANDBOX_LAYER_NAMESPACES;
-    policy.root = job->root;
+    policy.root = job->tree ? job->tree : job->root;
     policy.mounts = job->mounts;
     policy.mount_count = job->mount_count;
     policy.hostname = "build";
@@ -376,16 +440,27 @@ static int keep_changes(struct job *job, struct layer_result *out, struct error 
 {
     const struct changes_spec changes = {.store = job->setting->store,
                                          .watcher = job->setting->watcher,
-                                         .upper = job->parts[0].upper,
+                                         .upper = job->tree ? job->tree : job->parts[0].upper,
+                                         .before = job->before,
                                          .epoch = value_get_int(job->spec, "epoch", 0),
                                          .clamp = value_get_int(job->spec, "clamp", -1)};
 
-    remove_stubs(job);
+    if (!job->tree)
+        remove_stubs(job);
     if (build_changes(&changes, out, err) != 0)
         return -1;
-    if (out->entries && changes.clamp < 0) /* else the folder's times are not the layer's */
+    if (out->entries && changes.clamp < 0 &&
+        !job->tree) /* else the folder's times are not the layer's */
         layer_dir_adopt(job->root, out->diff_id.text, job->parts[0].upper);
     return 0;
+}
+
+static int take_before(struct job *job, struct error *err)
+{
+    if (!job->tree)
+        return 0;
+    job->before = make_places(job, err) == 0 ? before_take(job->tree, err) : NULL;
+    return job->before ? 0 : -1;
 }
 
 int run_job(const struct run_setting *setting, const struct value *spec, struct layer_result *out,
@@ -397,7 +472,7 @@ int run_job(const struct run_setting *setting, const struct value *spec, struct 
     *out = (struct layer_result){0};
     job.root = layer_dirs_root(setting->store, err);
     if (job.root && scratch_dir_make(job.root, &job.scratch, err) == 0 &&
-        take_mounts(&job, err) == 0 && execute(&job, err) == 0)
+        take_mounts(&job, err) == 0 && take_before(&job, err) == 0 && execute(&job, err) == 0)
         status = keep_changes(&job, out, err);
     job_end(&job);
     return status;

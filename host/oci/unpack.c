@@ -31,7 +31,7 @@ struct unpacker {
     struct unpack_place place;
     bool whiteouts;
     bool as_root;
-    bool overlay;
+    bool overlay, attributes;
     uint64_t bytes_left, entries_left;
     int64_t deadline;
     const struct cancel *cancel;
@@ -159,7 +159,7 @@ static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry
      * machine shall not either. */
     mode_t mode = archive_entry_perm(entry);
 
-    if (!unpacker->overlay)
+    if (!unpacker->attributes)
         mode &= ~(mode_t)(S_ISUID | S_ISGID);
 
     if (unpacker->as_root &&
@@ -173,7 +173,7 @@ static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry
         mode |= type == AE_IFDIR ? 0700 : 0400;
     if (fchmodat(parent, leaf, mode, 0) < 0)
         return error_errno(err, errno, "cannot set the mode of %s", path);
-    if (unpacker->overlay && unpack_attributes(entry, parent, leaf) != 0)
+    if (unpacker->attributes && unpack_attributes(entry, parent, leaf) != 0)
         return error_errno(err, errno, "cannot set the extended attributes of %s", path);
     if (type == AE_IFREG) {
         struct timespec times[2] = {{0, UTIME_OMIT},
@@ -335,6 +335,7 @@ static void unpacker_init(struct unpacker *unpacker, const struct unpack_options
         .deadline = options->deadline,
         .cancel = options->cancel,
         .overlay = options->overlay,
+        .attributes = options->overlay || options->attributes,
     };
 }
 

@@ -15,6 +15,7 @@ struct unpack_options {
     /* A folder for an overlay: whiteouts become what the kernel takes for one, modes keep their
      * setuid bits, and files their extended attributes. Nobody but the caller may look into it. */
     bool overlay;
+    bool attributes; /* setuid bits and extended attributes are kept, as with overlay */
     /* With it: what the layers below hold, for entries whose folder is not in the layer itself, so
      * that it does not hide a link or the folder's attributes. *implied: there were such. */
     const struct tree *below;

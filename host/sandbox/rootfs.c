@@ -176,7 +176,9 @@ static int open_one(struct plan *plan, struct tree *tree)
     case MOUNT_BIND_RO:
         return clone_tree(tree->source, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     case MOUNT_BIND_RW:
-        return clone_tree(tree->source, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+        return clone_tree(tree->source, tree == &plan->root && plan->policy->gain_privileges
+                                            ? MOUNT_ATTR_NODEV
+                                            : MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     case MOUNT_TMPFS:
         return new_mount("tmpfs", tmpfs, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     case MOUNT_PROC:
