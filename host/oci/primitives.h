@@ -11,7 +11,7 @@ primitive_fn prim_registry_push, prim_registry_pull, prim_registry_exists, prim_
     prim_registry_manifest;
 primitive_fn prim_registry_load, prim_registry_layer, prim_registry_export, prim_registry_squash,
     prim_registry_compose, prim_registry_compose_index, prim_registry_platform,
-    prim_registry_read_layout, prim_registry_write_layout;
+    prim_registry_verify, prim_registry_read_layout, prim_registry_write_layout;
 primitive_fn prim_registry_inspect, prim_registry_unpack, prim_registry_reference;
 primitive_fn prim_registry_collect;
 primitive_fn prim_registry_catalog, prim_registry_referrers, prim_registry_delete,

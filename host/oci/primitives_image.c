@@ -10,7 +10,9 @@
 #include "oci/image_export.h"
 #include "oci/image_layer.h"
 #include "oci/manifest.h"
+#include "oci/inflate.h"
 #include "oci/primitives.h"
+#include "oci/remote_stream.h"
 
 #define LAYERS_MAX 10000
 
@@ -64,9 +66,38 @@ static int begin(struct call *call, struct store *store, struct image_layer *spe
     return build_epoch(NULL, &spec->epoch, &given, err);
 }
 
-/* registry.layer(path, to?) -> { mediaType, digest, size, diff_id }: a folder, or a tar archive, as
- * a layer in the build cache. to: where a folder's files go in the image; an archive
- * names its places itself. */
+/* A repository that gets a layer while it is made. */
+struct receiver {
+    struct image_reference reference;
+    struct remote *remote;
+    struct remote_streams *streams; /* NULL: nobody */
+};
+
+static int receiver_begin(struct receiver *receiver, struct call *call, const char *ref,
+                          struct error *err)
+{
+    if (!ref)
+        return 0;
+    if (script_reference(call, ref, &receiver->reference, err) != 0)
+        return -1;
+    receiver->remote = remote_new(call, receiver->reference.host, err);
+    if (!receiver->remote)
+        return -1;
+    receiver->streams = remote_streams_new(receiver->remote, receiver->reference.name);
+    return 0;
+}
+
+static void receiver_end(struct receiver *receiver)
+{
+    remote_streams_free(receiver->streams); /* which waits */
+    remote_free(receiver->remote);
+    image_reference_free(&receiver->reference);
+}
+#define cleanup_receiver __attribute__((cleanup(receiver_end)))
+
+/* registry.layer(path, to?, push?) -> { mediaType, digest, size, diff_id }: a folder, or a tar
+ * archive, as a layer in the build cache. push: a reference, whose repository gets it on the way.
+ * to: where a folder's files go in the image; an archive names its places itself. */
 int prim_registry_layer(struct call *call, const struct value *args, struct value *out,
                         struct error *err)
 {
@@ -74,12 +105,16 @@ int prim_registry_layer(struct call *call, const struct value *args, struct valu
                *to = value_get_string(args, "to", NULL);
     cleanup_free char *path = call_path(call, given, ACCESS_READ, err);
     cleanup_store struct store *store = path ? cache_store(call, err) : NULL;
+    cleanup_receiver struct receiver receiver = {0};
     struct image_layer spec;
     struct layer_result layer;
     struct stat st;
 
-    if (!store || begin(call, store, &spec, err) != 0)
+    if (!store || begin(call, store, &spec, err) != 0 ||
+        receiver_begin(&receiver, call, value_get_string(args, "push", NULL), err) != 0)
         return -1;
+    if (receiver.streams)
+        spec.watcher = remote_streams_watcher(receiver.streams);
     cleanup_close int fd = call_open(path, O_RDONLY, 0, err);
     if (fd < 0)
         return -1;
@@ -148,6 +183,57 @@ int prim_registry_squash(struct call *call, const struct value *args, struct val
     if (image_layer_tar(&spec, fd, digest, &layer, err) != 0)
         return -1;
     describe(&layer, out);
+    return 0;
+}
+
+static int check_layer(struct store *store, const char *digest, const char *diff_id,
+                       struct error *err)
+{
+    struct digest file, stream;
+
+    cleanup_close int fd = store_blob_open(store, digest, NULL, err);
+    if (fd < 0)
+        return -1;
+    struct inflater *inflater = inflater_new(fd, true);
+    int status = inflater_finish(inflater, &file, &stream, err);
+    inflater_free(inflater);
+    if (status != 0)
+        return error_wrap(err, "layer %s", digest);
+    if (strcmp(file.text, digest) != 0)
+        return error_set(err, ERR_DIGEST, "layer %s: its bytes are %s", digest, file.text);
+    return strcmp(stream.text, diff_id) == 0
+               ? 0
+               : error_set(err, ERR_DIGEST, "layer %s: its diff id is %s, the config says %s",
+                           digest, stream.text, diff_id);
+}
+
+/* registry.verify(digest) -> { layers, bytes }: reads an image of the build cache again: every blob
+ * has its digest, every layer its diff id. */
+int prim_registry_verify(struct call *call, const struct value *args, struct value *out,
+                         struct error *err)
+{
+    cleanup_store struct store *store = cache_store(call, err);
+    cleanup_value struct value manifest = {0}, config = {0};
+    int64_t bytes = 0;
+
+    if (!store ||
+        oci_manifest_load(store, value_get_string(args, "digest", ""), &manifest, NULL, err) != 0 ||
+        oci_config_load(store, &manifest, &config, err) != 0)
+        return -1;
+    const struct value *layers = value_get(&manifest, "layers"),
+                       *ids = value_path(&config, "rootfs.diff_ids");
+    for (size_t i = 0; i < value_count(layers); i++) {
+        const struct value *layer = value_at(layers, i);
+        if (cancelled(call->cancel))
+            return error_set(err, ERR_CANCELLED, "checking was cancelled");
+        if (check_layer(store, value_get_string(layer, "digest", ""),
+                        value_text(value_at(ids, i), ""), err) != 0)
+            return -1;
+        bytes += value_get_int(layer, "size", 0);
+    }
+    value_set_map(out);
+    value_put_int(out, "layers", (int64_t)value_count(layers));
+    value_put_int(out, "bytes", bytes);
     return 0;
 }
 

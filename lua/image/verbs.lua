@@ -188,20 +188,6 @@ verb {
 }
 
 verb {
-  usage = "attach REF FILE --type TYPE", summary = "put a document beside an image, which refers to it", least = 2,
-  options = { type = "text", annotation = "map" },
-  details = [[
-  --type TYPE            its type, e.g. application/spdx+json, application/vnd.in-toto+json
-  --annotation NAME=VALUE  may be repeated]],
-  run = function(words, o, self)
-    if not o.type then usage(self, "--type is needed, e.g. --type application/spdx+json") end
-    local fs = require "fs"
-    local digest = registry.attach(words[1], { type = o.type, document = fs.read(words[2]), annotations = o.annotation })
-    return { digest = digest }, digest .. "\n"
-  end,
-}
-
-verb {
   usage = "unpack REF FOLDER", summary = "put an image's files into a new or empty folder", least = 2,
   run = function(words)
     local digest = registry.unpack(words[1], words[2])
@@ -225,8 +211,9 @@ verb {
   --tag, -t REF          send the new image there; without it, it stays in the build cache
   --to FOLDER            where the files of folders go in the image (default: /)]],
   run = function(words, o)
-    local image = registry.append(words[1], table.move(words, 2, #words, 1, {}), { to = o.to })
-    return changed(image, o.tag)
+    local image = registry.append(words[1], table.move(words, 2, #words, 1, {}), { to = o.to, push = o.tag })
+    if image.pushed then return pushed_value(image.pushed), pushed_text(image.pushed) end
+    return changed(image)
   end,
 }
 
@@ -282,6 +269,73 @@ verb {
   run = function(words)
     local bytes = registry.export(words[1], words[2])
     return { path = words[2], bytes = bytes }, ("%s: %s\n"):format(words[2], size_text(bytes))
+  end,
+}
+
+verb {
+  usage = "validate REF", summary = "fetch an image and read all of it: digests and diff ids", least = 1,
+  run = function(words)
+    local result = registry.verify(words[1])
+    return result, ("%d layers, %s: all is as it should be\n"):format(result.layers, size_text(result.bytes))
+  end,
+}
+
+verb {
+  usage = "catalog [HOST]", summary = "list the repositories of a registry", most = 1,
+  run = function(words)
+    local names = registry.catalog { host = words[1] }
+    return names, lines(names)
+  end,
+}
+
+verb {
+  usage = "delete REF", summary = "delete a manifest, and every tag that names it", least = 1,
+  run = function(words)
+    local digest = registry.delete(words[1])
+    return { digest = digest }, digest .. "\n"
+  end,
+}
+
+verb {
+  usage = "untag REF", summary = "take a tag away; its manifest stays", least = 1,
+  run = function(words)
+    registry.untag(words[1])
+    return { ref = registry.reference(words[1]) }, ""
+  end,
+}
+
+verb {
+  usage = "referrers REF [--type TYPE]", summary = "list what refers to an image: SBOMs, signatures, ...", least = 1,
+  options = { type = "text" },
+  run = function(words, o)
+    local list, out = registry.referrers(words[1], { type = o.type }), {}
+    for _, one in ipairs(list) do
+      out[#out + 1] = ("%s %10s  %s"):format(one.digest, size_text(one.size), one.artifactType or one.mediaType)
+    end
+    return list, lines(out)
+  end,
+}
+
+verb {
+  usage = "attach REF FILE... --type TYPE", summary = "put files beside an image, as an artifact that refers to it", least = 2,
+  most = math.huge, options = { type = "text", annotation = "map" },
+  details = [[
+  --type TYPE            its type, e.g. application/spdx+json, application/vnd.in-toto+json
+  --annotation NAME=VALUE  may be repeated]],
+  run = function(words, o, self)
+    local files = table.move(words, 2, #words, 1, {})
+    if not o.type then usage(self, "--type is needed, e.g. --type application/spdx+json") end
+    local digest = registry.attach(words[1], { type = o.type, files = files, annotations = o.annotation })
+    return { digest = digest }, digest .. "\n"
+  end,
+}
+
+verb {
+  usage = "files REF FOLDER", summary = "put an artifact's files into a folder", least = 2,
+  run = function(words)
+    local list, out = registry.files(words[1], words[2]), {}
+    for _, one in ipairs(list) do out[#out + 1] = one.path end
+    return list, lines(out)
   end,
 }
 

@@ -61,12 +61,13 @@ return function(image_of)
   ---
   --- A path is a folder, whose files are put below options.to (default "/"), owned by root, as COPY does it; or a tar
   --- archive (plain, .gz, .zst), which is taken as it is. Needs the permission read for them. An image "scratch" is empty.
+  --- options.push, a reference, sends the result there: the new layers are on their way while they are made.
   ---@param image string|table
   ---@param paths string|string[]
-  ---@param options { to: string? }?
+  ---@param options { to: string?, push: string? }?
   function M.append(image, paths, options)
     options = options or {}
-    check_keys("registry.append", options, { "to" })
+    check_keys("registry.append", options, { "to", "push" })
     if type(paths) == "string" then paths = { paths } end
     local base
     if image == "scratch" then
@@ -75,9 +76,11 @@ return function(image_of)
       base = load("registry.append", image)
     end
     for _, path in ipairs(paths) do
-      add_layer(base, api.layer { path = path, to = options.to }, "append " .. path)
+      add_layer(base, api.layer { path = path, to = options.to, push = options.push }, "append " .. path)
     end
-    return compose(base)
+    local result = compose(base)
+    if options.push then result.pushed = result:push { to = options.push } end
+    return result
   end
 
   local function set_env(config, env)
@@ -189,6 +192,12 @@ return function(image_of)
     add_layer(base, layer, "flatten " .. base.digest)
     return compose(base)
   end
+
+  --- registry.verify(image) -> { layers, bytes }: everything is fetched and read: digests of blobs, diff ids of layers
+  ---
+  --- Raises an error of code "digest" that names what is damaged.
+  ---@param image string|table
+  function M.verify(image) return api.verify { digest = load("registry.verify", image).digest } end
 
   --- registry.export(image, path) -> bytes: its files as one tar archive, as a container of it would see them
   ---

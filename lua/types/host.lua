@@ -1332,9 +1332,10 @@ function host.registry.inspect(ref) end
 ---a folder or a tar archive as a layer in the build cache
 ---@param path string # path
 ---@param to? string
+---@param push? string
 ---@return table layer
----@overload fun(args: { path: string, to?: string }): table
-function host.registry.layer(path, to) end
+---@overload fun(args: { path: string, to?: string, push?: string }): table
+function host.registry.layer(path, to, push) end
 
 ---an image in the build cache, manifest and config as data
 ---@param ref? string
@@ -1423,6 +1424,12 @@ function host.registry.unpack(ref, to) end
 ---@param ref string
 ---@overload fun(args: { ref: string })
 function host.registry.untag(ref) end
+
+---reads an image of the build cache again, checked
+---@param digest string
+---@return table result
+---@overload fun(args: { digest: string }): table
+function host.registry.verify(digest) end
 
 ---an image of the build cache into an OCI layout or a docker archive
 ---@param digest string

@@ -303,6 +303,38 @@ def platforms(far):
     check("without --all the one for this machine", data("copy", far + "/both:1", far + "/one:1")["digest"] != index["digest"])
 
 
+def more(far, built):
+    check("validate", data("validate", far + "/app:2")["layers"] == 4)
+    check("catalog", "app" in data("catalog", far))
+    write("note.txt", "seen\n")
+    there = far + "/team/app@" + built["digest"]
+    attached = data("attach", there, "note.txt", "--type", "application/vnd.test.note")["digest"]
+    listed = data("referrers", there)
+    check("referrers", [one["digest"] for one in listed] == [attached], listed)
+    check("none of another type", data("referrers", there, "--type", "application/other") == [])
+    image("files", far + "/team/app@" + attached, "taken")
+    with open(os.path.join(WORK, "taken/note.txt")) as got:
+        check("the file comes back", got.read() == "seen\n")
+    check("attach wants a type", "--type" in image("attach", there, "note.txt", status=2))
+    check("sbom", data("sbom", "app:1b")["spdxVersion"] == "SPDX-2.3")
+    image("copy", "app:1", far + "/gone:1")
+    image("delete", far + "/gone:1")
+    image("digest", far + "/gone:1", status=1)
+    image("tag", "app:1", "spare")
+    image("untag", "app:spare")
+    check("untag", "spare" not in data("ls", "app"))
+    folder = os.path.join(WORK, "registry/docker/registry/v2/blobs/sha256")
+    image("copy", far + "/app:2", far + "/broken:1")
+    layer = layers_of(far + "/broken:1")[-1]["digest"][7:]
+    subprocess.run(["rm", "-rf", os.path.join(WORK, ".mlhost/cache")], check=True)
+    with open(os.path.join(folder, layer[:2], layer, "data"), "r+b") as blob:
+        blob.seek(30)
+        byte = blob.read(1)
+        blob.seek(30)
+        blob.write(bytes([byte[0] ^ 1]))
+    check("validate finds damage", layer in image("validate", far + "/broken:1", status=1))
+
+
 def put(blobs, document):
     text = json.dumps(document).encode()
     name = hashlib.sha256(text).hexdigest()
@@ -329,6 +361,7 @@ def main():
         transports(far, built)
         platforms(far)
         hostile(far)
+        more(far, built)
         check("gc", "bytes" in data("gc", "--dry-run"))
         check("gc wants seconds", "whole seconds" in image("gc", "--grace", "soon", status=2))
     finally:
