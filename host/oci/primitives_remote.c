@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "oci/manifest.h"
 #include "oci/primitives.h"
-#include "oci/unpack.h"
+#include "oci/unpack_pull.h"
 
 #define CONFIG_LIMIT (8u << 20)
 
@@ -32,30 +32,51 @@ static const char *ref_of(const struct image_reference *reference)
     return reference->digest ? reference->digest : reference->tag;
 }
 
-int fetch_image(struct call *call, struct store *store, const struct image_reference *reference,
-                struct digest *digest, struct error *err)
+/* Without a net, what was pulled or built before will do; a registry that says "no" is believed. */
+static int fetch_kept(struct call *call, struct store *store,
+                      const struct image_reference *reference, bool asked,
+                      const struct error *problem, struct digest *digest, struct error *err)
 {
     cleanup_free char *cache_name = image_reference_cache_name(reference);
-    struct error problem = {0};
-    cleanup_remote struct remote *remote = remote_new(call, reference->host, &problem);
+    bool nobody = problem->code == ERR_UNAVAILABLE ||
+                  (strcmp(reference->host, LOCAL_REGISTRY) == 0 && problem->code == ERR_NOT_FOUND);
 
-    if (remote && remote_pull(remote, store, reference->name, ref_of(reference), cache_name, digest,
-                              &problem) == 0)
-        return 0;
-    /* Without a net, what was pulled or built before will do; a registry that says "no" is
-     * believed. */
-    bool nobody = !remote || problem.code == ERR_UNAVAILABLE ||
-                  (strcmp(reference->host, LOCAL_REGISTRY) == 0 && problem.code == ERR_NOT_FOUND);
     if (nobody &&
         store_manifest_get(store, cache_name, ref_of(reference), NULL, NULL, digest, NULL) == 0) {
-        if (remote && problem.code == ERR_UNAVAILABLE)
+        if (asked && problem->code == ERR_UNAVAILABLE)
             call_log(call, "warning", "%s does not answer; using the copy of %s in the build cache",
                      reference->host, reference->name);
         return 0;
     }
     if (err)
-        *err = problem;
+        *err = *problem;
     return -1;
+}
+
+/* *asked: there was a registry to ask. */
+static int fetch_watched(struct call *call, struct store *store,
+                         const struct image_reference *reference,
+                         const struct pull_watcher *watcher, bool *asked, struct digest *digest,
+                         struct error *err)
+{
+    cleanup_free char *cache_name = image_reference_cache_name(reference);
+    cleanup_remote struct remote *remote = remote_new(call, reference->host, err);
+
+    *asked = remote != NULL;
+    return remote ? remote_pull(remote, store, reference->name, ref_of(reference), cache_name,
+                                watcher, digest, err)
+                  : -1;
+}
+
+int fetch_image(struct call *call, struct store *store, const struct image_reference *reference,
+                struct digest *digest, struct error *err)
+{
+    struct error problem = {0};
+    bool asked;
+
+    return fetch_watched(call, store, reference, NULL, &asked, digest, &problem) == 0
+               ? 0
+               : fetch_kept(call, store, reference, asked, &problem, digest, err);
 }
 
 /* The remote and the parsed argument `ref` of a call. */
@@ -148,9 +169,12 @@ int prim_registry_pull(struct call *call, const struct value *args, struct value
     if (!remote)
         return -1;
     cleanup_free char *cache_name = image_reference_cache_name(&reference);
-    bool whole = value_get_bool(args, "all", false);
-    if ((whole ? remote_pull_whole : remote_pull)(remote, store, reference.name, ref_of(&reference),
-                                                  cache_name, &digest, err) != 0)
+    int status = value_get_bool(args, "all", false)
+                     ? remote_pull_whole(remote, store, reference.name, ref_of(&reference),
+                                         cache_name, &digest, err)
+                     : remote_pull(remote, store, reference.name, ref_of(&reference), cache_name,
+                                   NULL, &digest, err);
+    if (status != 0)
         return -1;
     value_set_map(out);
     value_take_string(value_put(out, "ref"), image_reference_text(&reference));
@@ -286,12 +310,21 @@ int prim_registry_unpack(struct call *call, const struct value *args, struct val
     cleanup_store struct store *store = cache_store(call, err);
     cleanup_free char *to = call_path(call, value_get_string(args, "to", ""), ACCESS_WRITE, err);
     struct unpack_options options = {.deadline = call->deadline, .cancel = call->cancel};
+    struct error problem = {0};
     struct digest digest;
+    bool asked;
 
     if (!store || !to ||
-        script_reference(call, value_get_string(args, "ref", ""), &reference, err) != 0 ||
-        fetch_image(call, store, &reference, &digest, err) != 0 ||
-        oci_unpack(store, digest.text, to, &options, err) != 0)
+        script_reference(call, value_get_string(args, "ref", ""), &reference, err) != 0)
+        return -1;
+    struct unpack_pull *unpack = unpack_pull_new(store, to, &options);
+    int fetched = fetch_watched(call, store, &reference, unpack_pull_watcher(unpack), &asked,
+                                &digest, &problem);
+    int unpacked = unpack_pull_wait(unpack, fetched == 0, err);
+    unpack_pull_free(unpack);
+    if (unpacked < 0 ||
+        (fetched != 0 && fetch_kept(call, store, &reference, asked, &problem, &digest, err) != 0) ||
+        (unpacked == 0 && oci_unpack(store, digest.text, to, &options, err) != 0))
         return -1;
     value_set_map(out);
     value_put_string(out, "digest", digest.text);

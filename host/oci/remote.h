@@ -139,9 +139,24 @@ int remote_pull_whole(struct remote *remote, struct store *store, const char *na
 /* One blob -> the store, unless it is there. Digest and size are checked. */
 int remote_fetch(struct remote *remote, struct store *store, const char *name,
                  const struct value *descriptor, struct error *err);
+/* Sees blobs come. `manifest` is called first, `begun` and `ended` (once for each blob, there or
+ * not) by the threads that fetch, `grown` by the I/O thread: it must not block. */
+struct pull_watcher {
+    void (*manifest)(void *ctx, const struct value *manifest);
+    /* fd: of the file that the blob is written to, the pull's. Returns what `grown` gets. */
+    void *(*begun)(void *ctx, const char *digest, int fd);
+    void (*grown)(void *watch, uint64_t size);
+    void (*ended)(void *ctx, const char *digest, bool there);
+    void *ctx;
+};
+/* Config and layers of a manifest -> the store. watcher may be NULL. */
+int remote_fetch_all(struct remote *remote, struct store *store, const char *name,
+                     const struct value *manifest, const struct pull_watcher *watcher,
+                     struct error *err);
 /* Manifest, config and layers -> the store, under store_name (tagged when ref is a tag). *digest:
- * of the image for this machine. */
+ * of the image for this machine. watcher may be NULL. */
 int remote_pull(struct remote *remote, struct store *store, const char *name, const char *ref,
-                const char *store_name, struct digest *digest, struct error *err);
+                const char *store_name, const struct pull_watcher *watcher, struct digest *digest,
+                struct error *err);
 
 #endif

@@ -37,7 +37,10 @@ struct unpacker {
     const struct cancel *cancel;
     struct inflater *inflater;
     struct path_set made; /* by this layer: whiteouts concern the layers below only */
-    struct error *err;    /* of the read callback, which libarchive calls */
+    char *folder;  /* the one that the last entry was in, and its descriptor: it leads there */
+    int folder_fd; /* until something is removed */
+    bool folder_stale;
+    struct error *err; /* of the read callback, which libarchive calls */
     bool read_failed;
 };
 
@@ -63,6 +66,43 @@ static la_ssize_t read_piece(struct archive *archive, void *ctx, const void **da
     return got;
 }
 
+static void leave_folder(struct unpacker *unpacker)
+{
+    if (!unpacker->folder)
+        return;
+    close(unpacker->folder_fd);
+    free(unpacker->folder);
+    unpacker->folder = NULL;
+}
+
+/* The descriptor of the folder of `path`, made where it is not there; valid until the next call. */
+static int enter_folder(struct unpacker *unpacker, const char *path, const char **leaf)
+{
+    const char *slash = strrchr(path, '/');
+    size_t len = slash ? (size_t)(slash - path) : 0;
+
+    if (unpacker->folder && !unpacker->folder_stale && strlen(unpacker->folder) == len &&
+        memcmp(unpacker->folder, path, len) == 0) {
+        *leaf = slash ? slash + 1 : path;
+        return unpacker->folder_fd;
+    }
+    leave_folder(unpacker);
+    int fd = unpack_parent(&unpacker->place, path, true, leaf);
+    if (fd < 0)
+        return -1;
+    unpacker->folder = mem_strndup(path, len);
+    unpacker->folder_fd = fd;
+    unpacker->folder_stale = false;
+    return fd;
+}
+
+/* Removes what is in an entry's place. Names may lead elsewhere then. */
+static int make_room(struct unpacker *unpacker, int parent, const char *leaf)
+{
+    unpacker->folder_stale = true;
+    return unpack_remove(parent, leaf);
+}
+
 static bool made_keep(void *ctx, const char *path)
 {
     return path_set_has(ctx, path);
@@ -76,6 +116,7 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
 
     if (!unpacker->whiteouts || strncmp(leaf, WHITEOUT, strlen(WHITEOUT)) != 0)
         return 0;
+    unpacker->folder_stale = true;
     cleanup_free char *folder = slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
     const char *hidden = leaf + strlen(WHITEOUT);
     if (!*hidden || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
@@ -105,7 +146,7 @@ static int write_file(struct unpacker *unpacker, struct archive *archive, int fd
 {
     const void *data;
     size_t len;
-    la_int64_t offset, end = 0;
+    la_int64_t offset, end = 0, written = 0;
     int status;
 
     while ((status = archive_read_data_block(archive, &data, &len, &offset)) == ARCHIVE_OK) {
@@ -121,12 +162,14 @@ static int write_file(struct unpacker *unpacker, struct archive *archive, int fd
         if (fd_write_all(fd, data, len, err) != 0)
             return error_wrap(err, "%s", path);
         end = offset + (la_int64_t)len;
+        if (len)
+            written = end;
     }
     if (status != ARCHIVE_EOF)
         return unpacker->read_failed
                    ? -1
                    : error_set(err, ERR_INVALID, "%s: %s", path, archive_error_string(archive));
-    if (end != 0 && ftruncate(fd, end) < 0)
+    if (end != written && ftruncate(fd, end) < 0) /* ends with a hole */
         return error_errno(err, errno, "cannot write %s", path);
     return 0;
 }
@@ -144,15 +187,16 @@ static int make_hardlink(struct unpacker *unpacker, const char *to, int parent, 
     cleanup_close int to_parent = unpack_parent(&unpacker->place, clean, false, &to_leaf);
     if (to_parent < 0)
         return error_errno(err, errno, "%s is a link to %s", path, clean);
-    unpack_remove(parent, leaf);
-    if (linkat(to_parent, to_leaf, parent, leaf, 0) < 0)
+    if (linkat(to_parent, to_leaf, parent, leaf, 0) < 0 &&
+        (errno != EEXIST || make_room(unpacker, parent, leaf) != 0 ||
+         linkat(to_parent, to_leaf, parent, leaf, 0) < 0))
         return error_errno(err, errno, "cannot link %s to %s", path, clean);
     return 0;
 }
 
-/* Owner, mode and time of what was just made as parent/leaf. */
+/* Owner, mode and time of what was just made as parent/leaf; fd: of a file, else -1. */
 static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry, int parent,
-                          const char *leaf, const char *path, struct error *err)
+                          const char *leaf, int fd, const char *path, struct error *err)
 {
     mode_t type = archive_entry_filetype(entry);
     /* What runs from an unpacked image runs without the means to gain privileges; others on this
@@ -162,58 +206,73 @@ static int set_attributes(struct unpacker *unpacker, struct archive_entry *entry
     if (!unpacker->attributes)
         mode &= ~(mode_t)(S_ISUID | S_ISGID);
 
-    if (unpacker->as_root &&
-        fchownat(parent, leaf, (uid_t)archive_entry_uid(entry), (gid_t)archive_entry_gid(entry),
-                 AT_SYMLINK_NOFOLLOW) < 0 &&
-        errno != EPERM && errno != EINVAL)
-        return error_errno(err, errno, "cannot set the owner of %s", path);
+    if (unpacker->as_root) {
+        uid_t uid = (uid_t)archive_entry_uid(entry);
+        gid_t gid = (gid_t)archive_entry_gid(entry);
+        int status =
+            fd >= 0 ? fchown(fd, uid, gid) : fchownat(parent, leaf, uid, gid, AT_SYMLINK_NOFOLLOW);
+        if (status < 0 && errno != EPERM && errno != EINVAL)
+            return error_errno(err, errno, "cannot set the owner of %s", path);
+    }
     if (type == AE_IFLNK)
         return 0;
     if (!unpacker->as_root)
         mode |= type == AE_IFDIR ? 0700 : 0400;
-    if (fchmodat(parent, leaf, mode, 0) < 0)
+    if ((fd >= 0 ? fchmod(fd, mode) : fchmodat(parent, leaf, mode, 0)) < 0)
         return error_errno(err, errno, "cannot set the mode of %s", path);
     if (unpacker->attributes && unpack_attributes(entry, parent, leaf) != 0)
         return error_errno(err, errno, "cannot set the extended attributes of %s", path);
-    if (type == AE_IFREG) {
+    if (fd >= 0) {
         struct timespec times[2] = {{0, UTIME_OMIT},
                                     {archive_entry_mtime(entry), archive_entry_mtime_nsec(entry)}};
-        utimensat(parent, leaf, times, AT_SYMLINK_NOFOLLOW);
+        futimens(fd, times);
     }
     return 0;
 }
 
-/* 1: made, 0: left out. */
-static int make_node(struct unpacker *unpacker, struct archive *archive,
+static int make_file(struct unpacker *unpacker, struct archive *archive,
                      struct archive_entry *entry, int parent, const char *leaf, const char *path,
                      struct error *err)
+{
+    static const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    cleanup_close int fd = openat(parent, leaf, flags, 0600);
+
+    if (fd < 0 && errno == EEXIST && make_room(unpacker, parent, leaf) == 0)
+        fd = openat(parent, leaf, flags, 0600);
+    if (fd < 0)
+        return error_errno(err, errno, "cannot make %s", path);
+    if (write_file(unpacker, archive, fd, path, err) != 0)
+        return -1;
+    return set_attributes(unpacker, entry, parent, leaf, fd, path, err);
+}
+
+/* 1: made, 0: left out. */
+static int make_node(struct unpacker *unpacker, struct archive_entry *entry, int parent,
+                     const char *leaf, const char *path, struct error *err)
 {
     mode_t type = archive_entry_filetype(entry);
     struct stat st;
 
     if (type == AE_IFDIR) {
+        if (mkdirat(parent, leaf, 0700) == 0)
+            return 1;
         if (fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
             return 1;
-        if (unpack_remove(parent, leaf) != 0 || mkdirat(parent, leaf, 0700) < 0)
+        if (make_room(unpacker, parent, leaf) != 0 || mkdirat(parent, leaf, 0700) < 0)
             return error_errno(err, errno, "cannot make the folder %s", path);
         return 1;
     }
-    if (unpack_remove(parent, leaf) != 0)
-        return error_errno(err, errno, "cannot replace %s", path);
-    switch (type) {
-    case AE_IFREG: {
-        cleanup_close int fd =
-            openat(parent, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd < 0)
-            return error_errno(err, errno, "cannot make %s", path);
-        return write_file(unpacker, archive, fd, path, err) == 0 ? 1 : -1;
-    }
-    case AE_IFLNK: {
+    if (type == AE_IFLNK) {
         const char *to = HEADER_TEXT(entry, symlink);
-        if (!to || symlinkat(to, parent, leaf) < 0)
+        if (!to || (symlinkat(to, parent, leaf) < 0 &&
+                    (errno != EEXIST || make_room(unpacker, parent, leaf) != 0 ||
+                     symlinkat(to, parent, leaf) < 0)))
             return error_errno(err, errno, "cannot make the link %s", path);
         return 1;
     }
+    if (make_room(unpacker, parent, leaf) != 0)
+        return error_errno(err, errno, "cannot replace %s", path);
+    switch (type) {
     case AE_IFIFO:
         return mknodat(parent, leaf, S_IFIFO | 0600, 0) == 0
                    ? 1
@@ -248,16 +307,19 @@ static int unpack_entry(struct unpacker *unpacker, struct archive *archive,
     int dealt_with = whiteout(unpacker, path, err);
     if (dealt_with != 0)
         return dealt_with < 0 ? -1 : 0;
-    cleanup_close int parent = unpack_parent(&unpacker->place, path, true, &leaf);
+    int parent = enter_folder(unpacker, path, &leaf);
     if (parent < 0)
         return error_errno(err, errno, "cannot make the folder of %s", path);
     int made = 1;
     if (link) {
         if (make_hardlink(unpacker, link, parent, leaf, path, err) != 0)
             return -1;
+    } else if (archive_entry_filetype(entry) == AE_IFREG) {
+        if (make_file(unpacker, archive, entry, parent, leaf, path, err) != 0)
+            return -1;
     } else {
-        made = make_node(unpacker, archive, entry, parent, leaf, path, err);
-        if (made < 0 || (made && set_attributes(unpacker, entry, parent, leaf, path, err) != 0))
+        made = make_node(unpacker, entry, parent, leaf, path, err);
+        if (made < 0 || (made && set_attributes(unpacker, entry, parent, leaf, -1, path, err) != 0))
             return -1;
     }
     if (made)
@@ -301,22 +363,23 @@ static int check_digest(const char *what, const struct digest *have, const char 
                      wanted);
 }
 
-static int unpack_layer(struct unpacker *unpacker, int fd, const char *digest, const char *diff_id,
-                        struct error *err)
+/* inflater: freed. */
+static int unpack_layer(struct unpacker *unpacker, struct inflater *inflater, const char *digest,
+                        const char *diff_id, struct error *err)
 {
     struct digest file, stream;
-    bool whole = digest && !diff_id; /* the diff id tells all, whatever packed it */
 
-    unpacker->inflater = inflater_new(fd, whole);
+    unpacker->inflater = inflater;
     int status = unpack_stream(unpacker, err);
     if (status == 0)
         status = inflater_finish(unpacker->inflater, &file, &stream, err);
-    if (status == 0 && ((whole && check_digest("digest", &file, digest, err) != 0) ||
+    if (status == 0 && ((!diff_id && check_digest("digest", &file, digest, err) != 0) ||
                         check_digest("diff id", &stream, diff_id, err) != 0))
         status = -1;
     inflater_free(unpacker->inflater);
     unpacker->inflater = NULL;
     path_set_free(&unpacker->made);
+    leave_folder(unpacker);
     return status;
 }
 
@@ -347,22 +410,19 @@ int oci_unpack_layer(int layer_fd, int target_dirfd, const char *digest, const c
     unpacker_init(&unpacker, options);
     unpacker.place.root = target_dirfd;
     unpacker.whiteouts = whiteouts;
-    int status = unpack_layer(&unpacker, layer_fd, digest, diff_id, err);
+    int status =
+        unpack_layer(&unpacker, inflater_new(layer_fd, digest && !diff_id), digest, diff_id, err);
     if (options && options->implied)
         *options->implied = unpacker.place.implied;
     return status;
 }
 
-int oci_unpack(struct store *store, const char *manifest_digest, const char *target,
-               const struct unpack_options *options, struct error *err)
+int oci_unpack_from(unpack_source_fn *source, void *ctx, const struct value *manifest,
+                    const struct value *config, const char *target,
+                    const struct unpack_options *options, struct error *err)
 {
-    cleanup_value struct value manifest = {0};
-    cleanup_value struct value config = {0};
     struct unpacker unpacker;
 
-    if (oci_manifest_load(store, manifest_digest, &manifest, NULL, err) != 0 ||
-        oci_config_load(store, &manifest, &config, err) != 0)
-        return -1;
     if (mkdir(target, 0755) < 0) {
         if (errno != EEXIST)
             return error_errno(err, errno, "cannot make the folder %s", target);
@@ -374,17 +434,48 @@ int oci_unpack(struct store *store, const char *manifest_digest, const char *tar
         return error_errno(err, errno, "cannot open %s", target);
     unpacker_init(&unpacker, options);
     unpacker.place.root = root;
-    const struct value *layers = value_get(&manifest, "layers");
-    const struct value *ids = value_path(&config, "rootfs.diff_ids");
+    const struct value *layers = value_get(manifest, "layers");
+    const struct value *ids = value_path(config, "rootfs.diff_ids");
     for (size_t i = 0; i < value_count(layers); i++) {
         const char *digest = value_get_string(value_at(layers, i), "digest", "");
-        cleanup_close int fd = store_blob_open(store, digest, NULL, err);
-        if (fd < 0 ||
-            unpack_layer(&unpacker, fd, digest, value_text(value_at(ids, i), NULL), err) != 0) {
-            error_wrap(err, "layer %zu of %s", i + 1, manifest_digest);
+        const char *diff_id = value_text(value_at(ids, i), NULL);
+        struct inflater *inflater = source(ctx, digest, !diff_id, err);
+        if (!inflater || unpack_layer(&unpacker, inflater, digest, diff_id, err) != 0) {
+            error_wrap(err, "layer %zu", i + 1);
             dir_remove(target, NULL);
             return -1;
         }
     }
     return 0;
+}
+
+struct stored {
+    struct store *store;
+    int fd;
+};
+
+static struct inflater *stored_layer(void *ctx, const char *digest, bool whole, struct error *err)
+{
+    struct stored *stored = ctx;
+
+    if (stored->fd >= 0)
+        close(stored->fd);
+    stored->fd = store_blob_open(stored->store, digest, NULL, err);
+    return stored->fd < 0 ? NULL : inflater_new(stored->fd, whole);
+}
+
+int oci_unpack(struct store *store, const char *manifest_digest, const char *target,
+               const struct unpack_options *options, struct error *err)
+{
+    cleanup_value struct value manifest = {0};
+    cleanup_value struct value config = {0};
+    struct stored stored = {store, -1};
+
+    if (oci_manifest_load(store, manifest_digest, &manifest, NULL, err) != 0 ||
+        oci_config_load(store, &manifest, &config, err) != 0)
+        return -1;
+    int status = oci_unpack_from(stored_layer, &stored, &manifest, &config, target, options, err);
+    if (stored.fd >= 0)
+        close(stored.fd);
+    return status == 0 ? 0 : error_wrap(err, "%s", manifest_digest);
 }

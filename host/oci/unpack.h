@@ -3,6 +3,7 @@
 #define MLHOST_OCI_UNPACK_H
 
 #include "loop/cancel.h"
+#include "oci/inflate.h"
 #include "oci/store.h"
 
 struct tree;
@@ -33,6 +34,14 @@ struct unpack_options {
  */
 int oci_unpack(struct store *store, const char *manifest_digest, const char *target,
                const struct unpack_options *options, struct error *err);
+
+/* The same, with layers from elsewhere. source: the layer `digest`, opened (`whole`: its digest is
+ * asked for), or NULL; called for each layer in turn, once the one before has been freed. */
+typedef struct inflater *unpack_source_fn(void *ctx, const char *digest, bool whole,
+                                          struct error *err);
+int oci_unpack_from(unpack_source_fn *source, void *ctx, const struct value *manifest,
+                    const struct value *config, const char *target,
+                    const struct unpack_options *options, struct error *err);
 
 /* One layer file into a folder that is there; for the builder too. `digest`, `diff_id` may be NULL:
  * not checked. */
