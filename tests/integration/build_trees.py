@@ -60,9 +60,9 @@ end }}
 
 
 class Case:
-    def __init__(self, name):
+    def __init__(self, name, place=CASES):
         self.name = name
-        self.folder = os.path.join(CASES, name)
+        self.folder = os.path.join(place, name)
         told = os.path.join(self.folder, "case.json")
         options = json.load(open(told, encoding="utf-8")) if os.path.exists(told) else {}
         self.dockerfile = options.get("dockerfile", "Dockerfile")
@@ -217,14 +217,13 @@ class Trees:
         return {"tree.txt": images.tree_text(image.tree(self.layers), self.bases[case.base], self.known, case.volatile),
                 "config.json": images.config_text(image.config)}
 
-    def one(self, case, accept):
-        """-> lines of failures, number of checks passed"""
+    def one(self, case, builders, accept):
+        """Builds with these (ours, buildah) and compares with the texts, or writes them. -> failures, number of checks passed"""
         folder = os.path.join(self.work, case.name)
         os.mkdir(folder)
         failures, passed = [], 0
-        builders = [("ours", self.build_ours)] * (not accept) + [("buildah", self.build_buildah)] * bool(self.buildah)
-        for who, build in builders:
-            problem = build(case, folder)
+        for who in builders:
+            problem = (self.build_ours if who == "ours" else self.build_buildah)(case, folder)
             if problem:
                 failures.append(f"{who} does not build:\n{problem}")
                 continue
@@ -259,19 +258,24 @@ class Trees:
             sys.exit("--accept needs buildah")
         cases = [case for case in cases if case.base in self.bases]
 
+        builders = ["buildah"] if accept else ["ours"] + ["buildah"] * bool(self.buildah)
+        for case, (failures, passed) in self.each(cases, lambda case: self.one(case, builders, accept)):
+            self.passed += passed
+            self.failed += len(failures)
+            print(f"{'FAIL' if failures else 'ok  '} {case.name}", flush=True)
+            for failure in failures:
+                print("  " + failure.rstrip("\n").replace("\n", "\n  "), flush=True)
+
+    def each(self, cases, function):
+        """Two at a time, in order: (case, what function(case) returned)."""
         def guarded(case):
             try:
-                return self.one(case, accept)
+                return function(case)
             except Exception:
                 return [traceback.format_exc()], 0
 
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for case, (failures, passed) in zip(cases, pool.map(guarded, cases)):
-                self.passed += passed
-                self.failed += len(failures)
-                print(f"{'FAIL' if failures else 'ok  '} {case.name}", flush=True)
-                for failure in failures:
-                    print("  " + failure.rstrip("\n").replace("\n", "\n  "), flush=True)
+            yield from zip(cases, pool.map(guarded, cases))
 
 
 def main():
@@ -294,4 +298,5 @@ def main():
     sys.exit(trees.failed > 0)
 
 
-main()
+if __name__ == "__main__":
+    main()
