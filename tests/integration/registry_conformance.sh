@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tools/setup.sh
 if ! need_oci_conformance; then
-  echo "SKIPPED, LOUDLY: the OCI conformance suite could not be built (Go 1.24 and its module proxy are needed): serve_registry.sh has our own checks"
+  echo "SKIPPED, LOUDLY: the OCI conformance suite could not be built (Go's module proxy is needed): serve_registry.sh has our own checks"
   [ "${MLHOST_TEST_STRICT:-}" = 1 ] && echo "0 passed, 1 failed" || echo "0 passed, 0 failed"
   exit 0
 fi
@@ -50,7 +50,7 @@ for file in sys.argv[1:]:
     bad = [c for c in cases if c.get("status") not in ("passed", "skipped", "disabled")]
     for c in cases:
         if c.get("status") != "passed":
-            print(c.get("status").upper(), c.get("name"))
+            print("the suite says:", c.get("status"), c.get("name"))
     passed += len(good)
     failed += len(bad)
     if len(good) < 500:  # the suite has about eight hundred: a run that ended early is none
