@@ -4,7 +4,7 @@ class that it names, on time, with the words that are expected, and leave no pro
 
     @ NUMBER what it tries | class[/class] | pattern
     permissions = { ... }       optional; default: none
-    timeout = "2s"              optional; default: 300 ms
+    timeout = "2s"              optional; default: 300 ms where the class may be timeout, else 10 s
     output = plain              optional: what a person or an agent sees; default: json
     the body of the stage
 
@@ -41,7 +41,7 @@ def load(path):
             if not (number == "-" or number.isdigit()) or classes - CLASSES:
                 sys.exit(f"{path}: {line.strip()}: no such number or class")
             attempts.append({"number": number, "title": title, "classes": classes, "pattern": pattern.strip(), "body": [],
-                             "permissions": "{}", "timeout": '"300ms"', "output": "json"})
+                             "permissions": "{}", "timeout": '"300ms"' if "timeout" in classes else '"10s"', "output": "json"})
         elif attempts:
             option = re.match(r"(permissions|timeout|output) = (.+)$", line)
             if option and not attempts[-1]["body"]:
