@@ -50,7 +50,7 @@ def wait_for(what, seconds=30):
 
 
 def asked(word):
-    return sum(count for key, count in server.asked.items() if key.endswith("/" + word))
+    return sum(count for key, count in server.asked.copy().items() if key.endswith("/" + word))
 
 
 def one_run_two_hosts(parent):

@@ -21,11 +21,11 @@ server = Server()
 
 
 def effects(run):
-    return {key.split("/", 1)[1]: value for key, value in server.made.items() if key.startswith(run + "/")}
+    return {key.split("/", 1)[1]: value for key, value in server.made.copy().items() if key.startswith(run + "/")}
 
 
 def asked(run):
-    return {key.split("/", 1)[1]: count for key, count in server.asked.items() if key.startswith(run + "/")}
+    return {key.split("/", 1)[1]: count for key, count in server.asked.copy().items() if key.startswith(run + "/")}
 
 
 def known(events):
