@@ -16,6 +16,7 @@
 #define NAMES_MAX  (64u << 10) /* of one file's attributes, as the kernel has it */
 #define VALUE_MAX  (64u << 10)
 #define TARGET_MAX 4096
+#define BYTES_MAX  (64ull << 30) /* what oci_unpack takes */
 
 /* Another name of a file that has come already. */
 struct seen {
@@ -36,6 +37,7 @@ struct walk {
         int fd;
     } * above;
     size_t above_count, told;
+    uint64_t bytes;
     struct error *err;
 };
 
@@ -224,6 +226,13 @@ static int add_file(struct walk *walk, int folder, const char *name, struct laye
         return error_errno(walk->err, errno, "cannot read /%s", entry->path);
     entry->fd = fd;
     entry->size = (uint64_t)st->st_size;
+    walk->bytes += entry->size;
+    if (walk->bytes > BYTES_MAX) {
+        error_set(walk->err, ERR_TOO_LARGE, "the layer would hold more than %llu GiB, at /%s",
+                  BYTES_MAX >> 30, entry->path);
+        return error_hint(walk->err, "holes in files count: remove, in the same RUN, what the "
+                                     "image is not to have");
+    }
     return add(walk, entry, st);
 }
 
@@ -297,7 +306,7 @@ static int walk_one(struct walk *walk, int folder, const char *above, const char
         return error_errno(walk->err, errno, "cannot read /%s", path);
     if (walk->spec->before && before_same(walk->spec->before, path, &st))
         return S_ISDIR(st.st_mode) ? walk_unchanged(walk, folder, name, path) : 0;
-    if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0))
+    if (!walk->spec->before && S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0))
         return add_whiteout(walk, above, name);
     if (S_ISSOCK(st.st_mode))
         return 0;
@@ -351,6 +360,7 @@ int build_changes(const struct changes_spec *spec, struct layer_result *out, str
     walk.layer = layer_new(spec->store, spec->epoch, spec->watcher, err);
     if (!walk.layer)
         return -1;
+    layer_until(walk.layer, spec->deadline, spec->cancel);
     *out = (struct layer_result){0};
     int status = walk_folder(&walk, fd, "");
     if (status == 0 && spec->before)

@@ -13,6 +13,8 @@ struct changes_spec {
     /* NULL: upper is an overlay's. Else it is a whole root file system, and these are the files
      * that it had before. */
     struct before *before;
+    int64_t deadline; /* 0: none */
+    const struct cancel *cancel;
     int64_t epoch; /* of the layer, for what has no time of its own */
     int64_t clamp; /* files made after it get it (SOURCE_DATE_EPOCH); < 0: none do */
 };

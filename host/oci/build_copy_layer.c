@@ -286,6 +286,7 @@ static int pack_items(struct copy *copy, struct cached_layer *out, struct error 
                                     copy->builder->spec->watcher, err);
     if (!layer)
         return -1;
+    layer_until(layer, copy->builder->spec->deadline, copy->builder->spec->cancel);
     for (size_t i = 0; i < copy->count; i++)
         if (write_item(copy, layer, &copy->items[i], err) != 0) {
             layer_drop(layer);

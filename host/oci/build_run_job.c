@@ -442,6 +442,8 @@ static int keep_changes(struct job *job, struct layer_result *out, struct error 
                                          .watcher = job->setting->watcher,
                                          .upper = job->tree ? job->tree : job->parts[0].upper,
                                          .before = job->before,
+                                         .deadline = job->setting->deadline,
+                                         .cancel = job->setting->cancel,
                                          .epoch = value_get_int(job->spec, "epoch", 0),
                                          .clamp = value_get_int(job->spec, "clamp", -1)};
 

@@ -101,9 +101,10 @@ int image_layer_folder(const struct image_layer *spec, const char *folder, const
     struct layer *layer = context ? layer_new(spec->store, spec->epoch, spec->watcher, err) : NULL;
     int status = layer ? add_folders(layer, prefix, err) : -1;
 
+    if (layer)
+        layer_until(layer, spec->deadline, spec->cancel);
     for (size_t i = 0; status == 0 && i < context->count; i++)
-        status =
-            go_on(spec, err) != 0 ? -1 : add_file(layer, context, &context->files[i], prefix, err);
+        status = add_file(layer, context, &context->files[i], prefix, err);
     context_free(context);
     if (status == 0)
         return layer_finish(layer, out, err);

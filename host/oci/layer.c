@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "oci/pack.h"
 
@@ -21,6 +22,8 @@ struct layer {
     int64_t mtime;
     size_t entries;
     bool raw;
+    int64_t deadline;
+    const struct cancel *cancel;
 };
 
 static int keep(void *ctx, const void *data, size_t len, struct error *err)
@@ -183,6 +186,15 @@ static int put_pax(struct layer *layer, const struct buf *records, struct error 
     return pad(layer, records->len, err);
 }
 
+static int go_on(const struct layer *layer, struct error *err)
+{
+    if (cancelled(layer->cancel))
+        return error_set(err, ERR_CANCELLED, "making the layer was cancelled");
+    if (layer->deadline && deadline_passed(layer->deadline))
+        return error_set(err, ERR_TIMEOUT, "making the layer took too long");
+    return 0;
+}
+
 static int put_content(struct layer *layer, const struct layer_entry *entry, struct error *err)
 {
     if (entry->data || !entry->size)
@@ -191,6 +203,8 @@ static int put_content(struct layer *layer, const struct layer_entry *entry, str
     uint64_t at = 0;
     while (at < entry->size) {
         size_t room;
+        if (go_on(layer, err) != 0)
+            return error_wrap(err, "%s", entry->path);
         uint8_t *to = pack_space(layer->pack, &room);
         if (room > entry->size - at)
             room = (size_t)(entry->size - at);
@@ -208,6 +222,12 @@ static int put_content(struct layer *layer, const struct layer_entry *entry, str
             return -1;
     }
     return pad(layer, entry->size, err);
+}
+
+void layer_until(struct layer *layer, int64_t deadline, const struct cancel *cancel)
+{
+    layer->deadline = deadline;
+    layer->cancel = cancel;
 }
 
 static char type_of(const struct layer_entry *entry)

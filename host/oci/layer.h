@@ -10,6 +10,7 @@
 
 #include <sys/stat.h>
 
+#include "loop/cancel.h"
 #include "oci/store.h"
 
 struct layer_attribute {
@@ -60,6 +61,9 @@ struct layer;
 /* mtime: of every entry, Unix seconds. watcher: may be NULL; must live as long as the layer. */
 struct layer *layer_new(struct store *store, int64_t mtime, const struct layer_watcher *watcher,
                         struct error *err);
+/* From now on layer_add gives up at the deadline (0: none) or cancel (may be NULL), in the midst of
+ * a file, too. */
+void layer_until(struct layer *layer, int64_t deadline, const struct cancel *cancel);
 int layer_add(struct layer *layer, const struct layer_entry *entry, struct error *err);
 /* Bytes of a tar stream that somebody else wrote, its end included: instead of entries. */
 int layer_raw(struct layer *layer, const void *data, size_t len, struct error *err);

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "oci/store_internal.h"
 #include "oci/tree.h"
+#include "oci/unpack_internal.h"
 #include "sandbox/sandbox.h"
 
 #define LOOK_MS 20
@@ -170,11 +171,14 @@ int layer_dirs_make(struct store *store, const char *root, const struct value *l
     tree_free(&below);
     for (size_t i = count; status == 0 && i-- > 0;) {
         const char *name = value_text(value_at(&made, i), "");
+        cleanup_free char *path = path_join(root, name);
         bool again = false; /* one that lies further up hides itself below */
         for (size_t k = 0; k < names->count && !again; k++)
             again = strcmp(names->items[k], name) == 0;
         if (!again)
             strings_add(names, mem_strdup(name));
+        if (unpack_overlay_is_opaque(path))
+            break;
     }
     return status;
 }

@@ -108,6 +108,30 @@ static bool made_keep(void *ctx, const char *path)
     return path_set_has(ctx, path);
 }
 
+static bool is_folder(struct unpacker *unpacker, const char *path)
+{
+    const char *leaf;
+    struct stat st;
+    cleanup_close int parent = unpack_parent(&unpacker->place, path, false, &leaf);
+
+    return parent >= 0 && fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           S_ISDIR(st.st_mode);
+}
+
+/* `emptied`: a folder of which only what this layer has itself stays; or NULL, then folder/leaf is
+ * removed. */
+static int remove_lower(struct unpacker *unpacker, const char *emptied, const char *folder,
+                        const char *leaf)
+{
+    if (unpacker->overlay)
+        return emptied ? unpack_overlay_opaque(&unpacker->place, emptied)
+                       : unpack_overlay_whiteout(&unpacker->place, folder, leaf);
+    if (emptied)
+        return unpack_clear(unpacker->place.root, emptied, made_keep, &unpacker->made);
+    cleanup_close int parent = unpack_open_dir(&unpacker->place, folder, false);
+    return parent >= 0 ? unpack_remove(parent, leaf) : 0;
+}
+
 /* 1: the entry was a whiteout and is dealt with. */
 static int whiteout(struct unpacker *unpacker, const char *path, struct error *err)
 {
@@ -122,22 +146,12 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
     if (!*hidden || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
         return error_set(err, ERR_INVALID,
                          "the layer holds the whiteout '%.200s', which names nothing", path);
-    if (unpacker->overlay)
-        return unpack_overlay_whiteout(&unpacker->place, folder, hidden,
-                                       strcmp(leaf, OPAQUE) == 0) == 0
-                   ? 1
-                   : error_errno(err, errno, "cannot mark %s as removed", path);
-    if (strcmp(leaf, OPAQUE) == 0) {
-        if (unpack_clear(unpacker->place.root, folder, made_keep, &unpacker->made) != 0)
-            return error_errno(err, errno, "cannot empty %s", folder);
-        return 1;
-    }
     cleanup_free char *gone = slash ? mem_printf("%s/%s", folder, hidden) : mem_strdup(hidden);
-    if (path_set_has(&unpacker->made, gone))
+    bool opaque = strcmp(leaf, OPAQUE) == 0, own = path_set_has(&unpacker->made, gone);
+    if (own && !is_folder(unpacker, gone))
         return 1;
-    cleanup_close int parent = unpack_open_dir(&unpacker->place, folder, false);
-    if (parent >= 0 && unpack_remove(parent, hidden) != 0)
-        return error_errno(err, errno, "cannot remove %s", gone);
+    if (remove_lower(unpacker, opaque ? folder : own ? gone : NULL, folder, hidden) != 0)
+        return error_errno(err, errno, "cannot remove what %s tells", path);
     return 1;
 }
 
@@ -256,10 +270,15 @@ static int make_node(struct unpacker *unpacker, struct archive_entry *entry, int
     if (type == AE_IFDIR) {
         if (mkdirat(parent, leaf, 0700) == 0)
             return 1;
-        if (fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+        bool there = fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        if (there && S_ISDIR(st.st_mode))
             return 1;
         if (make_room(unpacker, parent, leaf) != 0 || mkdirat(parent, leaf, 0700) < 0)
             return error_errno(err, errno, "cannot make the folder %s", path);
+        /* Removed and there again: nothing of the layers below is in it. */
+        if (unpacker->overlay && there && S_ISCHR(st.st_mode) &&
+            unpack_overlay_opaque(&unpacker->place, path) != 0)
+            return error_errno(err, errno, "cannot mark %s as new", path);
         return 1;
     }
     if (type == AE_IFLNK) {

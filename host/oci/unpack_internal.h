@@ -30,10 +30,12 @@ int unpack_remove(int parent, const char *leaf);
  * leads to it). */
 int unpack_clear(int root, const char *path, bool (*keep)(void *ctx, const char *path), void *ctx);
 
-/* In an overlay's folder: parent/leaf removes what lies below it, or, `opaque`, the whole folder
- * hides it. */
-int unpack_overlay_whiteout(struct unpack_place *place, const char *folder, const char *leaf,
-                            bool opaque);
+/* In an overlay's folder: folder/leaf removes what lies below it. */
+int unpack_overlay_whiteout(struct unpack_place *place, const char *folder, const char *leaf);
+/* The folder hides all that lies below it; what is no folder does so anyway. */
+int unpack_overlay_opaque(struct unpack_place *place, const char *path);
+/* Of the folder of a whole layer: the kernel does not look at the mark there. */
+bool unpack_overlay_is_opaque(const char *folder);
 /* The extended attributes of an entry that belong to an image: user.* and file capabilities. What
  * means something to an overlay is left out, for it would lead elsewhere. */
 struct archive_entry;

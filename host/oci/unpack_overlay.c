@@ -20,17 +20,29 @@ static const char *opaque_mark(void)
                                                               : "user.overlay.opaque";
 }
 
-int unpack_overlay_whiteout(struct unpack_place *place, const char *folder, const char *leaf,
-                            bool opaque)
+int unpack_overlay_whiteout(struct unpack_place *place, const char *folder, const char *leaf)
 {
     cleanup_close int parent = unpack_open_dir(place, folder, true);
 
-    if (parent < 0)
-        return -1;
-    if (!opaque)
-        return unpack_remove(parent, leaf) != 0 ? -1 : mknodat(parent, leaf, S_IFCHR, 0);
-    cleanup_close int fd = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? -1 : fsetxattr(fd, opaque_mark(), "y", 1, 0);
+    return parent < 0 || unpack_remove(parent, leaf) != 0 ? -1 : mknodat(parent, leaf, S_IFCHR, 0);
+}
+
+int unpack_overlay_opaque(struct unpack_place *place, const char *path)
+{
+    cleanup_close int folder = unpack_open_dir(place, path, true);
+    cleanup_close int fd =
+        folder < 0 ? -1 : openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOTDIR ? 0 : -1;
+    return fsetxattr(fd, opaque_mark(), "y", 1, 0);
+}
+
+bool unpack_overlay_is_opaque(const char *folder)
+{
+    char text[2];
+
+    return lgetxattr(folder, opaque_mark(), text, sizeof text) == 1 && *text == 'y';
 }
 
 static bool belongs_to_image(const char *name)

@@ -22,6 +22,8 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.abspath(os.environ.get("MLHOST", os.path.join(HERE, "../../build/mlhost")))
 RUN_LIMIT = 120
+# Also what a program that was built with sanitizers is to do.
+ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **{name: os.environ[name] for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ}}
 MARK = "98765"  # of commands that shall be gone
 BASE = """FROM scratch AS base
 COPY busybox probe /bin/
@@ -114,7 +116,7 @@ class Place:
 
     def start(self, env=None):
         return subprocess.Popen([*self.words(), BIN + "/mlhost", "run", "p.lua"], cwd=self.folder, text=True, errors="replace",
-                                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": self.folder, "LC_ALL": "C.UTF-8", **(env or {})},
+                                env={**ENV, "HOME": self.folder, "LC_ALL": "C.UTF-8", **(env or {})},
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def run(self, env=None):
@@ -359,7 +361,7 @@ RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent
     place.prepare(BASE + "RUN --mount=type=secret,id=a,required --mount=type=secret,id=b,env=B,required cat /run/secrets/a && test ${#B} = 9\n")
     done = subprocess.run([*place.words(), BIN + "/mlhost", "image", "build", "context", "--secret", "id=a,src=netrc", "--secret",
                            "id=b,env=TOKEN"], cwd=place.folder, text=True, capture_output=True, timeout=RUN_LIMIT,
-                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": place.folder, "TOKEN": "by-the-cli"[:9]})
+                          env={**ENV, "HOME": place.folder, "TOKEN": "by-the-cli"[:9]})
     place.check("mlhost image build --secret", done.returncode == 0 and "***" in done.stderr and "hunter2" not in done.stderr, done)
     place.fails("a required one", "RUN --mount=type=secret,id=absent,required true\n", place.line(1), "the secret absent was not given")
     place.fails("last words are masked", "RUN --mount=type=secret,id=plain cat /run/secrets/plain >&2; exit 1\n", "exit status 1", "it said: ***",

@@ -31,7 +31,8 @@ static ssize_t give(void *ctx, void *to, size_t len, struct error *err)
         len = input->step;
     if (len > left)
         len = left;
-    memcpy(to, input->data + input->at, len);
+    if (len) /* an input without bytes has no data */
+        memcpy(to, input->data + input->at, len);
     input->at += len;
     return (ssize_t)len;
 }

@@ -122,6 +122,58 @@ static void removals(void **state)
                      1);
 }
 
+static bool is_opaque(const char *name, const char *path)
+{
+    cleanup_free char *at = mem_printf("%s/%s/%s", root, name, path);
+    char mark[2];
+
+    return getxattr(at, geteuid() == 0 ? "trusted.overlay.opaque" : "user.overlay.opaque", mark,
+                    sizeof mark) == 1;
+}
+
+/* What a layer has and removes, in whichever order, it has; what lies below is gone. */
+static void removals_of_what_is_there(void **state)
+{
+    static const struct one marks[] = {
+        {".wh.first", S_IFREG | 0644, 0, NULL}, {"first", S_IFDIR | 0755, 0, NULL},
+        {"first/new", S_IFREG | 0644, 0, NULL}, {"then", S_IFDIR | 0755, 0, NULL},
+        {"then/new", S_IFREG | 0644, 0, NULL},  {".wh.then", S_IFREG | 0644, 0, NULL},
+        {"file", S_IFREG | 0644, 0, NULL},      {".wh.file", S_IFREG | 0644, 0, NULL},
+        {"link", S_IFLNK | 0777, 0, "/plain"},  {".wh.link", S_IFREG | 0644, 0, NULL},
+        {"plain", S_IFDIR | 0755, 0, NULL},     {NULL, 0, 0, NULL}};
+    cleanup_value struct value layers = {0};
+    cleanup_strings struct strings names = {0};
+    struct error err = {0};
+    struct stat st;
+
+    (void)state;
+    add(&layers, marks);
+    ok(make(&layers, &names, &err), err);
+    const char *name = names.items[0];
+    assert_true(look(name, "first/new", &st) && look(name, "then/new", &st));
+    assert_true(is_opaque(name, "first") && is_opaque(name, "then") && !is_opaque(name, "plain"));
+    assert_true(look(name, "file", &st) && S_ISREG(st.st_mode));
+    assert_true(look(name, "link", &st) && S_ISLNK(st.st_mode));
+}
+
+static void a_layer_that_hides_all(void **state)
+{
+    static const struct one all[] = {{".wh..wh..opq", S_IFREG | 0644, 0, NULL},
+                                     {"alone", S_IFREG | 0644, 0, NULL},
+                                     {NULL, 0, 0, NULL}};
+    cleanup_value struct value layers = {0};
+    cleanup_strings struct strings names = {0};
+    struct error err = {0};
+    struct stat st;
+
+    (void)state;
+    add(&layers, base);
+    add(&layers, all);
+    ok(make(&layers, &names, &err), err);
+    assert_int_equal(names.count, 1);
+    assert_true(look(names.items[0], "alone", &st));
+}
+
 /* Each would remove something beside the layer's own folder, or the folder itself. */
 static void removals_of_nothing(void **state)
 {
@@ -222,6 +274,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(removals),
+        cmocka_unit_test(removals_of_what_is_there),
+        cmocka_unit_test(a_layer_that_hides_all),
         cmocka_unit_test(removals_of_nothing),
         cmocka_unit_test(folders_without_entries),
         cmocka_unit_test(a_loop_of_links),
