@@ -88,6 +88,17 @@ static int put_place(struct run *run, const char *name, const char *target, stru
     return place ? 0 : -1;
 }
 
+/* The sandbox has its devices nowhere else. */
+static int check_dev(const struct run *run, struct error *err)
+{
+    const struct tree_node *node = tree_get(&run->stage->tree, "dev");
+
+    if (!node || S_ISDIR(node->mode))
+        return 0;
+    error_set(err, ERR_INVALID, "/dev of the image is no folder");
+    return error_hint(err, "commands get devices there: take a base with a folder of this name");
+}
+
 int run_take_places(struct run *run, bool network, struct error *err)
 {
     cleanup_buf struct buf resolv = BUF_INIT;
@@ -95,8 +106,8 @@ int run_take_places(struct run *run, bool network, struct error *err)
     value_set_map(value_put(&run->job, "places"));
     value_put_string(&run->job, "hosts",
                      "127.0.0.1\tlocalhost build\n::1\tlocalhost ip6-localhost\n");
-    if (put_place(run, "proc", "proc", err) != 0 || put_place(run, "dev", "dev", err) != 0 ||
-        put_place(run, "hosts", "etc/hosts", err) != 0)
+    if (check_dev(run, err) != 0 || put_place(run, "proc", "proc", err) != 0 ||
+        put_place(run, "dev", "dev", err) != 0 || put_place(run, "hosts", "etc/hosts", err) != 0)
         return -1;
     if (!network || file_read(AT_FDCWD, "/etc/resolv.conf", RESOLV_LIMIT, &resolv, NULL) != 0)
         return 0;

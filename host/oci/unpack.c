@@ -151,7 +151,7 @@ static int whiteout(struct unpacker *unpacker, const char *path, struct error *e
     if (own && !is_folder(unpacker, gone))
         return 1;
     if (remove_lower(unpacker, opaque ? folder : own ? gone : NULL, folder, hidden) != 0)
-        return error_errno(err, errno, "cannot remove what %s tells", path);
+        return error_errno(err, errno, "cannot do what the whiteout %s says", path);
     return 1;
 }
 
