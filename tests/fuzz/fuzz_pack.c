@@ -1,7 +1,7 @@
 /*
  * Layers that are built: whatever the entries are called and hold, what was packed is what others
  * read back - names, kinds, modes, owners, links, contents -, by their digests, and the same
- * entries give the same bytes.
+ * entries give the same tar stream (and, but RARE in host/oci/pack.c, the same gzip bytes).
  */
 #include "fuzz.h"
 
@@ -178,11 +178,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     take_entries(&in, &e);
     cleanup_close int fd = pack(store, &e, &one);
     cleanup_close int other = pack(store, &e, &two);
-    check(fd >= 0 && other >= 0 && strcmp(one.digest.text, two.digest.text) == 0);
+    check(fd >= 0 && other >= 0 && strcmp(one.diff_id.text, two.diff_id.text) == 0);
     read_back(fd, &e);
     as_tree(fd, &e);
     unpack(fd, &e, &one);
     check(store_blob_delete(store, one.digest.text, &err) == 0);
+    if (strcmp(one.digest.text, two.digest.text) != 0)
+        check(store_blob_delete(store, two.digest.text, &err) == 0);
     for (size_t i = 0; i < e.count; i++) {
         free(e.names[i]);
         free(e.links[i]);
