@@ -52,14 +52,11 @@ static bool slow(const char *p, const char *s, signed char memo[LONGEST + 1][LON
         return *known > 0;
     if (!*p) {
         found = !*s;
-    } else if (p[0] == '*' && p[1] == '*') {
-        const char *rest = p + strspn(p, "*");
-        found = !*rest || (*rest == '/' && slow(rest + 1, s, memo, p0, s0));
-        for (const char *at = s; !found; at++) {
-            found = slow(rest, at, memo, p0, s0);
-            if (!*at)
-                break;
-        }
+    } else if (p[0] == '*' && p[1] == '*') { /* any folders, or none; at the end: anything */
+        const char *rest = p + 2 + (p[2] == '/');
+        found = !*rest || slow(rest, s, memo, p0, s0);
+        for (const char *at = s; !found && *at; at++)
+            found = *at == '/' && slow(rest, at + 1, memo, p0, s0);
     } else if (*p == '*') {
         for (const char *at = s; !found; at++) {
             found = slow(p + 1, at, memo, p0, s0);
@@ -81,6 +78,14 @@ static void compare(const char *pattern, const char *path)
     if (strlen(pattern) > LONGEST || strlen(path) > LONGEST)
         return;
     int quick = wildcard_match(pattern, path);
+    const char *tail = pattern + 2;
+    if (strncmp(pattern, "**", 2) == 0 && *tail && *tail != '/' && !wildcard_has(tail)) {
+        const char *end = strstr(path, tail); /* "**.md" */
+        while (end && end[strlen(tail)])
+            end = strstr(end + 1, tail);
+        check(quick == (end != NULL));
+        return;
+    }
     if (quick >= 0)
         check(quick == (int)slow(pattern, path, memo, pattern, path));
     if (!wildcard_has(pattern))
